@@ -1,0 +1,1 @@
+"""The Thespian actors of a node: the Raft roles, the journal and the store."""

@@ -1,0 +1,1 @@
+"""Thespian system bases: the event loop for production, the simulation for tests."""

@@ -1,0 +1,23 @@
+"""Time, as actors get it: an object in their first message, never a call to the operating system of their own."""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """A clock that never goes back."""
+
+    def now_ms(self) -> float:
+        """Return milliseconds since some moment in the past."""
+
+
+class SystemClock:
+    """The machine's clock; it goes on while the machine is suspended, so that a woken leader knows how late it is."""
+
+    _clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+    def now_ms(self) -> float:
+        """Return milliseconds since the machine's start."""
+        return time.clock_gettime(self._clock) * 1000.0

@@ -1,0 +1,80 @@
+"""Commands that change the keyspace, queries that read it, and what comes of both.
+
+A command is validated before it becomes part of an entry; applying it is total: what cannot be done yields a result
+that says so, the same on every node. Tags are on disk and on the wire and are never used again.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Put(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
+    """Set ``key`` to ``value`` (the bytes of a text in UTF-8, or any bytes)."""
+
+    key: str
+    value: bytes
+
+
+class Delete(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=False):
+    """Remove ``key``; a key that is not there stays not there and uses up no revision."""
+
+    key: str
+
+
+Command = Put | Delete
+
+
+class PutDone(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
+    """The key was set; ``revision`` is the keyspace's, and the key's modify revision, from then on."""
+
+    revision: int
+
+
+class DeleteDone(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=False):
+    """The key is not there at ``revision``; ``existed`` says whether this command removed it."""
+
+    revision: int
+    existed: bool
+
+
+Result = PutDone | DeleteDone
+
+
+class Get(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
+    """Read one key."""
+
+    key: str
+
+
+Query = Get
+
+
+class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What the keyspace holds under a key; revisions count changes of the whole keyspace, from 1."""
+
+    value: bytes
+    create_revision: int
+    modify_revision: int
+    version: int
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(tuple[Command, ...])
+
+
+def encode_commands(commands: tuple[Command, ...]) -> bytes:
+    """Return the data of an entry of kind ``COMMANDS``."""
+    return _encoder.encode(commands)
+
+
+def decode_commands(data: bytes) -> tuple[Command, ...]:
+    """Return the commands of an entry; raises ``msgspec.DecodeError`` where ``data`` is not what we encode."""
+    return _decoder.decode(data)
+
+
+def cost(command: Command) -> int:
+    """Return about how many bytes ``command`` takes in an entry."""
+    if isinstance(command, Put):
+        return len(command.key) * 2 + len(command.value) + 16
+    return len(command.key) * 2 + 8
