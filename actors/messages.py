@@ -16,8 +16,9 @@ from thespian.actors import ActorAddress
 
 from raftkv.clock import Clock
 from raftkv.commands import Command, Query, Record, Result
+from raftkv.configuration import decode_configuration
 from raftkv.disk import Disk
-from raftkv.entry import Entry, NodeId
+from raftkv.entry import Entry, Kind, NodeId
 from raftkv.settings import Limits, Timing
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Wire(msgspec.Struct, frozen=True, gc=False, array_like=True):
 # --- Raft's own messages (dissertation, figures 3.1, 3.10 and section 9.6): any may be lost, repeated or late.
 
 
-class RequestVote(Wire, tag=1):
+class RequestVote(Wire, frozen=True, tag=1):
     """Ask for a vote; with ``pre_vote``, only whether one would be given in ``term``, which nobody has begun.
 
     ``transfer``: the leader itself asked for this election, so having heard of it is no reason to refuse.
@@ -54,7 +55,7 @@ class RequestVote(Wire, tag=1):
     transfer: bool = False
 
 
-class RequestVoteReply(Wire, tag=2):
+class RequestVoteReply(Wire, frozen=True, tag=2):
     """Answer to a ``RequestVote``; a granted pre-vote carries the term that was asked about."""
 
     sender: Name
@@ -63,7 +64,7 @@ class RequestVoteReply(Wire, tag=2):
     pre_vote: bool = False
 
 
-class AppendEntries(Wire, tag=3):
+class AppendEntries(Wire, frozen=True, tag=3):
     """Entries that follow ``prev_log_index``, or none: a heartbeat.
 
     ``read_round``: the leader's latest round of heartbeats that reads wait for; the reply returns it.
@@ -78,7 +79,7 @@ class AppendEntries(Wire, tag=3):
     read_round: int = 0
 
 
-class AppendEntriesReply(Wire, tag=4):
+class AppendEntriesReply(Wire, frozen=True, tag=4):
     """Answer to an ``AppendEntries``.
 
     On success everything up to ``match_index`` equals the leader's log and is on this node's disk. Otherwise
@@ -97,7 +98,7 @@ class AppendEntriesReply(Wire, tag=4):
     no_room: bool = False
 
 
-class TimeoutNow(Wire, tag=5):
+class TimeoutNow(Wire, frozen=True, tag=5):
     """The leader asks this node to start an election at once (leadership transfer, dissertation 3.10)."""
 
     sender: Name
@@ -107,7 +108,7 @@ class TimeoutNow(Wire, tag=5):
 # --- Requests that one node passes on to another. Never sent twice; matched by (boot, number) of the node that asks.
 
 
-class Refused(Wire, tag=16):
+class Refused(Wire, frozen=True, tag=16):
     """A request was not served, and why; ``detail`` is for people.
 
     ``unknown`` is the only code after which the request may have taken effect, or may yet.
@@ -119,7 +120,7 @@ class Refused(Wire, tag=16):
     detail: str = ""
 
 
-class Applied(Wire, tag=17):
+class Applied(Wire, frozen=True, tag=17):
     """The commands of one entry were applied: a result for each, in order. ``revision`` is the keyspace's after."""
 
     index: Index
@@ -128,7 +129,7 @@ class Applied(Wire, tag=17):
     results: tuple[Result, ...]
 
 
-class Answers(Wire, tag=18):
+class Answers(Wire, frozen=True, tag=18):
     """What queries found, in order, in a keyspace at ``revision`` after applying ``index``."""
 
     index: Index
@@ -136,33 +137,33 @@ class Answers(Wire, tag=18):
     records: tuple[Record | None, ...]
 
 
-class ReadIndex(Wire, tag=19):
+class ReadIndex(Wire, frozen=True, tag=19):
     """The commit index that a linearizable read has to wait for (dissertation, 6.4)."""
 
     index: Index
 
 
-class Done(Wire, tag=20):
+class Done(Wire, frozen=True, tag=20):
     """What was asked for has been done."""
 
 
 Reply = Applied | Answers | ReadIndex | Done | Refused
 
 
-class Propose(Wire, tag=32):
+class Propose(Wire, frozen=True, tag=32):
     """Append these commands as one entry and answer ``Applied``; worth doing for ``timeout_ms`` only."""
 
     commands: tuple[Command, ...]
     timeout_ms: float
 
 
-class AskReadIndex(Wire, tag=33):
+class AskReadIndex(Wire, frozen=True, tag=33):
     """Confirm leadership and answer ``ReadIndex``."""
 
     timeout_ms: float
 
 
-class Forward(Wire, tag=34):
+class Forward(Wire, frozen=True, tag=34):
     """A follower passes a request on to the leader's node: one hop, never more."""
 
     sender: Name
@@ -171,7 +172,7 @@ class Forward(Wire, tag=34):
     request: Propose | AskReadIndex
 
 
-class ForwardReply(Wire, tag=35):
+class ForwardReply(Wire, frozen=True, tag=35):
     """The answer to a ``Forward``."""
 
     sender: Name
@@ -180,7 +181,7 @@ class ForwardReply(Wire, tag=35):
     reply: Reply
 
 
-class Introduce(Wire, tag=48):
+class Introduce(Wire, frozen=True, tag=48):
     """A node without a configuration tells the others of its start list who it is and whom it has met.
 
     ``start_list`` is a hash of the list it was started with; ``met`` are (id, incarnation) pairs, in order, its own
@@ -210,7 +211,24 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[PeerMessage] = msgspec.msgpack.Decoder(PeerMessage)
 
 encode_peer: Callable[[PeerMessage], bytes] = _encoder.encode
-decode_peer: Callable[[bytes], PeerMessage] = _decoder.decode
+
+
+def decode_peer(data: bytes) -> PeerMessage:
+    """Return a peer's message; raises ``msgspec.DecodeError`` where it is not one that a node of ours would send."""
+    message = _decoder.decode(data)
+    if isinstance(message, AppendEntries):
+        index, term = message.prev_log_index, message.prev_log_term
+        for entry in message.entries:
+            index += 1
+            if entry.index != index or not term <= entry.term <= message.term or entry.kind not in _KINDS:
+                raise msgspec.ValidationError(f"entry {entry.index} of term {entry.term} where {index} belongs")
+            if entry.kind == Kind.CONFIGURATION:
+                decode_configuration(entry.data)
+            term = entry.term
+    return message
+
+
+_KINDS = frozenset(Kind)
 
 
 def is_control(message: PeerMessage) -> bool:
@@ -223,7 +241,7 @@ def is_control(message: PeerMessage) -> bool:
 # --- Requests of the front end, to Node.
 
 
-class Read(Message):
+class Read(Message, frozen=True):
     """Answer queries: ``Answers``, or ``Refused``."""
 
     queries: tuple[Query, ...]
@@ -231,17 +249,17 @@ class Read(Message):
     timeout_ms: float
 
 
-class AskStatus(Message):
+class AskStatus(Message, frozen=True):
     """Answer ``Status``."""
 
 
-class Retire(Message):
+class Retire(Message, frozen=True):
     """Hand leadership to the most up-to-date peer, if it is ours, then answer ``Done``; take no more requests."""
 
     timeout_ms: float
 
 
-class PeerStatus(Message):
+class PeerStatus(Message, frozen=True):
     """How one peer stands: ``last_heard_ms`` is how long ago (None: never, or not known to a follower).
 
     ``match_index``, ``next_index`` and ``state`` are known to a leader only.
@@ -256,7 +274,7 @@ class PeerStatus(Message):
     state: str | None = None
 
 
-class Status(Message):
+class Status(Message, frozen=True):
     """What a node knows of itself. ``reason`` says why there is no leader where there is none."""
 
     id: NodeId
@@ -274,7 +292,7 @@ class Status(Message):
     reason: str | None
 
 
-class RoleChanged(Message):
+class RoleChanged(Message, frozen=True):
     """Told to the observer at each change of role, term or leader; ``reason`` is a sentence for people."""
 
     id: NodeId
@@ -287,7 +305,7 @@ class RoleChanged(Message):
 # --- Between the actors of one node.
 
 
-class Boot(Message):
+class Boot(Message, frozen=True):
     """Everything a node's parent actor needs to start the others; see ``Start`` for the shared fields."""
 
     node_id: NodeId
@@ -304,16 +322,20 @@ class Boot(Message):
     fail: Callable[[int, str], None]
 
 
-class Start(Message):
+class Start(Message, frozen=True):
     """First message to every actor of a node: whom it talks to, and its only access to time, chance and disk.
 
-    ``fail(status, line)`` stops the process: a bug or a disk that failed must not be survived.
+    ``addresses`` are the Raft addresses (host:port) of all nodes of the start list. ``fail(status, line)`` stops the
+    process: a bug or a disk that failed must not be survived.
     """
 
+    node_id: NodeId
     node: ActorAddress
     journal: ActorAddress
     store: ActorAddress
     peers: dict[NodeId, ActorAddress]
+    addresses: dict[NodeId, str]
+    start_list_hash: str
     directory: str
     disk: Disk
     clock: Clock
@@ -323,7 +345,7 @@ class Start(Message):
     fail: Callable[[int, str], None]
 
 
-class Recovered(Message):
+class Recovered(Message, frozen=True):
     """What the journal found on disk. ``room`` as in ``Saved``."""
 
     current_term: int
@@ -332,7 +354,7 @@ class Recovered(Message):
     room: int
 
 
-class Save(Message):
+class Save(Message, frozen=True):
     """Make durable: term, vote, and ``entries``, whose first one cuts off what the log had from its index on.
 
     ``number`` counts saves from 1 without gaps.
@@ -344,29 +366,29 @@ class Save(Message):
     entries: tuple[Entry, ...] = ()
 
 
-class Saved(Message):
+class Saved(Message, frozen=True):
     """Every save up to ``number`` is on disk; ``room`` bytes of entries can be saved before the disk is full."""
 
     number: int
     room: int
 
 
-class Asker(Message):
+class Asker(Message, frozen=True):
     """Who waits for an answer: an actor of this node, or, with ``forward`` (boot, number), a request of a peer."""
 
     address: Any
     forward: tuple[int, int] | None = None
 
 
-class Asked(Message):
+class Asked(Message, frozen=True):
     """A request inside the node: the request, who asked, and until when (on this node's clock) it is worth doing."""
 
-    request: Propose | Read | AskReadIndex | Retire
+    request: Propose | Read | AskReadIndex | AskStatus | Retire
     asker: Asker
     deadline_ms: float
 
 
-class Apply(Message):
+class Apply(Message, frozen=True):
     """Apply these committed entries, of which ``first_index`` is the first.
 
     ``askers``: (index, who) for those that wait for an entry's ``Applied``.
@@ -377,13 +399,13 @@ class Apply(Message):
     askers: tuple[tuple[int, Asker], ...] = ()
 
 
-class AppliedUpTo(Message):
+class AppliedUpTo(Message, frozen=True):
     """The store has applied everything up to ``index``."""
 
     index: int
 
 
-class Answer(Message):
+class Answer(Message, frozen=True):
     """Answer these queries once ``read_index`` is applied, or ``Refused`` at ``deadline_ms``."""
 
     queries: tuple[Query, ...]
@@ -392,20 +414,20 @@ class Answer(Message):
     deadline_ms: float
 
 
-class PeerUp(Message):
+class PeerUp(Message, frozen=True):
     """The link to ``peer`` carries messages (again)."""
 
     peer: NodeId
 
 
-class PeerDown(Message):
+class PeerDown(Message, frozen=True):
     """Messages to ``peer`` may have been lost: its connection ended, or more waited than may wait."""
 
     peer: NodeId
     reason: str = ""
 
 
-class NotSent(Message):
+class NotSent(Message, frozen=True):
     """The link refused ``message`` to ``peer`` at once: not one byte of it left this node."""
 
     peer: NodeId
@@ -413,7 +435,7 @@ class NotSent(Message):
     reason: str = ""
 
 
-class Flush(Message):
+class Flush(Message, frozen=True):
     """An actor's message to itself: everything that waited before it has been seen."""
 
 

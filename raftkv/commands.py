@@ -73,6 +73,27 @@ def decode_commands(data: bytes) -> tuple[Command, ...]:
     return _decoder.decode(data)
 
 
+MAX_KEY_BYTES = 64 << 10
+MAX_VALUE_BYTES = 16 << 20
+"""What no configuration can exceed: a command beyond it is refused wherever it came from."""
+
+
+def invalid(commands: tuple[Command, ...]) -> str | None:
+    """Say why these commands can't become an entry; None when they can."""
+    if not commands:
+        return "no commands"
+    for command in commands:
+        if not 0 < len(command.key) <= MAX_KEY_BYTES:
+            return f"a key has 1 to {MAX_KEY_BYTES} bytes"
+        if isinstance(command, Put) and len(command.value) > MAX_VALUE_BYTES:
+            return f"a value has at most {MAX_VALUE_BYTES} bytes"
+    try:
+        encode_commands(commands)
+    except UnicodeEncodeError:
+        return "a key is Unicode text without lone surrogates"
+    return None
+
+
 def cost(command: Command) -> int:
     """Return about how many bytes ``command`` takes in an entry."""
     if isinstance(command, Put):

@@ -1,0 +1,135 @@
+"""The founder: a node without a configuration, which neither votes nor campaigns until it has one.
+
+The cluster is founded when all nodes of the start list, all of them empty, have met each other. Each then writes the
+same entry 1 by itself. A node that comes to a cluster founded without it adopts entry 1 if it is the very node that
+is named there; one whose disk was wiped since is another incarnation, and must stay out: it has forgotten its votes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from raftkv.actors.messages import Introduce
+from raftkv.actors.passing import Passing
+from raftkv.configuration import Member, cluster_id, decode_configuration, founding_configuration
+from raftkv.entry import Entry, Kind, NodeId
+
+INTRODUCE_HEARTBEATS = 2
+"""How many heartbeats pass between two introductions."""
+
+Met = tuple[tuple[NodeId, str], ...]
+
+
+class Founder(Passing):
+    """Holds the replica until there is a configuration."""
+
+    role = "founder"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.met: dict[NodeId, str] = {}
+        """Each node's incarnation, as it last told us."""
+        self.said: dict[NodeId, Met] = {}
+        """Whom each node has told us it has met."""
+        self.superseded: set[tuple[NodeId, str]] = set()
+        """Incarnations that another one has followed: what they said is of the past."""
+        self.why_out: str | None = None
+
+    def assumed(self, cause: Any) -> None:
+        """Begin with oneself; a node alone in its list founds at once."""
+        self.met = {self.replica.node_id: self.replica.incarnation}
+        self._introduce(self.start.peers, answer=True)
+        self._found()
+        if self.has_replica:
+            self._rest()
+
+    def wake(self, now_ms: float) -> None:
+        """Introduce ourselves again: messages may be lost, and nodes come late."""
+        self.expire(now_ms)
+        self._introduce(self.start.peers, answer=True)
+        self._rest()
+
+    def _rest(self) -> None:
+        self.wake_at(self.now() + INTRODUCE_HEARTBEATS * self.start.timing.heartbeat_ms)
+
+    def _introduce(self, peers: Any, *, answer: bool) -> None:
+        replica = self.replica
+        for peer in sorted(peers):
+            self.send(
+                self.start.peers[peer],
+                Introduce(
+                    replica.node_id, replica.incarnation, self.start.start_list_hash, self._all_met(), b"", answer
+                ),
+            )
+
+    def _all_met(self) -> Met:
+        return tuple(sorted(self.met.items()))
+
+    def on_Introduce(self, message: Introduce) -> None:
+        """Meet another node."""
+        if message.founding:
+            self._join(message)
+            return
+        identity = (message.sender, message.incarnation)
+        if message.sender not in self.start.peers or identity in self.superseded:
+            return
+        if message.start_list != self.start.start_list_hash:
+            self.why_out = f"{message.sender} was started with another --cluster list"
+            return
+        known = self.met.get(message.sender)
+        if known is not None and known != message.incarnation:
+            self.superseded.add((message.sender, known))
+        self.met[message.sender] = message.incarnation
+        self.said[message.sender] = message.met
+        if message.answer:
+            self._introduce([message.sender], answer=False)
+        self._found()
+
+    def _found(self) -> None:
+        """Found the cluster once everyone has met everyone, in the same incarnations."""
+        mine = self._all_met()
+        if len(mine) == len(self.start.peers) + 1 and all(self.said.get(peer) == mine for peer in self.start.peers):
+            members = [Member(node_id, self.start.addresses[node_id], incarnation) for node_id, incarnation in mine]
+            self._adopt(founding_configuration(members).encode(), "all nodes have met: the cluster is founded")
+
+    def _join(self, message: Introduce) -> None:
+        """Adopt the entry 1 of a cluster that was founded with us, or find out why we are not part of it."""
+        replica = self.replica
+        try:
+            configuration = decode_configuration(message.founding)
+        except msgspec.DecodeError:
+            self.why_out = f"{message.sender} told us of a cluster in a form we can't read"
+            return
+        member = configuration.member(replica.node_id)
+        if member is None:
+            self.why_out = (
+                f"{message.sender} belongs to cluster {cluster_id(configuration)}, which has no {replica.node_id}"
+            )
+        elif member.incarnation != replica.incarnation:
+            self.why_out = (
+                f"cluster {cluster_id(configuration)} knows {replica.node_id} as {member.incarnation}, and this is "
+                f"{replica.incarnation}: its data directory was lost or replaced, so it can't go on as the same node"
+            )
+        else:
+            self._adopt(message.founding, f"{message.sender} told us of the founding")
+
+    def _adopt(self, founding: bytes, reason: str) -> None:
+        replica = self.replica
+        entry = Entry(1, 1, Kind.CONFIGURATION, founding)
+        replica.current_term = max(replica.current_term, 1)
+        replica.log.append((entry,))
+        self.save((entry,))
+        # The same bytes on every node, by the rule above: there is nothing that could stand in its place.
+        replica.commit_index = 1
+        self.become("follower", reason)
+
+    def reason_for_no_leader(self) -> str:
+        """Say whom we wait for."""
+        if self.why_out is not None:
+            return self.why_out
+        missing = sorted(set(self.start.peers) - set(self.met))
+        if missing:
+            return f"waiting for {', '.join(missing)}: the cluster begins when all its nodes have met"
+        return "all nodes are here and get to know each other"

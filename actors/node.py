@@ -1,0 +1,203 @@
+"""Node: the parent of a node's actors, and the only address that peers, front end, journal and store know."""
+
+from __future__ import annotations
+
+import hashlib
+import traceback
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from thespian.actors import Actor, ActorAddress, ActorExitRequest, ChildActorExited, PoisonMessage
+
+from raftkv.actors.candidate import Candidate
+from raftkv.actors.follower import Follower
+from raftkv.actors.founder import Founder
+from raftkv.actors.journal import Journal
+from raftkv.actors.leader import Leader
+from raftkv.actors.messages import (
+    AppendEntries,
+    AppendEntriesReply,
+    AppliedUpTo,
+    Asked,
+    Asker,
+    AskStatus,
+    Assume,
+    Boot,
+    Forward,
+    ForwardReply,
+    Introduce,
+    NotSent,
+    PeerDown,
+    PeerUp,
+    Propose,
+    Read,
+    Recovered,
+    RequestVote,
+    RequestVoteReply,
+    Retire,
+    RoleChanged,
+    RoleName,
+    Saved,
+    Start,
+    TimeoutNow,
+)
+from raftkv.actors.role import Role
+from raftkv.actors.store import Store
+from raftkv.replica import Replica
+
+ROLES: tuple[type[Role], ...] = (Founder, Follower, Candidate, Leader)
+
+
+class Node(Actor):
+    """Passes messages to the role that holds the replica, and stops the process when an actor of it is lost."""
+
+    retry_failed_messages = False
+    role_classes: ClassVar[tuple[type[Role], ...]] = ROLES
+    journal_class: ClassVar[type[Actor]] = Journal
+    store_class: ClassVar[type[Actor]] = Store
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.boot: Boot
+        self.roles: dict[RoleName, ActorAddress] = {}
+        self.active: ActorAddress | None = None
+        self.early: list[Any] = []
+        """What came before there was a replica."""
+        self._handlers: dict[type, Callable[[Any, ActorAddress], None]] = {
+            Boot: self.on_boot,
+            Recovered: self.on_recovered,
+            Assume: self.on_assume,
+            Propose: self.on_request,
+            Read: self.on_request,
+            AskStatus: self.on_request,
+            Retire: self.on_request,
+            Forward: self.on_forward,
+            RoleChanged: self.on_role_changed,
+            ChildActorExited: self.on_child_exited,
+            PoisonMessage: self.on_poison,
+            ActorExitRequest: self.on_exit,
+        }
+        for passed in (
+            RequestVote,
+            RequestVoteReply,
+            AppendEntries,
+            AppendEntriesReply,
+            TimeoutNow,
+            ForwardReply,
+            Introduce,
+            Asked,
+            Saved,
+            AppliedUpTo,
+            PeerUp,
+            PeerDown,
+            NotSent,
+        ):
+            self._handlers[passed] = self.pass_on
+
+    def receiveMessage(self, message: Any, sender: ActorAddress) -> None:
+        """Handle one message; a handler that raises is a bug, and stops the node."""
+        handler = self._handlers.get(type(message))
+        if handler is None:
+            return
+        try:
+            handler(message, sender)
+        except Exception as error:
+            self.boot.fail(70, f"bug in node: {error!r} on {message!r:.500}\n{traceback.format_exc()}")
+
+    # --- starting
+
+    def on_boot(self, boot: Boot, sender: ActorAddress) -> None:
+        """Create the node's actors and tell each of them of the others; the journal then reports what it has."""
+        self.boot = boot
+        journal = self.createActor(self.journal_class)
+        store = self.createActor(self.store_class)
+        self.roles = {role.role: self.createActor(role) for role in self.role_classes}
+        start = Start(
+            node_id=boot.node_id,
+            node=self.myAddress,
+            journal=journal,
+            store=store,
+            peers=boot.peers,
+            addresses=dict(boot.start_list),
+            start_list_hash=start_list_hash(boot.start_list),
+            directory=boot.directory,
+            disk=boot.disk,
+            clock=boot.clock,
+            rng=boot.rng,
+            timing=boot.timing,
+            limits=boot.limits,
+            fail=boot.fail,
+        )
+        for address in (journal, store, *self.roles.values()):
+            self.send(address, start)
+
+    def on_recovered(self, message: Recovered, sender: ActorAddress) -> None:
+        """Make the replica from what was on disk, and give it to the role that a node starts in."""
+        replica = Replica(
+            self.boot.node_id,
+            self.boot.incarnation,
+            self.boot.rng.getrandbits(63),
+            current_term=message.current_term,
+            voted_for=message.voted_for,
+            entries=message.entries,
+            room=message.room,
+        )
+        if message.entries:
+            self.on_assume(Assume(replica, "follower", "started with the data of an earlier run"), sender)
+        else:
+            self.on_assume(Assume(replica, "founder", "started without data"), sender)
+        early, self.early = self.early, []
+        for waiting in early:
+            self.pass_on(waiting, sender)
+
+    # --- passing on
+
+    def on_assume(self, message: Assume, sender: ActorAddress) -> None:
+        """Hand the replica to another role; what comes from now on goes there."""
+        self.active = self.roles[message.role]
+        self.send(self.active, message)
+
+    def pass_on(self, message: Any, sender: ActorAddress) -> None:
+        """Give a message to the active role."""
+        if self.active is not None:
+            self.send(self.active, message)
+        elif isinstance(message, Asked | PeerUp | PeerDown):
+            self.early.append(message)
+
+    def on_request(self, message: Propose | Read | AskStatus | Retire, sender: ActorAddress) -> None:
+        """Take a request of the front end; from here on it has a deadline on our clock."""
+        timeout_ms = 0.0 if isinstance(message, AskStatus) else message.timeout_ms
+        self.pass_on(Asked(message, Asker(sender), self.boot.clock.now_ms() + timeout_ms), sender)
+
+    def on_forward(self, message: Forward, sender: ActorAddress) -> None:
+        """Take a request that a peer passed on; the answer goes back to the peer's Node."""
+        peer = self.boot.peers.get(message.sender)
+        if peer is not None:
+            asker = Asker(peer, (message.boot, message.number))
+            deadline_ms = self.boot.clock.now_ms() + message.request.timeout_ms
+            self.pass_on(Asked(message.request, asker, deadline_ms), sender)
+
+    def on_role_changed(self, message: RoleChanged, sender: ActorAddress) -> None:
+        """Tell the observer, if there is one."""
+        if self.boot.observer is not None:
+            self.send(self.boot.observer, message)
+
+    # --- failing
+
+    def on_child_exited(self, message: ChildActorExited, sender: ActorAddress) -> None:
+        """Stop: no actor of a node ends before the node does."""
+        if self.active is not None:
+            self.boot.fail(70, f"an actor of node {self.boot.node_id} has ended: {message.childAddress}")
+
+    def on_exit(self, message: ActorExitRequest, sender: ActorAddress) -> None:
+        """Let the children end with us."""
+        self.active = None
+
+    def on_poison(self, message: PoisonMessage, sender: ActorAddress) -> None:
+        """Stop: an actor could not handle a message of ours."""
+        self.boot.fail(70, f"an actor of node {self.boot.node_id} failed on {message.poisonMessage!r:.500}")
+
+
+def start_list_hash(start_list: tuple[tuple[str, str], ...]) -> str:
+    """Return a hash of the list of nodes that a cluster starts with, the same for every order of it."""
+    return hashlib.sha256(repr(sorted(start_list)).encode()).hexdigest()[:16]

@@ -1,0 +1,504 @@
+"""What all roles share: the baton, durable before said, terms, votes, applying, and answering.
+
+A role holds the replica or it does not. Without it, it returns whatever it gets to Node, which passes it to the role
+that has it; only its own wake-ups and flushes, which meant an earlier tenure, it drops.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from typing import Any, ClassVar
+
+from thespian.actors import Actor, ActorSystemMessage, WakeupMessage
+
+from raftkv.actors.messages import (
+    Answer,
+    AppendEntries,
+    AppendEntriesReply,
+    Applied,
+    AppliedUpTo,
+    Apply,
+    Asked,
+    Asker,
+    AskStatus,
+    Assume,
+    Done,
+    Flush,
+    Forward,
+    ForwardReply,
+    Introduce,
+    NotSent,
+    PeerDown,
+    PeerStatus,
+    PeerUp,
+    Propose,
+    Read,
+    ReadIndex,
+    Refused,
+    Reply,
+    RequestVote,
+    RequestVoteReply,
+    Retire,
+    RoleChanged,
+    RoleName,
+    Save,
+    Saved,
+    Start,
+    Status,
+)
+from raftkv.actors.replying import reply
+from raftkv.configuration import cluster_id, decode_configuration, majority
+from raftkv.entry import Entry, NodeId
+from raftkv.replica import Replica
+
+APPLY_ENTRIES = 512
+"""Most entries in one ``Apply``: applying must not keep the loop from its timers."""
+
+APPLY_BYTES = 1 << 20
+"""Most bytes of entries in one ``Apply``."""
+
+Handler = Callable[[Any, Any], None]
+
+
+class Role(Actor):
+    """A Raft role. Handlers are methods named ``on_`` and the class of the message."""
+
+    role: ClassVar[RoleName]
+    retry_failed_messages = False
+    handlers: ClassVar[dict[str, Handler]] = {}
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        # One look-up per message; Thespian's own dispatcher walks two class hierarchies for each.
+        cls.handlers = {name[3:]: getattr(cls, name) for name in dir(cls) if name.startswith("on_")}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.start: Start
+        self.replica: Replica
+        self.has_replica = False
+        self.due_ms = 0.0
+        """When the wake-up that was asked for last is due."""
+        self._wake_number = 0
+        self._announced: tuple[int, NodeId | None] | None = None
+
+    # --- receiving
+
+    def receiveMessage(self, message: Any, sender: Any) -> None:
+        """Handle one message; a handler that raises is a bug, and stops the node before it can do harm."""
+        try:
+            self._handle(message)
+        except Exception as error:
+            trace = traceback.format_exc()
+            self.start.fail(70, f"bug in {self.role}: {error!r} on {message!r:.500}\n{trace}")
+
+    def _handle(self, message: Any) -> None:
+        if isinstance(message, Start):
+            self.start = message
+        elif isinstance(message, Assume):
+            self._take_over(message)
+        elif isinstance(message, WakeupMessage):
+            if self.has_replica and message.payload == self._wake_number:
+                self.wake(self.now())
+                self._save_what_changed()
+        elif isinstance(message, ActorSystemMessage):
+            pass
+        elif self.has_replica:
+            handler = self.handlers.get(type(message).__name__)
+            if handler is not None:
+                handler(self, message)
+                self._save_what_changed()
+        elif not isinstance(message, Flush):
+            self.send(self.start.node, message)
+
+    def _save_what_changed(self) -> None:
+        if self.has_replica and self.replica.unsaved:
+            self.save()
+
+    # --- the baton
+
+    def _take_over(self, message: Assume) -> None:
+        assert not self.has_replica, f"{self.role} was handed a second replica"
+        self.replica = message.replica
+        self.has_replica = True
+        self._announced = None
+        self.assumed(message.cause)
+        if self.has_replica:
+            self.announce(message.reason)
+        if message.cause is not None:
+            self._handle(message.cause)
+        self._save_what_changed()
+
+    def assumed(self, cause: Any) -> None:
+        """Begin a tenure; ``cause`` is handled afterwards like any other message."""
+
+    def leaving(self) -> None:
+        """End a tenure, while the replica is still here."""
+
+    def become(self, role: RoleName, reason: str, cause: Any = None) -> None:
+        """Hand the replica to another role. A handler does nothing more after this."""
+        self._save_what_changed()
+        self.leaving()
+        self.has_replica = False
+        replica = self.replica
+        del self.replica
+        self.send(self.start.node, Assume(replica, role, reason, cause))
+
+    def announce(self, reason: str) -> None:
+        """Tell the observer of a new term or leader, once."""
+        replica = self.replica
+        if self._announced != (replica.current_term, replica.leader_id):
+            self._announced = (replica.current_term, replica.leader_id)
+            self.send(
+                self.start.node,
+                RoleChanged(replica.node_id, self.role, replica.current_term, replica.leader_id, reason),
+            )
+
+    # --- time
+
+    def now(self) -> float:
+        """Return the time in milliseconds."""
+        return self.start.clock.now_ms()
+
+    def wake_at(self, when_ms: float) -> None:
+        """Ask to be woken then, and at no time that was asked for before: wake-ups can't be cancelled."""
+        self._wake_number += 1
+        self.due_ms = when_ms
+        self.wakeupAfter(timedelta(milliseconds=max(0.0, when_ms - self.now())), self._wake_number)
+
+    def wake(self, now_ms: float) -> None:
+        """Do what is due."""
+
+    def election_timeout(self) -> float:
+        """Draw how long to wait before an election, in milliseconds (3.4)."""
+        timing = self.start.timing
+        return self.start.rng.uniform(timing.election_min_ms, timing.election_max_ms)
+
+    # --- durable before said
+
+    def save(self, entries: tuple[Entry, ...] = ()) -> int:
+        """Ask the journal to save term, vote and ``entries``, which are in the log already; return its number."""
+        replica = self.replica
+        number = replica.save(self.now())
+        self.send(self.start.journal, Save(number, replica.current_term, replica.voted_for, entries))
+        return number
+
+    def send_when_saved(self, address: Any, message: Any) -> None:
+        """Send a message that says something of our term, vote or log as soon as all of that is durable."""
+        self._save_what_changed()
+        if not self.replica.reply_when_saved(address, message):
+            self.send(address, message)
+
+    def send_when_term_saved(self, address: Any, message: Any) -> None:
+        """Send a message that says nothing of ours but the term; it waits only while that is not on disk."""
+        replica = self.replica
+        if not replica.unsaved and replica.durable_term == replica.current_term:
+            self.send(address, message)
+        else:
+            self.send_when_saved(address, message)
+
+    def on_Saved(self, message: Saved) -> None:
+        """Say what waited for these saves."""
+        replica = self.replica
+        replica.saved(message.number)
+        replica.room = message.room
+        for address, waiting in replica.saved_replies(message.number):
+            self.send(address, waiting)
+        self.saved(message.number)
+        if self.has_replica:
+            self.apply_committed()
+
+    def saved(self, number: int) -> None:
+        """Act on saves up to ``number`` being durable."""
+
+    def disk_is_stalled(self, now_ms: float) -> bool:
+        """Whether the oldest save has been under way for longer than a leader may wait for its disk."""
+        saves = self.replica.saves
+        return bool(saves) and now_ms - saves[0].asked_ms > self.start.timing.disk_stall_ms
+
+    # --- terms and votes
+
+    def adopt_term(self, term: int) -> None:
+        """Go to a later term, in which we have not voted and know no leader (3.3)."""
+        replica = self.replica
+        assert term > replica.current_term, (term, replica.current_term)
+        replica.current_term = term
+        replica.voted_for = None
+        replica.leader_id = None
+        replica.unsaved = True
+
+    def steps_down_for(self, message: Any) -> bool:
+        """Follow a message of a later term; return True when it was handed to the follower with the replica."""
+        if message.term <= self.replica.current_term:
+            return False
+        self.adopt_term(message.term)
+        if self.role == "follower":
+            return False
+        self.become("follower", f"{message.sender} is in a later term, {message.term}", message)
+        return True
+
+    def hears_leader(self) -> bool:
+        """Whether a leader has been heard of so lately that an election would only disturb it (4.2.3)."""
+        replica = self.replica
+        since = self.now() - replica.leader_heard_ms
+        return replica.leader_id is not None and since < self.start.timing.election_min_ms
+
+    def on_RequestVote(self, message: RequestVote) -> None:
+        """Vote for at most one candidate in a term, and only for one whose log is at least as up to date (3.6.1)."""
+        replica = self.replica
+        if message.sender not in replica.configuration.ids:
+            return
+        if message.pre_vote:
+            self._pre_vote(message)
+            return
+        if message.term > replica.current_term and self.hears_leader() and not message.transfer:
+            return
+        if self.steps_down_for(message):
+            return
+        granted = (
+            message.term == replica.current_term
+            and replica.voted_for in (None, message.sender)
+            and replica.log.is_up_to_date(message.last_log_index, message.last_log_term)
+        )
+        if granted:
+            if replica.voted_for is None:
+                replica.voted_for = message.sender
+                replica.unsaved = True
+            self.voted()
+        self.send_when_saved(
+            self.start.peers[message.sender], RequestVoteReply(replica.node_id, replica.current_term, granted)
+        )
+
+    def _pre_vote(self, message: RequestVote) -> None:
+        """Say whether we would vote for this candidate; nothing changes here (9.6)."""
+        replica = self.replica
+        granted = (
+            message.term > replica.current_term
+            and not self.hears_leader()
+            and replica.log.is_up_to_date(message.last_log_index, message.last_log_term)
+        )
+        term = message.term if granted else replica.current_term
+        self.send_when_saved(
+            self.start.peers[message.sender], RequestVoteReply(replica.node_id, term, granted, pre_vote=True)
+        )
+
+    def voted(self) -> None:
+        """Act on having given a vote to another node."""
+
+    def reject(
+        self, message: AppendEntries, conflict_index: int = 0, conflict_term: int = 0, no_room: bool = False
+    ) -> None:
+        """Refuse entries, and say where our log differs or that ours is a later term."""
+        replica = self.replica
+        self.send_when_term_saved(
+            self.start.peers[message.sender],
+            AppendEntriesReply(
+                replica.node_id,
+                replica.current_term,
+                False,
+                message.prev_log_index,
+                message.read_round,
+                conflict_term,
+                conflict_index,
+                no_room,
+            ),
+        )
+
+    # --- applying
+
+    def commit_to(self, index: int) -> None:
+        """Move the commit index forward, never back."""
+        replica = self.replica
+        if index > replica.commit_index:
+            assert index <= replica.log.last_index, (index, replica.log.last_index)
+            replica.commit_index = index
+            self.apply_committed()
+
+    def apply_committed(self) -> None:
+        """Hand the store what is committed and on our own disk, a bounded piece at a time."""
+        replica = self.replica
+        limit = min(replica.commit_index, replica.durable_index)
+        while replica.handed_index < limit and replica.handed_index - replica.last_applied < APPLY_ENTRIES:
+            first = replica.handed_index + 1
+            entries = replica.log.between(first, min(limit, first + APPLY_ENTRIES - 1), APPLY_BYTES)
+            replica.handed_index = entries[-1].index
+            self.send(self.start.store, Apply(first, entries, tuple(self._askers_of(entries))))
+
+    def _askers_of(self, entries: Iterable[Entry]) -> Iterable[tuple[int, Asker]]:
+        for entry in entries:
+            for waiting in self.replica.waiting_for(entry.index):
+                # Only now is it certain: another entry stands where the asker's should have been. That an entry was
+                # cut off here says nothing, since another node may still hold and commit it.
+                if waiting.term == entry.term:
+                    yield entry.index, waiting.asker
+                else:
+                    self.reply(waiting.asker, Refused("not_committed", "another leader's entry took its place"))
+
+    def on_AppliedUpTo(self, message: AppliedUpTo) -> None:
+        """Go on applying."""
+        replica = self.replica
+        assert replica.last_applied <= message.index <= replica.handed_index, (message.index, replica.handed_index)
+        replica.last_applied = message.index
+        self.apply_committed()
+
+    # --- requests
+
+    def reply(self, asker: Asker, answer: Reply | Status) -> None:
+        """Answer somebody who asked, here or on another node."""
+        reply(self, self.start.node_id, asker, answer)
+
+    def on_Asked(self, asked: Asked) -> None:
+        """Serve a request, or find who does."""
+        request = asked.request
+        if isinstance(request, AskStatus):
+            self.reply(asked.asker, self.status())
+        elif isinstance(request, Retire):
+            self.replica.retired = True
+            self.retire(asked)
+        elif isinstance(request, Read) and request.level == "stale":
+            self._read_stale(asked, request)
+        elif asked.deadline_ms <= self.now():
+            self.reply(asked.asker, Refused("no_leader", "the time for this request was over before it could begin"))
+        else:
+            self.serve(asked)
+
+    def serve(self, asked: Asked) -> None:
+        """Serve a request that needs a leader."""
+        raise AssertionError(f"{self.role} does not serve requests")
+
+    def retire(self, asked: Asked) -> None:
+        """Prepare to be stopped."""
+        self.reply(asked.asker, Done())
+
+    def _read_stale(self, asked: Asked, read: Read) -> None:
+        # Not before what was known when this node started has been applied again: a client that saw a value here
+        # before a restart must not find it gone after.
+        floor = self.replica.first_commit_heard
+        if floor is None:
+            self.hold(asked)
+        else:
+            self.send(self.start.store, Answer(read.queries, asked.asker, floor, asked.deadline_ms))
+
+    def hold(self, asked: Asked) -> None:
+        """Keep a request until there is a leader, or until its time is over."""
+        held = self.replica.held
+        if len(held) >= self.start.limits.held_requests:
+            self.reply(asked.asker, Refused("overloaded", f"{len(held)} requests wait for a leader already"))
+        else:
+            held.append(asked)
+
+    def release_held(self) -> None:
+        """Serve again what waited; what has to go on waiting is held anew."""
+        held = self.replica.held
+        for _ in range(len(held)):
+            if not self.has_replica:
+                return
+            self.on_Asked(held.popleft())
+
+    def expire(self, now_ms: float) -> None:
+        """Answer those whose time is over: not done, or not known."""
+        replica = self.replica
+        for _ in range(len(replica.held)):
+            asked = replica.held.popleft()
+            if asked.deadline_ms > now_ms:
+                replica.held.append(asked)
+            else:
+                self.reply(asked.asker, Refused("no_leader", self.reason_for_no_leader()))
+        for asker in replica.expired_askers(now_ms):
+            self.reply(asker, Refused("unknown", "not committed in time; it may yet be"))
+        for number in [n for n, waiting in replica.forwarded.items() if waiting.asked.deadline_ms <= now_ms]:
+            self._lost(replica.forwarded.pop(number).asked, "the leader did not answer in time")
+
+    def _lost(self, asked: Asked, why: str) -> None:
+        """Answer a request that was passed on and may or may not have arrived."""
+        if isinstance(asked.request, Propose):
+            self.reply(asked.asker, Refused("unknown", why))
+        else:
+            self.reply(asked.asker, Refused("retry", why))
+
+    def on_ForwardReply(self, message: ForwardReply) -> None:
+        """Pass on the leader's answer."""
+        replica = self.replica
+        waiting = replica.forwarded.pop(message.number, None) if message.boot == replica.boot else None
+        if waiting is None:
+            return
+        asked, answer = waiting.asked, message.reply
+        if isinstance(answer, ReadIndex) and isinstance(asked.request, Read):
+            queries = asked.request.queries
+            self.send(self.start.store, Answer(queries, asked.asker, answer.index, asked.deadline_ms))
+        elif isinstance(answer, Applied | Refused):
+            self.reply(asked.asker, answer)
+
+    # --- peers
+
+    def on_PeerUp(self, message: PeerUp) -> None:
+        """Note that messages reach this peer."""
+        self.replica.connected.add(message.peer)
+
+    def on_PeerDown(self, message: PeerDown) -> None:
+        """Note that what was sent to this peer may be lost: who asked it through us must not wait in vain."""
+        replica = self.replica
+        replica.connected.discard(message.peer)
+        for number in [n for n, waiting in replica.forwarded.items() if waiting.leader == message.peer]:
+            self._lost(replica.forwarded.pop(number).asked, f"the connection to {message.peer}, the leader, was lost")
+
+    def on_NotSent(self, message: NotSent) -> None:
+        """Take back a request that never left this node."""
+        if isinstance(message.message, Forward):
+            waiting = self.replica.forwarded.pop(message.message.number, None)
+            if waiting is not None:
+                why = f"{message.peer} can't be reached: {message.reason}"
+                self.reply(waiting.asked.asker, Refused("not_leader", why))
+
+    def on_Introduce(self, message: Introduce) -> None:
+        """Tell a node that has no configuration yet how the cluster was founded."""
+        replica = self.replica
+        if message.answer and message.sender in self.start.peers and replica.durable_index >= 1:
+            self.send(
+                self.start.peers[message.sender],
+                Introduce(replica.node_id, replica.incarnation, message.start_list, (), replica.founding),
+            )
+
+    # --- status
+
+    def status(self) -> Status:
+        """Return what this node knows of itself and the others."""
+        replica = self.replica
+        founding = replica.founding
+        return Status(
+            id=replica.node_id,
+            role=self.role,
+            term=replica.current_term,
+            leader=replica.leader_id,
+            commit_index=replica.commit_index,
+            last_applied=replica.last_applied,
+            last_log_index=replica.log.last_index,
+            durable_index=replica.durable_index,
+            cluster_id=cluster_id(decode_configuration(founding)) if founding else None,
+            incarnation=replica.incarnation,
+            voters=tuple(sorted(replica.configuration.all_voters)),
+            peers=tuple(
+                self.peer_status(member.id, member.address)
+                for member in replica.configuration.members
+                if member.id != replica.node_id
+            ),
+            reason=None if replica.leader_id else self.reason_for_no_leader(),
+        )
+
+    def peer_status(self, peer: NodeId, address: str) -> PeerStatus:
+        """Return what is known of one peer."""
+        return PeerStatus(peer, address, peer in self.replica.connected)
+
+    def reason_for_no_leader(self) -> str:
+        """Say in words why there is no leader."""
+        replica = self.replica
+        voters = replica.configuration.all_voters
+        reached = {voter for voter in voters if voter == replica.node_id or voter in replica.connected}
+        if not replica.configuration.has_quorum(reached):
+            missing = ", ".join(sorted(voters - reached))
+            return f"no majority: {missing} can't be reached, and {majority(len(voters))} of {len(voters)} are needed"
+        if replica.leader_id is not None:
+            return f"{replica.leader_id} leads, but did not take the request"
+        return "an election is under way"

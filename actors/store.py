@@ -1,0 +1,106 @@
+"""The store: applies committed entries in order, answers queries, and replies to whoever asked."""
+
+from __future__ import annotations
+
+import traceback
+from collections import deque
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from thespian.actors import Actor, WakeupMessage
+
+from raftkv.actors.messages import Answer, Answers, Applied, AppliedUpTo, Apply, Refused, Start
+from raftkv.actors.replying import reply
+from raftkv.commands import Result, decode_commands
+from raftkv.entry import Entry, Kind
+from raftkv.keyspace import Keyspace
+
+EXPIRE_MS = 100.0
+"""How often waiting queries are looked through for those whose time is over."""
+
+
+class Store(Actor):
+    """Holds the keyspace. Applying is total and deterministic: the keyspace follows from the log alone."""
+
+    retry_failed_messages = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.start: Start
+        self.keyspace = Keyspace()
+        self.last_applied = 0
+        self.waiting: deque[Answer] = deque()
+        """Queries for a state that is not reached yet."""
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            Apply: self.on_apply,
+            Answer: self.on_answer,
+            Start: self.on_start,
+            WakeupMessage: self.on_wakeup,
+        }
+
+    def receiveMessage(self, message: Any, sender: Any) -> None:
+        """Handle one message; a handler that raises is a bug, and stops the node."""
+        handler = self._handlers.get(type(message))
+        if handler is None:
+            return
+        try:
+            handler(message)
+        except Exception as error:
+            self.start.fail(70, f"bug in store: {error!r} on {message!r:.500}\n{traceback.format_exc()}")
+
+    def on_start(self, message: Start) -> None:
+        """Learn whom to talk to."""
+        self.start = message
+
+    def on_apply(self, message: Apply) -> None:
+        """Apply entries: those that were applied before are skipped, a gap is a bug."""
+        assert message.first_index <= self.last_applied + 1, (message.first_index, self.last_applied)
+        askers = list(message.askers)
+        for entry in message.entries[self.last_applied + 1 - message.first_index :]:
+            results = self._apply(entry)
+            self.last_applied = entry.index
+            while askers and askers[0][0] == entry.index:
+                applied = Applied(entry.index, entry.term, self.keyspace.revision, results)
+                reply(self, self.start.node_id, askers.pop(0)[1], applied)
+        self.send(self.start.node, AppliedUpTo(self.last_applied))
+        if self.waiting:
+            self._answer_waiting()
+
+    def _apply(self, entry: Entry) -> tuple[Result, ...]:
+        if entry.kind != Kind.COMMANDS:
+            return ()
+        return tuple(self.keyspace.apply(command) for command in decode_commands(entry.data))
+
+    def on_answer(self, message: Answer) -> None:
+        """Answer queries from a state that holds everything up to their read index."""
+        if message.read_index <= self.last_applied:
+            self._answer(message)
+            return
+        if not self.waiting:
+            self.wakeupAfter(timedelta(milliseconds=EXPIRE_MS))
+        self.waiting.append(message)
+
+    def on_wakeup(self, message: WakeupMessage) -> None:
+        """Tell those whose time is over."""
+        now_ms = self.start.clock.now_ms()
+        late = [query for query in self.waiting if query.deadline_ms <= now_ms]
+        self.waiting = deque(query for query in self.waiting if query.deadline_ms > now_ms)
+        for query in late:
+            why = f"entry {query.read_index} was not applied in time, only {self.last_applied}"
+            reply(self, self.start.node_id, query.asker, Refused("no_leader", why))
+        if self.waiting:
+            self.wakeupAfter(timedelta(milliseconds=EXPIRE_MS))
+
+    def _answer_waiting(self) -> None:
+        for _ in range(len(self.waiting)):
+            query = self.waiting.popleft()
+            if query.read_index <= self.last_applied:
+                self._answer(query)
+            else:
+                self.waiting.append(query)
+
+    def _answer(self, message: Answer) -> None:
+        get = self.keyspace.get
+        records = tuple([get(query.key) for query in message.queries])
+        reply(self, self.start.node_id, message.asker, Answers(self.last_applied, self.keyspace.revision, records))
