@@ -1,0 +1,270 @@
+"""One role alone on a stage: gets messages, and shows everything it sends.
+
+The node under test is n1; its peers are n2 and n3 (and n4, n5 where a test wants five). The journal of the stage
+answers every save at once, unless the test holds it back with ``disk_waits``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from thespian.actors import ActorAddress
+
+from raftkv.actors.candidate import Candidate
+from raftkv.actors.follower import Follower
+from raftkv.actors.leader import Leader
+from raftkv.actors.messages import (
+    AppendEntries,
+    AppendEntriesReply,
+    Apply,
+    AppliedUpTo,
+    Asked,
+    Asker,
+    Assume,
+    Flush,
+    Propose,
+    Read,
+    RequestVoteReply,
+    RoleChanged,
+    Save,
+    Saved,
+    Start,
+)
+from raftkv.actors.role import Role
+from raftkv.commands import Get, Put, encode_commands
+from raftkv.configuration import Member, founding_configuration
+from raftkv.entry import Entry, Kind
+from raftkv.replica import Replica
+from raftkv.settings import Limits, Timing
+from tests.support.stage import Stage
+
+ROOM = 1 << 40
+NAMES = ("n1", "n2", "n3")
+CLASSES: dict[str, type[Role]] = {"follower": Follower, "candidate": Candidate, "leader": Leader}
+
+
+@dataclass(frozen=True)
+class Becomes:
+    """The replica was handed to another role."""
+
+    role: str
+
+
+def founding_entry(names: tuple[str, ...] = NAMES) -> Entry:
+    """Return entry 1 of a cluster of these nodes."""
+    members = [Member(name, f"{name}:5001", f"{name}-1") for name in names]
+    return Entry(1, 1, Kind.CONFIGURATION, founding_configuration(members).encode())
+
+
+def log(*terms: int, names: tuple[str, ...] = NAMES) -> tuple[Entry, ...]:
+    """Return entry 1 and, from index 2 on, an entry of each of these terms: what it sets tells them apart."""
+    return founding_entry(names), *(entry(index, term) for index, term in enumerate(terms, 2))
+
+
+def entry(index: int, term: int) -> Entry:
+    """Return an entry that sets key ``k<index>`` to ``t<term>``."""
+    return Entry(index, term, Kind.COMMANDS, encode_commands((put(index, term),)))
+
+
+def noop(index: int, term: int) -> Entry:
+    """Return the no-op with which a leader begins its term."""
+    return Entry(index, term, Kind.NOOP, b"")
+
+
+def put(index: int, term: int) -> Put:
+    """Return the command of ``entry(index, term)``."""
+    return Put(f"k{index}", b"t%d" % term)
+
+
+class Player:
+    """A role that has the replica, until it hands it on: then the role that it named goes on in its place."""
+
+    def __init__(self, role: str, replica: Replica, *, follow_role_changes: bool) -> None:
+        self.stage = Stage()
+        self.replica = replica
+        self.follow_role_changes = follow_role_changes
+        self.disk_waits = False
+        self.unsaved: list[Save] = []
+        self.applies = True
+        self.failure: str | None = None
+        self.roles: dict[str, Any] = {name: self.stage.put(name, actor) for name, actor in CLASSES.items()}
+        peers = [peer for peer in replica.configuration.ids if peer != "n1"]
+        start = Start(
+            node_id="n1",
+            node=ActorAddress("node"),
+            journal=ActorAddress("journal"),
+            store=ActorAddress("store"),
+            peers={peer: ActorAddress(peer) for peer in peers},
+            addresses={peer: f"{peer}:5001" for peer in ("n1", *peers)},
+            start_list_hash="",
+            directory="",
+            disk=None,  # type: ignore[arg-type]
+            clock=self.stage.clock,
+            rng=Random(1),
+            timing=Timing(),
+            limits=Limits(),
+            fail=self._fail,
+        )
+        for name in self.roles:
+            self.stage.give(name, start)
+        self.role = role
+
+    def _fail(self, status: int, line: str) -> None:
+        self.failure = f"{status}: {line}"
+
+    # --- acting
+
+    def starts(self) -> list[tuple[str, Any]]:
+        """Take the replica over, and return what is sent at once."""
+        self.stage.give(self.role, Assume(self.replica, self.role, "the test says so"))  # type: ignore[arg-type]
+        return self._shown()
+
+    def gets(self, *messages: Any) -> list[tuple[str, Any]]:
+        """Handle messages, and return all that is sent: (to whom, what), in order."""
+        for message in messages:
+            self.stage.give(self.role, message)
+        return self._shown()
+
+    def waits_ms(self, span_ms: float) -> list[tuple[str, Any]]:
+        """Let time pass, every wake-up at its moment, and return all that is sent."""
+        end = self.stage.clock.ms + span_ms
+        shown = []
+        while (due := min((w[0] for w in self.stage.wakeups), default=end + 1)) <= end:
+            self.stage.clock.ms = max(due, self.stage.clock.ms)
+            self.stage.wake_due()
+            shown += self._shown()
+        self.stage.clock.ms = end
+        return shown
+
+    def stalls_ms(self, span_ms: float) -> list[tuple[str, Any]]:
+        """Let time pass while nothing is handled, as when the process was stopped; then what is due comes late."""
+        self.stage.clock.ms += span_ms
+        self.stage.wake_due()
+        return self._shown()
+
+    def disk_answers(self) -> list[tuple[str, Any]]:
+        """Let the saves that were held back become durable, and return what is sent upon that."""
+        saves, self.unsaved = self.unsaved, []
+        self.disk_waits = False
+        return self.gets(Saved(saves[-1].number, ROOM)) if saves else []
+
+    # --- looking on
+
+    def _shown(self) -> list[tuple[str, Any]]:
+        shown = []
+        while self.stage.sent:
+            source, target, message = self.stage.sent.pop(0)
+            assert self.failure is None, self.failure
+            if isinstance(message, Flush):
+                self.stage.give(target, message, source)
+            elif isinstance(message, RoleChanged):
+                pass
+            elif isinstance(message, Save):
+                shown.append((target, message))
+                if self.disk_waits:
+                    self.unsaved.append(message)
+                else:
+                    self.stage.give(self.role, Saved(message.number, ROOM))
+            elif isinstance(message, Assume):
+                shown.append((target, Becomes(message.role)))
+                self.role = message.role
+                if self.follow_role_changes:
+                    self.stage.give(self.role, message)
+            elif isinstance(message, Apply) and self.applies:
+                shown.append((target, message))
+                self.stage.give(self.role, AppliedUpTo(message.entries[-1].index))
+            else:
+                shown.append((target, message))
+        assert self.failure is None, self.failure
+        return shown
+
+
+def _replica(term: int, entries: tuple[Entry, ...], voted_for: str | None, commit_index: int) -> Replica:
+    replica = Replica("n1", "n1-1", 77, current_term=term, voted_for=voted_for, entries=entries, room=ROOM)
+    replica.commit_index = replica.handed_index = replica.last_applied = commit_index
+    return replica
+
+
+def follower(
+    *, term: int = 1, entries: tuple[Entry, ...] | None = None, voted_for: str | None = None, commit_index: int = 1
+) -> Player:
+    """Return a follower with this log (entry 1 alone by default)."""
+    player = Player(
+        "follower",
+        _replica(term, log() if entries is None else entries, voted_for, commit_index),
+        follow_role_changes=True,
+    )
+    assert player.starts() == []
+    return player
+
+
+def candidate(*, term: int = 1, entries: tuple[Entry, ...] | None = None, commit_index: int = 1) -> Player:
+    """Return a candidate that was granted its pre-votes and asks for votes in ``term`` + 1."""
+    player = Player(
+        "candidate",
+        _replica(term, log() if entries is None else entries, None, commit_index),
+        follow_role_changes=True,
+    )
+    player.starts()
+    player.gets(RequestVoteReply("n2", term + 1, True, pre_vote=True), RequestVoteReply("n3", term + 1, True, True))
+    return player
+
+
+def leader(*, term: int = 2, entries: tuple[Entry, ...] | None = None, commit_index: int = 1) -> Player:
+    """Return a leader that has just been elected in ``term``: its no-op is saved and sent, and nobody has answered."""
+    player = Player(
+        "leader",
+        _replica(term, log() if entries is None else entries, "n1", commit_index),
+        follow_role_changes=True,
+    )
+    player.starts()
+    return player
+
+
+def settled_leader(*, term: int = 2, entries: tuple[Entry, ...] | None = None) -> Player:
+    """Return a leader whose no-op is committed, and whose peers have all that it has."""
+    player = leader(term=term, entries=entries)
+    last = player.replica.log.last_index
+    for peer in player.replica.peers:
+        player.gets(matched(peer, term=term, match_index=last))
+    assert player.replica.commit_index == last
+    return player
+
+
+def granted(sender: str, *, term: int, pre_vote: bool = False) -> RequestVoteReply:
+    """Return a vote."""
+    return RequestVoteReply(sender, term, True, pre_vote)
+
+
+def denied(sender: str, *, term: int, pre_vote: bool = False) -> RequestVoteReply:
+    """Return a refused vote."""
+    return RequestVoteReply(sender, term, False, pre_vote)
+
+
+def matched(sender: str, *, term: int, match_index: int, read_round: int = 0) -> AppendEntriesReply:
+    """Return a successful answer to AppendEntries."""
+    return AppendEntriesReply(sender, term, True, match_index, read_round)
+
+
+def append(
+    *entries: Entry, sender: str = "n2", term: int = 2, prev: tuple[int, int] = (1, 1), commit: int = 0, round: int = 0
+) -> AppendEntries:
+    """Return an AppendEntries; ``prev`` is (prev_log_index, prev_log_term)."""
+    return AppendEntries(sender, term, *prev, entries, commit, round)
+
+
+def write(*commands: Put, asker: str = "client", forward: tuple[int, int] | None = None, until: float = 1e9) -> Asked:
+    """Return a write as Node gives it to a role."""
+    return Asked(Propose(commands or (put(9, 9),), 1000.0), Asker(ActorAddress(asker), forward), until)
+
+
+def read(key: str = "k", *, level: Any = "linearizable", asker: str = "client", until: float = 1e9) -> Asked:
+    """Return a read as Node gives it to a role."""
+    return Asked(Read((Get(key),), level, 1000.0), Asker(ActorAddress(asker)), until)
+
+
+def only(kind: type, shown: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """Return those of the messages that are of one kind."""
+    return [(target, message) for target, message in shown if isinstance(message, kind)]

@@ -1,0 +1,1 @@
+"""What tests share: actors driven by hand, and small clusters in one thread."""

@@ -1,0 +1,212 @@
+"""Whole clusters in one thread: every actor of every node on one stage, with a journal that a test can crash.
+
+This is a rehearsal, driven by a seed: messages between nodes may be lost, delayed and repeated, nodes crash and lose
+what was not saved. (Mailboxes inside a node are first in, first out, as on the real system base.)
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from random import Random
+from typing import Any
+
+from thespian.actors import Actor, ActorAddress
+
+from raftkv.actors.messages import Boot, Flush, Recovered, RoleChanged, Save, Saved, Start
+from raftkv.actors.node import Node
+from raftkv.disk import Disk
+from raftkv.entry import Entry
+from raftkv.settings import Limits, Timing
+from tests.support.stage import Stage
+
+
+class SafeBox:
+    """What a node has on its disk, and survives its crashes."""
+
+    def __init__(self) -> None:
+        self.incarnation = ""
+        self.term = 0
+        self.voted_for: str | None = None
+        self.entries: list[Entry] = []
+
+
+class MemoryJournal(Actor):
+    """Does what the journal does, without bytes: all that waits is durable at the next flush."""
+
+    boxes: dict[str, SafeBox] = {}
+    """By node: actors get no arguments."""
+    room = 1 << 40
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting: list[Save] = []
+
+    def receiveMessage(self, message: Any, sender: Any) -> None:
+        """Save, and say so at the flush."""
+        if isinstance(message, Start):
+            self.start = message
+            self.box = self.boxes[message.node_id]
+            recovered = Recovered(self.box.term, self.box.voted_for, tuple(self.box.entries), self.room)
+            self.send(message.node, recovered)
+        elif isinstance(message, Save):
+            if not self.waiting:
+                self.send(self.myAddress, Flush())
+            self.waiting.append(message)
+        elif isinstance(message, Flush):
+            for save in self.waiting:
+                self.box.term, self.box.voted_for = save.current_term, save.voted_for
+                if save.entries:
+                    del self.box.entries[save.entries[0].index - 1 :]
+                    self.box.entries.extend(save.entries)
+            last, self.waiting = self.waiting[-1].number, []
+            self.send(self.start.node, Saved(last, self.room))
+
+
+class MemoryNode(Node):
+    """A node whose journal is a box in memory."""
+
+    journal_class = MemoryJournal
+
+
+class Fatal(AssertionError):
+    """A node stopped itself."""
+
+
+class InMemoryCluster:
+    """Nodes n1, n2, … over a network that the test can break."""
+
+    def __init__(self, size: int, seed: int, node_class: type[Node] = MemoryNode) -> None:
+        self.stage = Stage()
+        self.random = Random(seed)
+        self.node_class = node_class
+        self.names = [f"n{number}" for number in range(1, size + 1)]
+        self.boxes = {name: SafeBox() for name in self.names}
+        MemoryJournal.boxes = self.boxes
+        self.inbox: deque[tuple[str, str, Any]] = deque()
+        """Inside nodes: first in, first out."""
+        self.network: list[tuple[float, int, str, str, Any]] = []
+        self.cut: set[tuple[str, str]] = set()
+        """(from, to) pairs that carry nothing."""
+        self.loss = 0.0
+        self.repeat = 0.0
+        self.delay_ms = (0.1, 1.0)
+        self.replies: list[tuple[str, Any]] = []
+        """What came back to those who asked, by their name."""
+        self.changes: list[RoleChanged] = []
+        for name in self.names:
+            self.boxes[name].incarnation = f"{name}-1"
+            self.boot(name)
+
+    # --- nodes
+
+    def boot(self, name: str) -> None:
+        """Start a node with what its box holds."""
+
+        def fail(status: int, line: str) -> None:
+            raise Fatal(f"{name} stopped with {status}: {line}")
+
+        self.stage.put(name, self.node_class)
+        peers = {other: ActorAddress(other) for other in self.names if other != name}
+        boot = Boot(
+            node_id=name,
+            incarnation=self.boxes[name].incarnation,
+            start_list=tuple((other, f"{other}:5001") for other in self.names),
+            peers=peers,
+            observer=ActorAddress("observer"),
+            directory="",
+            disk=_NO_DISK,
+            clock=self.stage.clock,
+            rng=Random(self.random.random()),
+            timing=Timing(),
+            limits=Limits(),
+            fail=fail,
+        )
+        self.inbox.append(("test", name, boot))
+
+    def crash(self, name: str) -> None:
+        """Stop a node at once; what was not flushed is gone, and so are its messages that have not left."""
+        self.stage.remove(name)
+        own = f"{name}/"
+        self.inbox = deque(m for m in self.inbox if m[1] != name and not m[1].startswith(own))
+
+    def is_up(self, name: str) -> bool:
+        """Whether a node runs."""
+        return name in self.stage.actors
+
+    def replica(self, name: str) -> Any:
+        """Return a node's replica, or None while it is being handed over or not made yet."""
+        for role in ("founder", "follower", "candidate", "leader"):
+            actor: Any = self.stage.actors.get(f"{name}/{role}")
+            if actor is not None and actor.has_replica:
+                return actor.replica
+        return None
+
+    def leaders(self) -> list[str]:
+        """Return the nodes whose leader holds the replica."""
+        return [n for n in self.names if getattr(self.stage.actors.get(f"{n}/leader"), "has_replica", False)]
+
+    def keyspace(self, name: str) -> Any:
+        """Return the keyspace of a node's store."""
+        store: Any = self.stage.actors[f"{name}/store"]
+        return store.keyspace
+
+    # --- asking
+
+    def ask(self, name: str, message: Any, asker: str) -> None:
+        """Give a node a request; what comes back is found in ``replies``."""
+        self.inbox.append((asker, name, message))
+
+    # --- running
+
+    def step(self) -> None:
+        """Deliver one message, or move time to what is next."""
+        if not self.inbox:
+            self._advance()
+        if self.inbox:
+            sender, target, message = self.inbox.popleft()
+            if target in self.stage.actors:
+                self.stage.give(target, message, sender)
+                self._collect()
+
+    def run_ms(self, span_ms: float) -> None:
+        """Run for a span of time."""
+        end = self.stage.clock.ms + span_ms
+        while self.stage.clock.ms < end:
+            self.step()
+
+    def _collect(self) -> None:
+        sent, self.stage.sent = self.stage.sent, []
+        for source, target, message in sent:
+            if target == "observer":
+                self.changes.append(message)
+            elif target in self.stage.actors and source.split("/")[0] == target.split("/")[0]:
+                self.inbox.append((source, target, message))
+            elif target in self.names:
+                self._post(source.split("/")[0], target, message)
+            elif "/" not in target:
+                self.replies.append((target, message))
+
+    def _post(self, source: str, target: str, message: Any) -> None:
+        client_message = type(message).__name__.startswith("Forward")
+        if (source, target) in self.cut or self.random.random() < self.loss:
+            return
+        copies = 2 if not client_message and self.random.random() < self.repeat else 1
+        for _ in range(copies):
+            due = self.stage.clock.ms + self.random.uniform(*self.delay_ms)
+            self.network.append((due, next(self.stage.order), source, target, message))
+
+    def _advance(self) -> None:
+        times = [item[0] for item in self.network] + [wakeup[0] for wakeup in self.stage.wakeups]
+        if not times:
+            self.stage.clock.ms += 1.0
+            return
+        self.stage.clock.ms = max(self.stage.clock.ms, min(times))
+        arrived = sorted(item for item in self.network if item[0] <= self.stage.clock.ms)
+        self.network = [item for item in self.network if item[0] > self.stage.clock.ms]
+        self.inbox.extend((source, target, message) for _, _, source, target, message in arrived)
+        self.stage.wake_due()
+        self._collect()
+
+
+_NO_DISK: Disk = None  # type: ignore[assignment]
+"""The journal of these nodes is a box: nothing may touch a disk."""
