@@ -55,7 +55,7 @@ class Log:
         return index <= self.last_index and self.term(index) == term
 
     def is_up_to_date(self, last_log_index: int, last_log_term: int) -> bool:
-        """Whether a log that ends so is at least as up to date as this one: the term decides, then the index (3.6.1)."""
+        """Whether a log that ends so is at least as up to date as this one: the term decides first (3.6.1)."""
         return (last_log_term, last_log_index) >= (self.last_term, self.last_index)
 
     def append(self, entries: Sequence[Entry]) -> None:

@@ -72,7 +72,7 @@ class Progress:
         return news
 
     def rejected(self, prev_log_index: int, next_index: int) -> bool:
-        """Note that the logs differ at ``prev_log_index``; go on at ``next_index``. Return False if that is old news."""
+        """Note that the logs differ at ``prev_log_index``, and go on at ``next_index``; False if that is old news."""
         if prev_log_index <= self.match_index:
             return False
         if self.state == "probe" and prev_log_index != self.next_index - 1:

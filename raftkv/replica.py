@@ -17,12 +17,16 @@ from raftkv.log import Log
 
 @dataclass(slots=True)
 class PendingSave:
-    """A save that the journal has not confirmed: the log's last index with it, and when it was asked for."""
+    """A save that the journal has not confirmed.
+
+    ``last_index`` is the log's with it, ``size`` the bytes of its entries, ``asked_ms`` when it was asked for.
+    """
 
     number: int
     last_index: int
     term: int
     asked_ms: float
+    size: int
 
 
 @dataclass(slots=True, frozen=True)
@@ -81,7 +85,9 @@ class Replica:
         self.unsaved = False
         """Term or vote have changed since the last save was asked for."""
         self.room = room
-        """Bytes of entries that can be saved before the disk is full."""
+        """Bytes of entries that could be saved before the disk is full when the last save was confirmed."""
+        self._unsaved_bytes = 0
+        """Bytes of entries in the log that no save was asked for yet."""
         self.connected: set[NodeId] = set()
         self.retired = False
         """This node is about to stop: it neither campaigns nor takes requests."""
@@ -109,13 +115,24 @@ class Replica:
         """The other members."""
         return tuple(member for member in self.configuration.ids if member != self.node_id)
 
+    @property
+    def room_left(self) -> int:
+        """Bytes of entries that can be appended: what is under way to the disk already has its place there."""
+        return self.room - self._unsaved_bytes - sum(save.size for save in self.saves)
+
     # --- saves and what waits for them
+
+    def append(self, entries: tuple[Entry, ...]) -> None:
+        """Add entries to the log; they have to be saved next."""
+        self.log.append(entries)
+        self._unsaved_bytes += sum(entry.size for entry in entries)
 
     def save(self, now_ms: float) -> int:
         """Note that the current term, vote and log are being saved; return the number of the save."""
         self._last_save += 1
         self.unsaved = False
-        self.saves.append(PendingSave(self._last_save, self.log.last_index, self.current_term, now_ms))
+        size, self._unsaved_bytes = self._unsaved_bytes, 0
+        self.saves.append(PendingSave(self._last_save, self.log.last_index, self.current_term, now_ms, size))
         return self._last_save
 
     def saved(self, number: int) -> None:
@@ -161,13 +178,13 @@ class Replica:
     def expired_askers(self, now_ms: float) -> list[Any]:
         """Return and forget the askers whose deadline has passed."""
         expired = []
-        for index in [
-            index for index, waiting in self._askers.items() if any(w.deadline_ms <= now_ms for w in waiting)
-        ]:
-            waiting = self._askers.pop(index)
-            expired += [w.asker for w in waiting if w.deadline_ms <= now_ms]
-            if keep := [w for w in waiting if w.deadline_ms > now_ms]:
-                self._askers[index] = keep
+        for index, waiting in list(self._askers.items()):
+            late = [one.asker for one in waiting if one.deadline_ms <= now_ms]
+            if late:
+                expired += late
+                self._askers[index] = [one for one in waiting if one.deadline_ms > now_ms]
+                if not self._askers[index]:
+                    del self._askers[index]
         return expired
 
     # --- requests passed on

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from random import Random
-from typing import Any
+from typing import Any, ClassVar
 
 from thespian.actors import Actor, ActorAddress
 
@@ -33,7 +33,7 @@ class SafeBox:
 class MemoryJournal(Actor):
     """Does what the journal does, without bytes: all that waits is durable at the next flush."""
 
-    boxes: dict[str, SafeBox] = {}
+    boxes: ClassVar[dict[str, SafeBox]] = {}
     """By node: actors get no arguments."""
     room = 1 << 40
 

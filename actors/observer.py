@@ -1,0 +1,31 @@
+"""The observer: an actor through which the rest of the process hears of changes of role."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from thespian.actors import Actor
+
+from raftkv.actors.messages import Message, RoleChanged
+
+
+class Observe(Message, frozen=True, gc=False):
+    """The observer's first message: call ``callback`` at each change, on the thread of the actors' loop."""
+
+    callback: Callable[[RoleChanged], None]
+
+
+class Observer(Actor):
+    """Hands each ``RoleChanged`` to a callback."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._callback: Callable[[RoleChanged], None] | None = None
+
+    def receiveMessage(self, message: Any, sender: Any) -> None:
+        """Take the callback, or call it."""
+        if isinstance(message, Observe):
+            self._callback = message.callback
+        elif isinstance(message, RoleChanged) and self._callback is not None:
+            self._callback(message)

@@ -1,0 +1,359 @@
+"""The one place where everything of a node is put together, started in order, and stopped in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import gc
+import logging
+import os
+import resource
+import secrets
+import signal
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Awaitable, Coroutine
+from operator import attrgetter
+from random import Random
+from typing import Any
+
+import msgspec
+from thespian.actors import ActorAddress
+
+from raftkv.actors.client import Client, RequestFailed
+from raftkv.actors.messages import (
+    Boot,
+    NotSent,
+    PeerDown,
+    PeerUp,
+    Retire,
+    RoleChanged,
+    Status,
+    decode_peer,
+    encode_peer,
+    is_control,
+)
+from raftkv.actors.node import Node, start_list_hash
+from raftkv.actors.observer import Observe, Observer
+from raftkv.actors.system.addresses import remote_address
+from raftkv.actors.system.eventloop import start_on_loop
+from raftkv.actors.system.link import Codec, Link, LinkSettings
+from raftkv.clock import SystemClock
+from raftkv.data_directory import DataDirectory, DataDirectoryError, open_data_directory
+from raftkv.entry import NodeId
+from raftkv.failing import Failing
+from raftkv.http.operations import Addresses
+from raftkv.http.server import FrontEnd
+from raftkv.log_output import LogOutput
+from raftkv.option import Endpoint
+from raftkv.parent import Listening, Parent, Role, Waiting
+from raftkv.real_disk import RealDisk
+from raftkv.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+NODE = "node"
+CODEC = Codec(encode_peer, decode_peer, is_control, attrgetter("sender"))
+
+# A stop takes these together and some; whoever told us to stop waits for five seconds before it kills.
+STOP_S = 4.5
+FINISH_REQUESTS_S = 1.5
+RETIRE_S = 1.0
+END_ACTORS_S = 1.0
+
+# How often a node looks whether there is a leader, and how often it repeats why there is none.
+LOOK_S, REPEAT_S = 3.0, 60.0
+
+
+class StartError(Exception):
+    """The node cannot start; the text is one line for people."""
+
+
+def serve_node(settings: Settings, output: LogOutput, parent: Parent) -> int:
+    """Run a node until it is told to stop; return the exit status."""
+    failing = Failing(output)
+    threading.excepthook = failing.on_thread_exception
+    # The loop waits for the interpreter as long as another thread keeps it: the journal's checksums, for one.
+    sys.setswitchinterval(0.0005)
+    _allow_many_files()
+    try:
+        status = asyncio.run(run_node(settings, parent, failing))
+    except (StartError, DataDirectoryError) as error:
+        output.line(f"raftkv: {error}")
+        status = 1
+    except Exception as error:
+        failing.fail(70, f"bug in the node's start or stop: {error!r}\n{traceback.format_exc()}")
+    output.flush_within(1.0)
+    return status
+
+
+async def run_node(settings: Settings, parent: Parent, failing: Failing) -> int:
+    """Run a node until a signal, or its parent's end; return the exit status.
+
+    Raises ``StartError`` and ``DataDirectoryError``, with everything closed again.
+    """
+    # Before anything is written: a mistyped port must not leave a new data directory behind.
+    for name, endpoint in (("http", settings.http), ("raft", settings.raft)):
+        check_free(name, endpoint)
+    disk = RealDisk()
+    directory = open_data_directory(disk, settings.data_dir, settings.id, new_incarnation=lambda: secrets.token_hex(8))
+    try:
+        told_to_stop = listen_for_stop(parent, failing)
+        node = AssembledNode(settings, disk, directory, parent, failing)
+        try:
+            await node.start()
+            await told_to_stop.wait()
+            failing.fail_after(STOP_S, 1, f"could not stop within {STOP_S:g} s; what was acknowledged is on disk")
+        finally:
+            await node.stop()
+    finally:
+        directory.close()
+    return 0
+
+
+def listen_for_stop(parent: Parent, failing: Failing) -> asyncio.Event:
+    """Return what is set on the first SIGTERM or SIGINT, or when the parent is gone; a second signal ends at once."""
+    loop = asyncio.get_running_loop()
+    told = asyncio.Event()
+
+    def on_signal(number: signal.Signals) -> None:
+        if told.is_set():
+            failing.fail(1, f"stopped at once, on a second {number.name}")
+        logger.info("stopping on %s", number.name)
+        told.set()
+
+    def on_parent(descriptor: int) -> None:
+        if parent.is_gone():
+            loop.remove_reader(descriptor)
+            logger.info("stopping, because the process that started this one has gone")
+            told.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+    descriptor = parent.fileno()
+    if descriptor is not None:
+        loop.add_reader(descriptor, on_parent, descriptor)
+    return told
+
+
+def _allow_many_files() -> None:
+    """Use all the file descriptors we may have: each client's connection takes one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Where there is no hard limit, some systems refuse to have no soft one.
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (65536 if hard == resource.RLIM_INFINITY else hard, hard))
+
+
+def check_free(name: str, endpoint: Endpoint) -> None:
+    """Raise ``StartError`` if we cannot listen at ``endpoint``, which the setting ``name`` gave."""
+    try:
+        found = socket.getaddrinfo(*endpoint, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, address in found:
+            with socket.socket(family, kind, protocol) as trial:
+                trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    trial.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                trial.bind(address)
+    except OSError as error:
+        raise cannot_listen(name, endpoint, error) from None
+
+
+def cannot_listen(name: str, endpoint: Endpoint, error: OSError) -> StartError:
+    """Return what to say when listening at ``endpoint`` failed."""
+    why = "another process listens there" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
+    return StartError(f"cannot listen at {endpoint} (--{name}): {why}")
+
+
+class AssembledNode:
+    """The parts of a node: the link to its peers, the actor system, the client that asks it, and the front end."""
+
+    def __init__(
+        self, settings: Settings, disk: RealDisk, directory: DataDirectory, parent: Parent, failing: Failing
+    ) -> None:
+        self._settings = settings
+        self._disk = disk
+        self._directory = directory
+        self._parent = parent
+        self._failing = failing
+        seed = int.from_bytes(os.urandom(8))
+        logger.debug("random numbers come from seed %d", seed)
+        self._rng = Random(seed)
+        self._booted = False
+        self._ending = False
+        self._recovered = False
+        self._cluster_id: str | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._start_list = tuple((node_id, str(endpoint)) for node_id, endpoint in settings.cluster)
+        self._link = self._make_link()
+        self._system = start_on_loop(node_id=settings.id, transport=self._link, shutdown_timeout_s=END_ACTORS_S)
+        self._node: ActorAddress = self._system.createActor(Node, globalName=NODE)
+        self._client = Client(self._ask, rng=self._rng)
+        self._front = FrontEnd(self._client, node_id=settings.id, limits=settings.limits, describe=self._describe)
+
+    # --- Starting and stopping.
+
+    async def start(self) -> None:
+        """Listen for peers, then for clients, then let the node begin; raises ``StartError``."""
+        settings = self._settings
+        try:
+            await self._link.start()
+        except OSError as error:
+            raise cannot_listen("raft", settings.raft, error) from None
+        try:
+            self._front.listen(*settings.http)
+        except OSError as error:
+            raise cannot_listen("http", settings.http, error) from None
+        # No await from here to the first message: what comes from outside finds a node that has it.
+        self._boot()
+        http = settings.http._replace(port=self._front.port)
+        logger.info("listening at %s for clients and at %s for peers", http, settings.raft)
+        self._parent.tell(Listening(settings.id, str(http), str(settings.raft)))
+        self._spawn(self._report_waiting())
+
+    def _boot(self) -> None:
+        settings = self._settings
+        observer = self._system.createActor(Observer)
+        self._system.tell(observer, Observe(self._on_role_changed))
+        self._system.tell(
+            self._node,
+            Boot(
+                node_id=settings.id,
+                incarnation=self._directory.identity.incarnation,
+                start_list=self._start_list,
+                peers={peer: remote_address(peer, NODE) for peer in dict(settings.cluster) if peer != settings.id},
+                observer=observer,
+                directory=settings.data_dir,
+                disk=self._disk,
+                clock=SystemClock(),
+                rng=self._rng,
+                timing=settings.timing,
+                limits=settings.limits,
+                fail=self._failing.fail,
+            ),
+        )
+        self._booted = True
+
+    async def stop(self) -> None:
+        """Finish what clients asked for, hand leadership over, and end everything, as far as it was started."""
+        await self._front.stop(FINISH_REQUESTS_S)
+        if self._booted:
+            await self._ask(Retire(RETIRE_S * 1000), RETIRE_S)
+        self._ending = True
+        for task in self._tasks:
+            task.cancel()
+        await self._client.close()
+        self._system.shutdown()
+        await self._system.base.wait_closed()
+        await self._link.close()
+
+    def _ask(self, message: object, timeout_s: float) -> Awaitable[object | None]:
+        answer: Awaitable[object | None] = self._system.ask(self._node, message, timeout_s)
+        return answer
+
+    def _tell(self, message: object) -> None:
+        if not self._ending:
+            self._system.tell(self._node, message)
+
+    # --- The link.
+
+    def _make_link(self) -> Link:
+        settings = self._settings
+        bare = LinkSettings(
+            node_id=settings.id,
+            incarnation=self._directory.identity.incarnation,
+            secret=settings.secret.value if settings.secret else b"",
+            start_list=start_list_hash(self._start_list),
+            listen_host=settings.raft.host,
+            listen_port=settings.raft.port,
+        )
+        limits = settings.limits
+        message_bytes = max(bare.message_bytes, 2 * (limits.key_bytes + limits.value_bytes + limits.append_bytes))
+        silence_ms = max(bare.silence_ms, round(5 * settings.timing.election_max_ms))
+        link_settings = msgspec.structs.replace(
+            bare,
+            message_bytes=message_bytes,
+            bulk_bytes=max(bare.bulk_bytes, 2 * message_bytes),
+            silence_ms=silence_ms,
+            ping_ms=silence_ms // 6,
+        )
+        return Link(
+            link_settings,
+            {peer: address for peer, address in self._start_list if peer != settings.id},
+            CODEC,
+            receive=self._receive,
+            on_up=self._on_up,
+            on_down=self._on_down,
+            on_refused=self._on_refused,
+            cluster_id=lambda: self._cluster_id,
+            rng=self._rng,
+        )
+
+    def _receive(self, peer: str, target: str, source: str, message: Any) -> None:
+        # What comes before the node has begun is lost, as any message may be.
+        if self._booted and not self._ending:
+            self._system.base.deliver(peer, target, source, message)
+
+    def _on_up(self, peer: str) -> None:
+        self._tell(PeerUp(peer))
+
+    def _on_down(self, peer: str, reason: str) -> None:
+        self._tell(PeerDown(peer, reason))
+
+    def _on_refused(self, peer: str, target: str, source: str, message: Any, reason: str) -> None:
+        self._tell(NotSent(peer, message, reason))
+
+    # --- What the node tells.
+
+    def _on_role_changed(self, event: RoleChanged) -> None:
+        logger.info("%s in term %d, leader %s: %s", event.role, event.term, event.leader or "unknown", event.reason)
+        self._client.view.changed(event)
+        self._parent.tell(Role(event.id, event.role, event.term, event.leader, event.reason))
+        if not self._recovered:
+            self._recovered = True
+            # What was recovered stays for long: looking through it again and again would make the loop late.
+            gc.collect()
+            gc.freeze()
+
+        if self._cluster_id is None and not self._ending:
+            self._spawn(self._learn_cluster_id())
+
+    async def _learn_cluster_id(self) -> None:
+        status = await self._status()
+        if status is not None:
+            self._cluster_id = status.cluster_id
+
+    async def _report_waiting(self) -> None:
+        """Say why there is no leader: soon, whenever the reason is another one, and once in a while."""
+        told, told_s = "", 0.0
+        while True:
+            await asyncio.sleep(LOOK_S)
+            status = await self._status()
+            reason = status.reason if status is not None else "the node does not answer"
+            now_s = asyncio.get_running_loop().time()
+            if reason is None:
+                told = ""
+            elif reason != told or now_s - told_s > REPEAT_S:
+                told, told_s = reason, now_s
+                refusals = "; ".join(f"{peer}: {why}" for peer, why in self._link.peer_refusals().items() if why)
+                logger.info("no leader: %s%s", reason, f" ({refusals})" if refusals else "")
+                self._parent.tell(Waiting(self._settings.id, reason))
+
+    async def _status(self) -> Status | None:
+        try:
+            return await self._client.status()
+        except RequestFailed:
+            return None
+
+    def _describe(self) -> dict[NodeId, Addresses]:
+        """Return the addresses of the start list; where clients reach the other nodes is not known here."""
+        own = self._settings.id
+        http = str(self._settings.advertise_http)
+        return {node_id: Addresses(raft, http if node_id == own else None) for node_id, raft in self._start_list}
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

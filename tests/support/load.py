@@ -1,0 +1,277 @@
+"""Clients of a cluster that write and read through all its nodes, in a thread of their own, and remember everything."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from concurrent.futures import Future
+from random import Random
+from typing import Any, NamedTuple, TypeVar
+
+from tests.support.cluster import Cluster, wait_for
+from tests.support.history import History, Operation
+from tests.support.linearizability import Value
+
+# Shorter than what a node takes by default, or clients that wait for a leader which is gone would not write any more.
+REQUEST_TIMEOUT_S = 1.0
+PATIENCE_S = 20.0
+"""How long a client waits for an answer: longer than any node does, or is frozen."""
+
+PACE_S = 0.02
+"""The mean pause of a client between two requests: the machine is not to be kept busy by what tests it."""
+
+REGISTERS = 4
+"""Keys that everyone writes."""
+
+Result = TypeVar("Result")
+
+
+class Response(NamedTuple):
+    """An answer as it came; ``body`` is decoded JSON."""
+
+    status: int
+    body: Any
+
+
+class Connection:
+    """A connection to one node; requests are answered in the order in which they were sent."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def open(cls, port: int) -> Connection:
+        """Connect; raises ``OSError``."""
+        return cls(*await asyncio.open_connection("127.0.0.1", port))
+
+    def send(self, method: str, path: str, body: object = None) -> None:
+        """Send a request; the answers to those before it may still be under way."""
+        data = b"" if body is None else json.dumps(body).encode()
+        head = f"{method} {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {len(data)}\r\n\r\n"
+        self._writer.write(head.encode() + data)
+
+    async def receive(self) -> Response:
+        """Return the next answer; raises ``OSError`` or ``EOFError``."""
+        head = await self._reader.readuntil(b"\r\n\r\n")
+        lines = head.decode("latin-1").split("\r\n")
+        headers = dict(line.lower().split(": ", 1) for line in lines[1:] if line)
+        body = await self._reader.readexactly(int(headers["content-length"]))
+        return Response(int(lines[0].split()[1]), json.loads(body))
+
+    def close(self) -> None:
+        """Close it at once."""
+        self._writer.transport.abort()
+
+
+@contextlib.asynccontextmanager
+async def connected(port: int) -> AsyncIterator[Connection]:
+    """Connect for a while."""
+    connection = await Connection.open(port)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+class Load:
+    """Writers and readers through each node, until they are stopped. ``seed`` decides what they do, not when.
+
+    Half of the writes go to keys that are written once, the others to a few registers that everyone writes and reads.
+    """
+
+    def __init__(self, ports: Mapping[str, int], seed: int, writers: int = 2, readers: int = 1) -> None:
+        """Take the nodes' ports for clients, and how many writers and readers each node gets."""
+        self.history = History()
+        self.surprises: list[str] = []
+        """Answers that no node may give, whatever happens to it."""
+        self.answers: Counter[str] = Counter()
+        self._done: Counter[tuple[str, str]] = Counter()
+        self._ports = ports
+        self._numbers: Counter[str] = Counter()
+        self._ending = False
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="clients")
+        self._thread.start()
+        self._clients = [
+            self._spawn(self._act(node, f"{node}-{kind[0]}{number}", kind == "writer", seed))
+            for node in ports
+            for kind, count in (("writer", writers), ("reader", readers))
+            for number in range(count)
+        ]
+
+    # --- from the thread of the test
+
+    def written(self, *nodes: str) -> int:
+        """Return how many writes were acknowledged so far, through these nodes or all."""
+        return sum(self._done["write", node] for node in nodes or self._ports)
+
+    def wait_for_writes(self, count: int, *nodes: str) -> None:
+        """Return when so many more writes were acknowledged through each of these nodes, or any."""
+        for each in [(node,) for node in nodes] or [()]:
+            wanted = self.written(*each) + count
+            wait_for(lambda: self.written(*each) >= wanted, f"{count} more writes through {each or 'any'}")
+
+    def stop(self) -> None:
+        """Let every client finish what it does, and raise what went wrong in any."""
+        self._ending = True
+        for client in self._clients:
+            client.result(2 * PATIENCE_S)
+        assert self.surprises == []
+
+    def close(self) -> None:
+        """End the thread, whatever the clients are doing."""
+        self._ending = True
+        if self._thread.is_alive():
+            asyncio.run_coroutine_threadsafe(self._cancel_all(), self._loop).result(PATIENCE_S)
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+
+    def read_in_a_row(self, node: str, count: int) -> Future[list[Operation]]:
+        """Send ``count`` reads of registers on one connection at once; the future is of what came of them."""
+        return self._spawn(self._read_in_a_row(node, count))
+
+    def read_all(self, nodes: Sequence[str], keys: Sequence[str]) -> dict[str, dict[str, Value]]:
+        """Return what each of these nodes itself has for these keys, without it asking the others."""
+        reading = {node: self._spawn(self._read_all(node, keys)) for node in nodes}
+        return {node: future.result(4 * PATIENCE_S) for node, future in reading.items()}
+
+    def run(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Run something else in the thread of the clients, and return what comes of it."""
+        return self._spawn(work).result(4 * PATIENCE_S)
+
+    # --- in the thread of the clients
+
+    def _spawn(self, work: Coroutine[Any, Any, Result]) -> Future[Result]:
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    async def _cancel_all(self) -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+    async def _act(self, node: str, name: str, writes: bool, seed: int) -> None:
+        rng = Random(f"{seed} {name}")
+        connection: Connection | None = None
+        while not self._ending:
+            try:
+                if connection is None:
+                    connection = await Connection.open(self._ports[node])
+                operation = self._next_write(node, name, rng) if writes else self._next_read(node, name, rng)
+                if not await self._do(connection, operation):
+                    connection.close()
+                    connection = None
+            except OSError as error:
+                # Nothing was sent: this is no operation.
+                self.answers[type(error).__name__] += 1
+            await asyncio.sleep(rng.uniform(0, 2 * PACE_S))
+        if connection is not None:
+            connection.close()
+
+    def _next_write(self, node: str, name: str, rng: Random) -> Operation:
+        self._numbers[name] += 1
+        value = f"{name}-{self._numbers[name]}"
+        key = f"register-{rng.randrange(REGISTERS)}" if rng.random() < 0.5 else f"once-{value}"
+        return Operation("write", key, value, node, name, time.monotonic())
+
+    def _next_read(self, node: str, name: str, rng: Random) -> Operation:
+        written = self.history.operations
+        key = f"register-{rng.randrange(REGISTERS)}" if rng.random() < 0.7 or not written else rng.choice(written).key
+        return Operation("read", key, None, node, name, time.monotonic())
+
+    async def _do(self, connection: Connection, operation: Operation) -> bool:
+        """Do an operation and write down what came of it; return whether the connection can be used for more."""
+        self._send(connection, operation)
+        return await self._receive(connection, operation)
+
+    def _send(self, connection: Connection, operation: Operation, timeout_s: float = REQUEST_TIMEOUT_S) -> None:
+        self.history.operations.append(operation)
+        operation.invoked_s = time.monotonic()
+        path = f"/keys/{operation.key}/?timeout={timeout_s:g}"
+        if operation.action == "write":
+            connection.send("PUT", path, {"value": operation.value})
+        else:
+            connection.send("GET", path + "&missing=404")
+
+    async def _receive(self, connection: Connection, operation: Operation) -> bool:
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                response = await connection.receive()
+        except (OSError, EOFError, TimeoutError) as error:
+            operation.answer = type(error).__name__
+            self.answers[f"{operation.action}: {operation.answer}"] += 1
+            return False
+        now_s = time.monotonic()
+        operation.answer = str(response.status)
+        self.answers[f"{operation.action}: {operation.answer}"] += 1
+        if self._take(operation, response):
+            operation.answered_s = now_s
+        return True
+
+    def _take(self, operation: Operation, response: Response) -> bool:
+        """Write down what an answer says; return whether the operation is over."""
+        status, body = response
+        reads = operation.action == "read"
+        if status == 200 or (reads and status == 404):
+            operation.outcome = "ok"
+            self._done[operation.action, operation.node] += 1
+            if reads:
+                operation.value = body["value"] if status == 200 else None
+            elif body != {"value": operation.value}:
+                self.surprises.append(f"{operation}: {body}")
+            return True
+        expected = {429: "not_done", 503: "not_done", 504: "unknown", 507: "not_done"}.get(status)
+        if expected is None or body["error"]["outcome"] != expected or (reads and status == 504):
+            self.surprises.append(f"{operation}: {body}")
+        if expected != "unknown":
+            operation.outcome = "failed"
+        return expected != "unknown"
+
+    async def _read_in_a_row(self, node: str, count: int) -> list[Operation]:
+        async with connected(self._ports[node]) as connection:
+            keys = [f"register-{number % REGISTERS}" for number in range(count)]
+            operations = [Operation("read", key, None, node, f"{node}-row", time.monotonic()) for key in keys]
+            for operation in operations:
+                self._send(connection, operation, timeout_s=PATIENCE_S / 2)
+            for operation in operations:
+                await self._receive(connection, operation)
+            return operations
+
+    async def _read_all(self, node: str, keys: Sequence[str]) -> dict[str, Value]:
+        values: dict[str, Value] = {}
+        async with connected(self._ports[node]) as connection, asyncio.timeout(3 * PATIENCE_S):
+            for first in range(0, len(keys), 100):
+                some = keys[first : first + 100]
+                for key in some:
+                    connection.send("GET", f"/keys/{key}/?level=stale&missing=404")
+                for key in some:
+                    response = await connection.receive()
+                    assert response.status in (200, 404), (node, key, response)
+                    values[key] = response.body["value"] if response.status == 200 else None
+        return values
+
+
+def check(cluster: Cluster, load: Load) -> None:
+    """Stop the load, and raise unless the cluster has kept all its promises to its clients.
+
+    Every write that was acknowledged is there, on every node that runs; no value is there that nobody wrote; and all
+    that was read fits to one order of the writes.
+    """
+    load.stop()
+    last_reads = [load.read_in_a_row(node, REGISTERS) for node in cluster.running]
+    assert {operation.outcome for reads in last_reads for operation in reads.result(PATIENCE_S)} == {"ok"}
+    cluster.wait_until_equal()
+    history = load.history
+    faults = history.faults(load.read_all(cluster.running, history.keys()))
+    print(f"{len(history.operations)} operations, {load.written()} writes acknowledged: {dict(load.answers)}")
+    if faults:
+        path = cluster.directory / "history.txt"
+        path.write_text("\n".join(map(str, history.operations)))
+        raise AssertionError("\n".join([f"{len(faults)} faults (all operations are in {path}):", *faults[:20]]))
