@@ -110,12 +110,11 @@ class Follower(Passing):
         new = entries[known:]
         if not new:
             return True
-        if sum(entry.size for entry in new) > replica.room:
+        if sum(entry.size for entry in new) > replica.room_left:
             return False
         if new[0].index <= log.last_index:
             replica.truncate(new[0].index)
-        log.append(new)
-        replica.room -= sum(entry.size for entry in new)
+        replica.append(new)
         self.save(new)
         return True
 

@@ -56,13 +56,10 @@ class Founder(Passing):
 
     def _introduce(self, peers: Any, *, answer: bool) -> None:
         replica = self.replica
+        start_list, met = self.start.start_list_hash, self._all_met()
+        introduction = Introduce(replica.node_id, replica.incarnation, start_list, met, b"", answer)
         for peer in sorted(peers):
-            self.send(
-                self.start.peers[peer],
-                Introduce(
-                    replica.node_id, replica.incarnation, self.start.start_list_hash, self._all_met(), b"", answer
-                ),
-            )
+            self.send(self.start.peers[peer], introduction)
 
     def _all_met(self) -> Met:
         return tuple(sorted(self.met.items()))
@@ -119,7 +116,7 @@ class Founder(Passing):
         replica = self.replica
         entry = Entry(1, 1, Kind.CONFIGURATION, founding)
         replica.current_term = max(replica.current_term, 1)
-        replica.log.append((entry,))
+        replica.append((entry,))
         self.save((entry,))
         # The same bytes on every node, by the rule above: there is nothing that could stand in its place.
         replica.commit_index = 1

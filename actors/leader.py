@@ -172,7 +172,7 @@ class Leader(Role):
         """Whether the entry fits on our disk and on enough others; the last segment is kept for deletes."""
         now_ms = self.now()
         kept = 0 if deletes else self.start.limits.segment_bytes // 2
-        if size + kept > self.replica.room:
+        if size + kept > self.replica.room_left:
             self._hand_over_for_room(now_ms)
             return False
         with_room = {peer for peer, p in self.progress.items() if p.full_until_ms <= now_ms}
@@ -186,8 +186,7 @@ class Leader(Role):
     def _append(self, kind: Kind, data: bytes) -> Entry:
         replica = self.replica
         entry = Entry(replica.log.last_index + 1, replica.current_term, kind, data)
-        replica.log.append((entry,))
-        replica.room -= entry.size
+        replica.append((entry,))
         self.uncommitted_bytes += entry.size
         self.unflushed.append(entry)
         self._flush_soon()

@@ -39,10 +39,12 @@ from raftkv.actors.messages import (
     RoleName,
     Saved,
     Start,
+    Status,
     TimeoutNow,
 )
 from raftkv.actors.role import Role
 from raftkv.actors.store import Store
+from raftkv.configuration import cluster_id, decode_configuration
 from raftkv.replica import Replica
 
 ROLES: tuple[type[Role], ...] = (Founder, Follower, Candidate, Leader)
@@ -142,13 +144,45 @@ class Node(Actor):
             entries=message.entries,
             room=message.room,
         )
-        if message.entries:
+        if message.entries and (why := self._why_not_ours(replica)):
+            self.boot.fail(1, why)
+        elif message.entries:
             self.on_assume(Assume(replica, "follower", "started with the data of an earlier run"), sender)
         else:
             self.on_assume(Assume(replica, "founder", "started without data"), sender)
         early, self.early = self.early, []
         for waiting in early:
             self.pass_on(waiting, sender)
+
+    def _why_not_ours(self, replica: Replica) -> str | None:
+        """Say why these data can't be those of the cluster we were started for; None when they are."""
+        configuration = replica.configuration
+        if set(configuration.ids) == set(dict(self.boot.start_list)):
+            return None
+        theirs, ours = ", ".join(configuration.ids), ", ".join(sorted(dict(self.boot.start_list)))
+        cluster = cluster_id(decode_configuration(replica.founding))
+        return (
+            f"data directory {self.boot.directory} belongs to another cluster: {cluster} of {theirs}, "
+            f"while --cluster names {ours}"
+        )
+
+    def _status_while_starting(self) -> Status:
+        boot = self.boot
+        return Status(
+            id=boot.node_id,
+            role="founder",
+            term=0,
+            leader=None,
+            commit_index=0,
+            last_applied=0,
+            last_log_index=0,
+            durable_index=0,
+            cluster_id=None,
+            incarnation=boot.incarnation,
+            voters=(),
+            peers=(),
+            reason="this node is reading its journal",
+        )
 
     # --- passing on
 
@@ -161,7 +195,9 @@ class Node(Actor):
         """Give a message to the active role."""
         if self.active is not None:
             self.send(self.active, message)
-        elif isinstance(message, Asked | PeerUp | PeerDown):
+        elif isinstance(message, Asked) and isinstance(message.request, AskStatus):
+            self.send(message.asker.address, self._status_while_starting())
+        elif isinstance(message, Asked | PeerUp | PeerDown) and len(self.early) < self.boot.limits.held_requests:
             self.early.append(message)
 
     def on_request(self, message: Propose | Read | AskStatus | Retire, sender: ActorAddress) -> None:

@@ -166,7 +166,8 @@ class Role(Actor):
         """Ask to be woken then, and at no time that was asked for before: wake-ups can't be cancelled."""
         self._wake_number += 1
         self.due_ms = when_ms
-        self.wakeupAfter(timedelta(milliseconds=max(0.0, when_ms - self.now())), self._wake_number)
+        # Periods are whole microseconds: rounded down, one could end before the moment it was meant for.
+        self.wakeupAfter(timedelta(milliseconds=max(0.0, when_ms - self.now()) + 0.001), self._wake_number)
 
     def wake(self, now_ms: float) -> None:
         """Do what is due."""

@@ -18,8 +18,8 @@ from raftkv.actors.leader import Leader
 from raftkv.actors.messages import (
     AppendEntries,
     AppendEntriesReply,
-    Apply,
     AppliedUpTo,
+    Apply,
     Asked,
     Asker,
     Assume,
@@ -153,7 +153,7 @@ class Player:
     # --- looking on
 
     def _shown(self) -> list[tuple[str, Any]]:
-        shown = []
+        shown: list[tuple[str, Any]] = []
         while self.stage.sent:
             source, target, message = self.stage.sent.pop(0)
             assert self.failure is None, self.failure

@@ -1,0 +1,100 @@
+"""The frames that nodes exchange after their handshake: a length, a byte of flags, and a body.
+
+A message that fits one frame is one frame. A larger one is cut into fragments, which go in the bulk lane one after
+the other; frames of the control lane may come between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from struct import Struct
+
+HEADER = Struct(">IB")
+"""Length of the body in bytes, then flags."""
+
+BULK = 1
+LAST = 2
+KEEPALIVE = 4
+
+CONTROL_MESSAGE = LAST
+BULK_FRAGMENT = BULK
+BULK_LAST = BULK | LAST
+
+FROM_DIALLER = frozenset((CONTROL_MESSAGE, BULK_FRAGMENT, BULK_LAST, KEEPALIVE))
+FROM_ACCEPTOR = frozenset((KEEPALIVE,))
+
+READ_BYTES = 64 << 10
+"""Most that is read in one turn of the loop: some thousand small messages would make the loop's timers late."""
+
+
+class BadFrame(Exception):
+    """A peer broke the protocol; the text is one of a fixed set, so that it can name a counter."""
+
+
+def frame(flags: int, body: bytes) -> bytes:
+    """Return a whole frame."""
+    return HEADER.pack(len(body), flags) + body
+
+
+class FrameReader:
+    """Cuts a stream of bytes into frames, holding one incomplete frame and one read at most.
+
+    Bytes are received into ``room()``; ``frames`` is then told how many there were.
+    """
+
+    def __init__(self, frame_bytes: int, allowed: frozenset[int]) -> None:
+        self._frame_bytes = frame_bytes
+        self._allowed = allowed
+        # What is left over is always less than a whole frame, so there is always room for a read behind it.
+        self._view = memoryview(bytearray(HEADER.size + frame_bytes + READ_BYTES))
+        self._filled = 0
+
+    def room(self) -> memoryview:
+        """Return where the next bytes belong; never empty."""
+        return self._view[self._filled : self._filled + READ_BYTES]
+
+    def frames(self, received: int) -> Iterator[tuple[int, memoryview]]:
+        """Yield (flags, body) of every frame that is complete with ``received`` more bytes; raises ``BadFrame``.
+
+        A body is valid until the next one is asked for. To be run to its end, unless nothing more is read.
+        """
+        view, allowed, frame_bytes = self._view, self._allowed, self._frame_bytes
+        start, end = 0, self._filled + received
+        while end - start >= HEADER.size:
+            length, flags = HEADER.unpack_from(view, start)
+            if flags not in allowed:
+                raise BadFrame("unknown flags")
+            if length > frame_bytes:
+                raise BadFrame("frame over the limit")
+            body = start + HEADER.size
+            if body + length > end:
+                break
+            start = body + length
+            yield flags, view[body:start]
+        rest = end - start
+        if start:
+            view[:rest] = view[start:end]
+        self._filled = rest
+
+
+class Assembler:
+    """Puts the fragments of bulk messages together again, up to ``message_bytes``."""
+
+    def __init__(self, message_bytes: int) -> None:
+        self._message_bytes = message_bytes
+        self._parts = bytearray()
+
+    def add(self, flags: int, body: memoryview) -> memoryview | bytearray | None:
+        """Return the message that this frame completes, if it completes one; raises ``BadFrame``."""
+        if flags == CONTROL_MESSAGE or (flags == BULK_LAST and not self._parts):
+            return body
+        if not body:
+            # Fragments that bring nothing could come for ever without reaching any limit.
+            raise BadFrame("empty fragment")
+        if len(self._parts) + len(body) > self._message_bytes:
+            raise BadFrame("message over the limit")
+        self._parts += body
+        if flags == BULK_FRAGMENT:
+            return None
+        whole, self._parts = self._parts, bytearray()
+        return whole

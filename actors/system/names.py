@@ -1,0 +1,67 @@
+"""Addresses of peers, looked up anew at each connect: a restarted container has another address under its old name."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+
+Addresses = list[tuple[str, int]]
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Return host and port of ``host:port`` or ``[host]:port``; raises ``ValueError``."""
+    host, colon, port = address.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    if not (colon and host and port.isascii() and port.isdigit() and int(port) < 1 << 16):
+        raise ValueError(f"not host:port: {address!r}")
+    return host, int(port)
+
+
+class Resolver:
+    """Looks up one peer's name, in one thread at most however long the name service takes."""
+
+    def __init__(self) -> None:
+        self._under_way: dict[tuple[str, int], asyncio.Future[Addresses | OSError]] = {}
+
+    async def resolve(self, host: str, port: int) -> Addresses:
+        """Return where to connect to, in order of preference; raises ``OSError``. May be cancelled and called again."""
+        with contextlib.suppress(OSError):
+            return _look_up(host, port, socket.AI_NUMERICHOST)
+        answer = self._under_way.get((host, port))
+        if answer is None:
+            answer = self._under_way[host, port] = self._start(host, port)
+        found = await asyncio.shield(answer)
+        if isinstance(found, OSError):
+            raise found
+        return found
+
+    def _start(self, host: str, port: int) -> asyncio.Future[Addresses | OSError]:
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Addresses | OSError] = loop.create_future()
+
+        def done(found: Addresses | OSError) -> None:
+            del self._under_way[host, port]
+            answer.set_result(found)
+
+        def work() -> None:
+            try:
+                found: Addresses | OSError = _look_up(host, port)
+            except OSError as error:
+                found = error
+            with contextlib.suppress(RuntimeError):  # The loop may be closed by now.
+                loop.call_soon_threadsafe(done, found)
+
+        # A daemon, unlike the threads of the loop's executor: a look-up that hangs must not hold up the exit.
+        threading.Thread(target=work, name=f"look up {host}", daemon=True).start()
+        return answer
+
+
+def _look_up(host: str, port: int, flags: int = 0) -> Addresses:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
+    except UnicodeError:
+        raise OSError(f"not a host name: {host!r}") from None
+    return list(dict.fromkeys((str(info[4][0]), port) for info in found))

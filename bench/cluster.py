@@ -1,0 +1,209 @@
+"""A cluster to be measured: three processes of ``raftkv serve`` on loopback, with new data on a real disk."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import secrets
+import selectors
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bench.machine import BenchError
+
+ROOT = Path(__file__).resolve().parent.parent
+HOST = "127.0.0.1"
+NODES = 3
+WITHIN_S = 30.0
+STOP_S = 10.0
+LOOK_S = 0.01
+
+
+class Node:
+    """One node: where it is, and its process while it has one."""
+
+    def __init__(self, number: int, directory: Path, port: int, raft_port: int) -> None:
+        self.id = f"n{number}"
+        self.directory = directory / self.id
+        self.port = port
+        self.raft_port = raft_port
+        self.process: subprocess.Popen[bytes] | None = None
+        # Our end of the line on which the node reports; the node stops when it closes, so none outlives us.
+        self.line: socket.socket | None = None
+
+    @property
+    def address(self) -> str:
+        """Where clients reach it."""
+        return f"{HOST}:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        """The process of the node, which must be running."""
+        assert self.process is not None, f"{self.id} is not running"
+        return self.process.pid
+
+    def last_words(self) -> str:
+        """Return the last line of its log."""
+        lines = (self.directory / "node.log").read_text(errors="replace").splitlines()
+        return next((line for line in reversed(lines) if line.strip()), "it said nothing")
+
+
+class Cluster:
+    """Three nodes that run the checkout in ``source``; their data is in ``directory``, which must be empty or new."""
+
+    def __init__(self, directory: Path, base_port: int, source: Path = ROOT) -> None:
+        self.directory = directory
+        self._source = source
+        # The ports stay below those that a system gives to connections, so that a node finds its own free again.
+        self.nodes = [Node(n + 1, directory, base_port + n, base_port + 1000 + n) for n in range(NODES)]
+
+    def start(self) -> float:
+        """Start all nodes and return when (``time.monotonic``) the last of them listened for clients."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with open(self.directory / "secret", "x", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+            file.write(secrets.token_hex(32))
+        for node in self.nodes:
+            self._spawn(node)
+        return self._wait_for_listening(self.nodes)
+
+    def restart(self, node: Node) -> None:
+        """Start a node that was killed, with the data it had."""
+        self._spawn(node)
+        self._wait_for_listening([node])
+
+    def kill(self, node: Node) -> None:
+        """End a node as a power cut would; it is gone when this returns."""
+        assert node.process is not None, f"{node.id} is not running"
+        assert node.line is not None, f"{node.id} is not running"
+        node.process.send_signal(signal.SIGKILL)
+        node.process.wait()
+        node.line.close()
+        node.process = node.line = None
+
+    def stop(self) -> None:
+        """Stop all nodes, and remove their data."""
+        running = [node.process for node in self.nodes if node.process is not None]
+        for process in running:
+            process.terminate()
+        for process in running:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(STOP_S)
+            process.kill()
+            process.wait()
+        for node in self.nodes:
+            if node.line is not None:
+                node.line.close()
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self.directory)
+
+    def wait_until_ready(self) -> None:
+        """Return once every node answers linearizable reads: there is a leader, and all have caught up with it."""
+        deadline = time.monotonic() + WITHIN_S
+        for node in self.nodes:
+            while get(node, "/readyz")[0] != 200:
+                self._check(node, deadline, "is not ready")
+                time.sleep(LOOK_S)
+
+    def leader(self) -> Node:
+        """Return the node that leads, once all agree on it."""
+        deadline = time.monotonic() + WITHIN_S
+        while True:
+            found = {get(node, "/status")[1].get("leader") for node in self.nodes}
+            for node in self.nodes:
+                if found == {node.id}:
+                    return node
+            self._check(self.nodes[0], deadline, f"and the others do not agree on a leader: {found}")
+            time.sleep(LOOK_S)
+
+    def _check(self, node: Node, deadline: float, what: str) -> None:
+        """Raise ``BenchError`` when there is nothing to wait for any more."""
+        if node.process is None or node.process.poll() is not None:
+            raise BenchError(f"{node.id} has stopped; the last it said: {node.last_words()}")
+        if time.monotonic() > deadline:
+            raise BenchError(f"{node.id} {what} after {WITHIN_S:g} s; the last it said: {node.last_words()}")
+
+    def _spawn(self, node: Node) -> None:
+        node.directory.mkdir(exist_ok=True)
+        node.line, theirs = socket.socketpair()
+        cluster = ",".join(f"{other.id}={HOST}:{other.raft_port}" for other in self.nodes)
+        with theirs, open(node.directory / "node.log", "ab") as log:
+            node.process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "raftkv", "serve", "--id", node.id, "--cluster", cluster),
+                    *("--http", node.address, "--raft", f"{HOST}:{node.raft_port}"),
+                    *("--data-dir", str(node.directory / "data")),
+                    *("--cluster-secret-file", str(self.directory / "secret")),
+                    *("--events-fd", str(theirs.fileno())),
+                ],
+                cwd=self._source,
+                env={name: value for name, value in os.environ.items() if not name.startswith("RAFTKV_")},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=(theirs.fileno(),),
+                # Ctrl-C goes to the whole group; the nodes are to be stopped by us.
+                start_new_session=True,
+            )
+
+    def _wait_for_listening(self, nodes: list[Node]) -> float:
+        """Return when the last of ``nodes`` reported that it listens."""
+        waiting = {node.id for node in nodes}
+        deadline = time.monotonic() + WITHIN_S
+        with selectors.DefaultSelector() as selector:
+            for node in nodes:
+                assert node.line is not None, f"{node.id} is not running"
+                selector.register(node.line, selectors.EVENT_READ, (node, node.line))
+            while waiting:
+                ready = selector.select(0.1)
+                now = time.monotonic()
+                for key, _ in ready:
+                    node, line = key.data
+                    if b'"listening"' in line.recv(4096):
+                        waiting.discard(node.id)
+                        selector.unregister(line)
+                for node in nodes:
+                    if node.id in waiting:
+                        self._check(node, deadline, "does not listen")
+        return now
+
+
+@contextlib.contextmanager
+def new_cluster(directory: Path, base_port: int, source: Path = ROOT) -> Iterator[Cluster]:
+    """Start a cluster without data and wait until it serves; stop it at the end."""
+    with unstarted_cluster(directory, base_port, source) as cluster:
+        cluster.start()
+        cluster.wait_until_ready()
+        yield cluster
+
+
+@contextlib.contextmanager
+def unstarted_cluster(directory: Path, base_port: int, source: Path = ROOT) -> Iterator[Cluster]:
+    """Make a cluster that is yet to be started, and stop it at the end."""
+    cluster = Cluster(directory / f"cluster-{secrets.token_hex(4)}", base_port, source)
+    try:
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+def get(node: Node, path: str) -> tuple[int, dict[str, Any]]:
+    """Return status and answer of a page in JSON; status 0 where there is no answer."""
+    connection = http.client.HTTPConnection(HOST, node.port, timeout=2.0)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, msgspec.json.decode(answer.read(), type=dict[str, Any])
+    except (OSError, http.client.HTTPException, msgspec.DecodeError):
+        return 0, {}
+    finally:
+        connection.close()

@@ -1,0 +1,140 @@
+"""Measure the link between two nodes over loopback, both in one process on one core.
+
+    python bench/link.py [--messages 200000] [--rounds 5000]
+
+Prints messages a second with many waiting (small control messages, small forwarded requests, large entries), and the
+time of a round trip with one at a time. Both ends share the loop, so a second core would do better.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+from raftkv.actors.messages import (
+    AppendEntries,
+    AppendEntriesReply,
+    Forward,
+    Propose,
+    decode_peer,
+    encode_peer,
+    is_control,
+)
+from raftkv.actors.system.link import Codec, Link, LinkSettings
+from raftkv.commands import Put
+from raftkv.entry import Entry
+
+CODEC = Codec(encode_peer, decode_peer, is_control, lambda message: message.sender)
+REPLY = AppendEntriesReply(sender="n1", term=7, success=True, match_index=123456, read_round=99)
+FORWARD = Forward(sender="n1", boot=1, number=2, request=Propose((Put("some-key", b"some value"),), 1000.0))
+ENTRIES = AppendEntries("n1", 7, 1, 7, tuple(Entry(i, 7, 2, bytes(1 << 16)) for i in range(4)), 0)
+
+
+class Node:
+    """One end; ``got`` is called for each message."""
+
+    def __init__(self, name: str) -> None:
+        self.got: Callable[[Any], None] = lambda message: None
+        self.link = Link(
+            LinkSettings(node_id=name, incarnation="1", secret=b"bench"),
+            {},
+            CODEC,
+            receive=lambda peer, target, source, message: self.got(message),
+            on_up=lambda peer: None,
+            on_down=lambda peer, reason: None,
+            on_refused=lambda peer, target, source, message, reason: None,
+            cluster_id=lambda: None,
+            rng=random.Random(1),
+        )
+
+
+async def pair() -> tuple[Node, Node]:
+    """Return two nodes that are connected both ways."""
+    first, second = Node("n1"), Node("n2")
+    await first.link.start()
+    await second.link.start()
+    first.link.add_peer("n2", f"127.0.0.1:{second.link.port}")
+    second.link.add_peer("n1", f"127.0.0.1:{first.link.port}")
+    while not (first.link.connected("n2") and second.link.connected("n1")):
+        await asyncio.sleep(0.001)
+    return first, second
+
+
+async def throughput(first: Node, second: Node, message: Any, count: int, window: int, burst: int) -> float:
+    """Return messages a second when ``window`` may be under way, sent ``burst`` in a turn of the loop."""
+    received = 0
+    moved = asyncio.Event()
+
+    def got(message: Any) -> None:
+        nonlocal received
+        received += 1
+        if received % burst == 0:
+            moved.set()
+
+    second.got = got
+    started = time.perf_counter()
+    for sent in range(0, count, burst):
+        for _ in range(burst):
+            first.link.send("n2", "node", "node", message)
+        while sent + burst - received > window:
+            moved.clear()
+            await moved.wait()
+    while received < count:
+        moved.clear()
+        await moved.wait()
+    return count / (time.perf_counter() - started)
+
+
+async def round_trips(first: Node, second: Node, rounds: int) -> list[float]:
+    """Return the µs that each of ``rounds`` messages took there and back."""
+    answer = AppendEntriesReply(sender="n2", term=7, success=True, match_index=1)
+    second.got = lambda message: second.link.send("n1", "node", "node", answer)
+    took = []
+    finished = asyncio.get_running_loop().create_future()
+    started = 0.0
+
+    def again(message: Any) -> None:
+        nonlocal started
+        now = time.perf_counter()
+        took.append((now - started) * 1e6)
+        if len(took) == rounds:
+            finished.set_result(None)
+            return
+        started = time.perf_counter()
+        first.link.send("n2", "node", "node", REPLY)
+
+    first.got = again
+    started = time.perf_counter()
+    first.link.send("n2", "node", "node", REPLY)
+    await finished
+    return sorted(took)
+
+
+async def main() -> None:
+    """Run all measurements."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--messages", type=int, default=200_000)
+    parser.add_argument("--rounds", type=int, default=5_000)
+    arguments = parser.parse_args()
+    first, second = await pair()
+    for name, message in (("small control", REPLY), ("small forward", FORWARD)):
+        count = arguments.messages // 100 * 100
+        rate = await throughput(first, second, message, count, window=2000, burst=100)
+        print(f"{name:15} {rate:10,.0f} messages/s  {1e6 / rate:6.1f} µs each")
+    rate = await throughput(first, second, ENTRIES, 1000, window=20, burst=1)
+    print(f"{'256 KiB entries':15} {rate:10,.0f} messages/s  {rate / 4:6,.0f} MiB/s")
+    took = await round_trips(first, second, arguments.rounds)
+    print(
+        f"{'round trip':15} median {statistics.median(took):.0f} µs, p99 {took[len(took) * 99 // 100]:.0f} µs"
+        f"  ({statistics.median(took) / 2:.0f} µs one way)"
+    )
+    await asyncio.gather(first.link.close(), second.link.close())
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,137 @@
+"""Tables of what was measured: medians over all runs, with the lowest and the highest beside them."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+
+from bench.outage import Outage
+from bench.throughput import Figures
+
+HEADINGS = ("what", "a second", "p50 ms", "p99 ms", "p99.9 ms", "max ms", "errors", "leader", "follower", "client",
+            "others", "load")  # fmt: skip
+
+
+def figures_table(runs: Sequence[Figures]) -> str:
+    """Return a table with a line for each case; ``leader`` to ``client`` are µs of processor time an answer."""
+    return table(HEADINGS, [_figures_line(case, of_case) for case, of_case in by_case(runs).items()])
+
+
+def by_case(runs: Sequence[Figures]) -> dict[str, list[Figures]]:
+    """Return the runs of each case, in the order in which the cases were first measured."""
+    found: dict[str, list[Figures]] = {}
+    for figures in runs:
+        found.setdefault(figures.case, []).append(figures)
+    return found
+
+
+def _figures_line(case: str, runs: Sequence[Figures]) -> list[str]:
+    def middle(value: Callable[[Figures], float], form: str) -> str:
+        return format(statistics.median(map(value, runs)), form)
+
+    return [
+        case,
+        spread([run.rate for run in runs], ",.0f"),
+        spread([run.p50_ms for run in runs], ".2f"),
+        middle(lambda run: run.p99_ms, ".1f"),
+        middle(lambda run: run.p999_ms, ".1f"),
+        format(max(run.max_ms for run in runs), ".0f"),
+        errors_text(run.errors for run in runs),
+        middle(lambda run: run.leader_us, ".0f"),
+        middle(lambda run: run.follower_us, ".0f"),
+        middle(lambda run: run.load_us, ".0f"),
+        spread([run.others for run in runs], ".1f"),
+        spread([run.load_average for run in runs], ".1f"),
+    ]
+
+
+def outages_table(named: dict[str, Sequence[Outage]]) -> str:
+    """Return a table of times without a write, in milliseconds, with a line for each kind of them."""
+    headings = (
+        "until a write was acknowledged",
+        "rounds",
+        "by any node, ms",
+        "by every node, ms",
+        "failed tries",
+        "load",
+    )
+    return table(
+        headings,
+        [
+            [
+                name,
+                str(len(outages)),
+                spread([outage.any_ms for outage in outages], ".0f"),
+                spread([outage.every_ms for outage in outages], ".0f"),
+                spread([float(outage.failed) for outage in outages], ".0f"),
+                spread([outage.load_average for outage in outages], ".1f"),
+            ]
+            for name, outages in named.items()
+            if outages
+        ],
+    )
+
+
+def comparison_table(ours: Sequence[Figures], theirs: Sequence[Figures], their_name: str) -> str:
+    """Return a table of both sides, with the median of the ratios of neighbouring rounds."""
+    headings = (
+        "what",
+        f"{their_name}, a second",
+        "here",
+        "here : there",
+        "p50 ms",
+        "here",
+        "p99 ms",
+        "here",
+        "errors",
+        "here",
+    )
+    lines = []
+    others = by_case(theirs)
+    for case, here in by_case(ours).items():
+        there = others[case]
+        # The two of a round were measured one right after the other: what disturbed one has disturbed both.
+        ratios = [a.rate / b.rate for a, b in zip(here, there, strict=True) if b.rate]
+        lines.append(
+            [
+                case,
+                spread([run.rate for run in there], ",.0f"),
+                spread([run.rate for run in here], ",.0f"),
+                spread(ratios, ".2f") if ratios else "-",
+                format(statistics.median(run.p50_ms for run in there), ".2f"),
+                format(statistics.median(run.p50_ms for run in here), ".2f"),
+                format(statistics.median(run.p99_ms for run in there), ".1f"),
+                format(statistics.median(run.p99_ms for run in here), ".1f"),
+                errors_text(run.errors for run in there),
+                errors_text(run.errors for run in here),
+            ]
+        )
+    return table(headings, lines)
+
+
+def spread(values: Sequence[float], form: str) -> str:
+    """Return the median, and the lowest and highest where there is more than one value."""
+    median = format(statistics.median(values), form)
+    return median if len(values) < 2 else f"{median} ({format(min(values), form)}–{format(max(values), form)})"
+
+
+def errors_text(runs: Iterable[dict[str, int]]) -> str:
+    """Return all errors of all runs, by what they were; 0 if there were none."""
+    total: Counter[str] = Counter()
+    for errors in runs:
+        total.update(errors)
+    return ", ".join(f"{count} {what}" for what, count in sorted(total.items())) or "0"
+
+
+def table(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Return a table in Markdown, with its columns aligned; all but the first to the right."""
+    widths = [max(map(len, column)) for column in zip(headings, *lines, strict=True)]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+
+    def line(cells: Sequence[str]) -> str:
+        first, *rest = zip(cells, widths, strict=True)
+        aligned = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in rest)]
+        return f"| {' | '.join(aligned)} |"
+
+    return "\n".join(map(line, (headings, rule, *lines)))

@@ -1,0 +1,141 @@
+"""What bodies say, in and out: a value as JSON (``{"value": "text"}``) or as plain bytes."""
+
+from __future__ import annotations
+
+import json
+import re
+from enum import Enum
+from typing import NamedTuple
+
+import msgspec
+
+from raftkv.http.errors import Answer, Headers, HttpError, bad_request
+
+OCTETS = "application/octet-stream"
+
+_WEIGHT = re.compile(r"q=[01](\.[0-9]{0,3})?")
+
+# JSON takes up to six characters for one byte of a text (\u0000), plus what stands around it.
+_JSON_EXPANSION = 6
+_JSON_FRAME = 1024
+
+
+class Form(Enum):
+    """In which form a client takes a value; ``EITHER`` means JSON where the value is text."""
+
+    JSON = "json"
+    OCTETS = "octets"
+    EITHER = "either"
+
+
+class _ValueBody(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    value: str
+
+
+_decode = msgspec.json.Decoder(_ValueBody).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class Value(NamedTuple):
+    """A value to be stored, and the body that tells the client so."""
+
+    data: bytes
+    answer: bytes
+
+
+def is_octets(content_type: str) -> bool:
+    """Whether a ``Content-Type`` says that the body is the value itself; any other means JSON, as it always did."""
+    return content_type.partition(";")[0].strip().lower() == OCTETS
+
+
+def accepted(accept: str) -> Form:
+    """Return the form that an ``Accept`` header prefers (RFC 9110, 12.5.1).
+
+    Plain bytes are given only to those who name them: ``*/*`` means JSON, as it always did.
+    """
+    if OCTETS not in accept.lower():
+        return Form.JSON
+    wishes = dict(_wish(piece) for piece in reversed(accept.lower().split(",")))
+    octets = wishes.get(OCTETS, 0.0)
+    as_json = wishes.get("application/json")
+    if octets <= 0.0:
+        return Form.JSON
+    if as_json is None:
+        # Named beats wildcard, unless the wildcard is preferred by its weight.
+        as_json = max(wishes.get("application/*", 0.0), wishes.get("*/*", 0.0))
+        return Form.OCTETS if octets >= as_json else Form.EITHER
+    return Form.OCTETS if octets > as_json else Form.EITHER
+
+
+def _wish(piece: str) -> tuple[str, float]:
+    media_type, *parameters = (part.strip() for part in piece.split(";"))
+    for parameter in parameters:
+        if _WEIGHT.fullmatch(parameter):
+            return media_type, float(parameter[2:])
+    return media_type, 1.0
+
+
+def octets_answer(value: bytes, headers: Headers) -> Answer:
+    """Return ``value`` as it is; browsers are told not to guess what it might be."""
+    return Answer(200, value, (("Content-Type", OCTETS), ("X-Content-Type-Options", "nosniff"), *headers))
+
+
+def body_limit(octets: bool, value_limit: int) -> int:
+    """Return how many bytes a body can have whose value may have ``value_limit``."""
+    return value_limit if octets else value_limit * _JSON_EXPANSION + _JSON_FRAME
+
+
+def too_large(limit: int) -> HttpError:
+    """Return the error for a value that is longer than ``limit`` bytes (413)."""
+    return HttpError(413, "value_too_large", f"a value has at most {limit} bytes", details={"limit_bytes": limit})
+
+
+def encode_text(text: str) -> bytes:
+    """Return ``{"value":"text"}``: no spaces, everything that JSON lets stand as plain UTF-8."""
+    return b'{"value":' + _encode(text) + b"}"
+
+
+def read_octets(body: bytes, limit: int) -> Value:
+    """Return the value that is ``body``; the answer shows it if it is text, and else ``{"bytes":n}``."""
+    if len(body) > limit:
+        raise too_large(limit)
+    try:
+        return Value(body, encode_text(body.decode()))
+    except UnicodeDecodeError:
+        return Value(body, _encode({"bytes": len(body)}))
+
+
+def read_json(body: bytes, limit: int) -> Value:
+    """Return the value in ``{"value": "text"}``; raises ``HttpError``: 400 for anything else, 413 over ``limit``."""
+    try:
+        text = _decode(body).value
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _not_a_value(body, error) from None
+    answer = encode_text(text)
+    data = text.encode()
+    if answer != body and _is_repeated(body):
+        raise bad_request("bad_body", 'the member "value" is there more than once')
+    if len(data) > limit:
+        raise too_large(limit)
+    return Value(data, answer)
+
+
+def _is_repeated(body: bytes) -> bool:
+    """Whether the object, known to hold texts named "value" only, holds more than one: the decoder takes the last."""
+    # One member takes exactly four quotes unless its text has some; only then it's worth parsing once more.
+    return body.count(b'"') > 4 and len(json.loads(body, object_pairs_hook=list)) > 1
+
+
+def _not_a_value(body: bytes, error: Exception) -> HttpError:
+    reason = str(error).removeprefix("JSON is malformed: ")[:200]
+    if not body.strip():
+        what = "the body is empty"
+    elif isinstance(error, UnicodeDecodeError):
+        what = "the body is not valid UTF-8"
+    elif isinstance(error, msgspec.ValidationError):
+        what = f"the body is not what it should be: {reason}"
+    elif b"\\ud" in body or b"\\uD" in body:
+        what = f"the body is not valid JSON: {reason} (half a surrogate pair is no text)"
+    else:
+        what = f"the body is not valid JSON: {reason}"
+    return bad_request("bad_body", what + '; it should be {"value": "text"}')

@@ -1,0 +1,186 @@
+"""What operators and their tools ask: ``/status``, ``/livez``, ``/readyz``, ``/cluster``, and a hint at ``/``."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import NamedTuple
+
+import msgspec
+
+import raftkv
+from raftkv.actors.client import Client, RequestFailed
+from raftkv.actors.messages import PeerStatus, Status
+from raftkv.commands import Get
+from raftkv.entry import NodeId
+from raftkv.http.errors import JSON, RETRY_SOON, Answer, HttpError
+from raftkv.http.keys import not_allowed, unwanted_body
+from raftkv.http.target import parse_query
+
+METHODS = "GET, HEAD"
+READY_TIMEOUT_S = 1.0
+
+Parameters = dict[str, str]
+
+
+class Addresses(NamedTuple):
+    """Where a node can be reached, as far as known: ``host:port`` for peers and for clients."""
+
+    raft: str | None = None
+    http: str | None = None
+
+
+Describe = Callable[[], Mapping[NodeId, Addresses]]
+
+
+class Operation:
+    """A request for one of these pages."""
+
+    takes_body = False
+    body_limit = 0
+
+    def __init__(self, page: Callable[[Parameters], Awaitable[object]], parameters: Parameters) -> None:
+        self._page = page
+        self._parameters = parameters
+
+    def start(self, body: bytes) -> asyncio.Future[object]:
+        """Begin to gather what the page shows."""
+        return asyncio.ensure_future(self._page(self._parameters))
+
+    def answer(self, outcome: object) -> Answer:
+        """Return the page."""
+        return Answer(200, msgspec.json.encode(outcome), (("Content-Type", JSON),))
+
+    def too_large(self) -> HttpError:
+        """Return the error for a body that is too long to be skipped."""
+        return unwanted_body()
+
+
+class Operations:
+    """Makes actions of requests for these pages; ``describe`` gives what is known of the members' addresses."""
+
+    def __init__(self, client: Client, node_id: NodeId, describe: Describe) -> None:
+        self._client = client
+        self._node_id = node_id
+        self._describe = describe
+        self._started_s = time.monotonic()
+        self._pages: dict[str, tuple[Callable[[Parameters], Awaitable[object]], tuple[str, ...]]] = {
+            "/": (self._hint, ()),
+            "/status": (self._status, ()),
+            "/livez": (self._live, ()),
+            "/readyz": (self._ready, ("verbose",)),
+            "/cluster": (self._cluster, ()),
+        }
+
+    def action(self, method: str, path: str, query: str) -> Operation:
+        """Return what a request for ``path`` asks for; raises ``HttpError``: 404, 405, or 400 for the query."""
+        if len(path) > 2:
+            path = path.removesuffix("/")
+        if path == "/keys":
+            raise HttpError(404, "not_found", "keys can't be listed yet; one key is at /keys/<key>/")
+        if path not in self._pages:
+            raise HttpError(404, "not_found", "there is nothing at this path; keys are at /keys/<key>/")
+        if method not in ("GET", "HEAD"):
+            raise not_allowed(method, METHODS)
+        page, known = self._pages[path]
+        return Operation(page, parse_query(query, known))
+
+    async def _hint(self, _: Parameters) -> object:
+        return {
+            "raftkv": raftkv.__version__,
+            "id": self._node_id,
+            "keys": "/keys/<key>/",
+            "operations": [path for path in self._pages if path != "/"],
+        }
+
+    async def _live(self, _: Parameters) -> object:
+        # That this is answered at all is the check: the loop turns.
+        return {"status": "ok"}
+
+    async def _status(self, _: Parameters) -> object:
+        status = await self._client.status()
+        return {
+            "id": status.id,
+            # Who only founds the cluster still is, to everybody else, a follower; the reason says the rest.
+            "role": "follower" if status.role == "founder" else status.role,
+            "term": status.term,
+            "leader": status.leader,
+            "commit_index": status.commit_index,
+            "last_applied": status.last_applied,
+            "last_log_index": status.last_log_index,
+            "durable_index": status.durable_index,
+            "pid": os.getpid(),
+            "version": raftkv.__version__,
+            "uptime_s": round(time.monotonic() - self._started_s, 3),
+            "cluster_id": status.cluster_id,
+            "incarnation": status.incarnation,
+            "voters": status.voters,
+            "peers": [_peer(peer) for peer in status.peers],
+            "reason": status.reason,
+        }
+
+    async def _cluster(self, _: Parameters) -> object:
+        status = await self._client.status()
+        known = self._describe()
+        raft = {peer.id: peer.address for peer in status.peers}
+        ids = sorted({status.id, *status.voters, *raft, *known})
+        nowhere = Addresses()
+        return {
+            "cluster_id": status.cluster_id,
+            "leader": status.leader,
+            "term": status.term,
+            "voters": status.voters,
+            "members": [
+                {
+                    "id": member,
+                    "raft": raft.get(member) or known.get(member, nowhere).raft,
+                    "http": known.get(member, nowhere).http,
+                    "voter": member in status.voters,
+                }
+                for member in ids
+            ],
+            "reason": status.reason,
+        }
+
+    async def _ready(self, parameters: Parameters) -> object:
+        checks = [await self._check_leader(), await self._check_read()]
+        shown: dict[str, object] = {"checks": checks} if "verbose" in parameters else {}
+        failed = [f"{check['name']}: {check['detail']}" for check in checks if not check["ok"]]
+        if failed:
+            message = "not ready: " + "; ".join(failed)
+            raise HttpError(503, "not_ready", message, headers=RETRY_SOON, details=shown)
+        return {"status": "ready", **shown}
+
+    async def _check_leader(self) -> dict[str, object]:
+        try:
+            status: Status = await self._client.status(READY_TIMEOUT_S)
+        except RequestFailed as error:
+            return _check("leader", False, error.refused.detail)
+        if status.leader is None:
+            return _check("leader", False, status.reason or "no leader is known")
+        return _check("leader", True, f"{status.leader} leads in term {status.term}")
+
+    async def _check_read(self) -> dict[str, object]:
+        try:
+            answers, _ = await self._client.read(Get("readyz"), "linearizable", READY_TIMEOUT_S)
+        except RequestFailed as error:
+            return _check("read", False, f"{error.refused.code}: {error.refused.detail}")
+        return _check("read", True, f"a linearizable read was answered at revision {answers.revision}")
+
+
+def _check(name: str, ok: bool, detail: str) -> dict[str, object]:
+    return {"name": name, "ok": ok, "detail": detail}
+
+
+def _peer(peer: PeerStatus) -> dict[str, object]:
+    return {
+        "id": peer.id,
+        "address": peer.address,
+        "connected": peer.connected,
+        "last_heard_ms": peer.last_heard_ms,
+        "match_index": peer.match_index,
+        "next_index": peer.next_index,
+        "state": peer.state,
+    }

@@ -1,0 +1,90 @@
+"""Clusters of processes for tests, ended with the test, whose logs are told with its failure."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.cluster import Cluster
+from tests.support.load import Load
+
+MakeCluster = Callable[..., Cluster]
+MakeLoad = Callable[..., Load]
+
+CLUSTERS = pytest.StashKey[list[Cluster]]()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test in this folder."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.cluster)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Tell of a test that failed what its nodes have logged."""
+    report: pytest.TestReport = yield
+    if report.failed:
+        for cluster in item.stash.get(CLUSTERS, []):
+            report.sections.extend(cluster.report())
+    return report
+
+
+@pytest.fixture
+def make_cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeCluster]:
+    """Return a function that makes a cluster, of which no process is left after the test.
+
+    In the end no node may have logged an error, but for those that the test has taken out of ``cluster.complaints``.
+    """
+    clusters = request.node.stash[CLUSTERS] = []
+
+    def make(size: int = 3, *, directory: Path | None = None, **settings: str) -> Cluster:
+        place = directory or tmp_path / f"cluster{len(clusters) + 1}"
+        place.mkdir(exist_ok=True)
+        cluster = Cluster(place, size, **settings)
+        clusters.append(cluster)
+        return cluster
+
+    with contextlib.ExitStack() as stack:
+        stack.callback(lambda: [cluster.close() for cluster in clusters])
+        yield make
+        for cluster in clusters:
+            cluster.check_alive()
+    assert [line for cluster in clusters for line in cluster.complaints()] == []
+
+
+@pytest.fixture
+def cluster(make_cluster: MakeCluster) -> Cluster:
+    """Return three nodes that run and have a leader."""
+    made = make_cluster()
+    made.start()
+    made.wait_for_leader()
+    return made
+
+
+@pytest.fixture
+def seed() -> int:
+    """Return a seed, which the report of a failure shows; ``RAFTKV_SEED`` brings it back."""
+    given = int(os.environ.get("RAFTKV_SEED") or int.from_bytes(os.urandom(4)))
+    print(f"RAFTKV_SEED={given}")
+    return given
+
+
+@pytest.fixture
+def make_load(make_cluster: MakeCluster, seed: int) -> Iterator[MakeLoad]:
+    """Return a function that puts clients to work on a cluster."""
+    loads: list[Load] = []
+
+    def make(cluster: Cluster, **options: int) -> Load:
+        load = Load({node_id: node.http for node_id, node in cluster.nodes.items()}, seed, **options)
+        loads.append(load)
+        return load
+
+    yield make
+    for load in loads:
+        load.close()

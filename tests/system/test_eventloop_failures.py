@@ -1,0 +1,197 @@
+"""Handlers that raise: a second attempt, then poison for the sender; and the exceptions that are something else."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import logging
+from typing import Any
+
+import pytest
+from thespian.actors import Actor, ChildActorExited, PoisonMessage, WakeupMessage
+
+from raftkv.actors.system.eventloop import EventLoopSystem, start_on_loop
+from tests.system.eventloop_tools import Echo, Puppet, create, on_loop, reply, seen, until
+
+
+class Grumpy(Actor):
+    """Raises on every attempt at a message that is an exception, and counts the attempts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attempts: list[Any] = []
+
+    def receiveMessage(self, message: Any, sender: Any) -> None:
+        if message == "attempts":
+            self.send(sender, self.attempts)
+        elif isinstance(message, tuple):
+            self.attempts.append(message)
+            raise message[0]
+
+
+class ThreadGrumpy(Grumpy):
+    """The same on a thread of its own."""
+
+    own_thread = True
+
+
+class GrumpyOnce(Grumpy):
+    """Wants no second attempt."""
+
+    retry_failed_messages = False
+
+
+class GrumpyAtFirst(Grumpy):
+    """Fails at the first attempt only."""
+
+    def receiveMessage(self, message: Any, sender: Any) -> None:
+        self.attempts.append(message)
+        if len(self.attempts) == 1:
+            raise ValueError
+        self.send(sender, "managed")
+
+
+@on_loop()
+async def test_a_message_on_which_a_handler_fails_twice_goes_back_as_poison(system: EventLoopSystem) -> None:
+    for failing in (Grumpy, ThreadGrumpy):
+        for error in (ValueError("no"), asyncio.CancelledError("no"), GeneratorExit("no")):
+            actor, message = system.createActor(failing), (error,)
+
+            poison = await system.ask(actor, message, 10)
+
+            assert isinstance(poison, PoisonMessage)
+            assert poison.poisonMessage is message
+            assert f"{type(error).__name__}: no" in poison.details
+            attempts = await system.ask(actor, "attempts", 10)
+            assert len(attempts) == 2
+            # The second attempt gets a copy: the first may have changed what it got.
+            assert [attempt is message for attempt in attempts] == [True, False]
+
+
+@on_loop()
+async def test_a_class_can_do_without_the_second_attempt(system: EventLoopSystem) -> None:
+    actor, message = system.createActor(GrumpyOnce), (ValueError("no"),)
+
+    assert (await system.ask(actor, message, 10)).poisonMessage is message
+    assert await system.ask(actor, "attempts", 10) == [message]
+
+
+@on_loop()
+async def test_a_second_attempt_that_succeeds_is_as_good_as_a_first(system: EventLoopSystem) -> None:
+    assert await system.ask(system.createActor(GrumpyAtFirst), "do it", 10) == "managed"
+
+
+@on_loop()
+async def test_a_message_that_can_not_be_copied_has_failed_twice(system: EventLoopSystem) -> None:
+    class Unique(ValueError):
+        def __deepcopy__(self, memo: Any) -> Any:
+            raise copy.Error("there is only one")
+
+    actor, message = system.createActor(Grumpy), (Unique(),)
+
+    assert "there is only one" in (await system.ask(actor, message, 10)).details
+
+
+@on_loop()
+async def test_poison_is_not_poisonous(system: EventLoopSystem) -> None:
+    """An actor that fails on getting poison back is left alone, and gets its next message."""
+    grumpy, echo = system.createActor(Grumpy), system.createActor(Echo)
+
+    class Sensitive(Puppet):
+        def receiveMessage(self, message: Any, sender: Any) -> None:
+            super().receiveMessage(message, sender)
+            if isinstance(message, PoisonMessage):
+                raise RuntimeError("how dare you")
+
+    sensitive = system.createActor(Sensitive)
+    system.tell(sensitive, lambda me, _: me.send(grumpy, (ValueError("no"),)))
+    await system.ask(grumpy, "attempts", 10)
+    await system.ask(echo, "after", 10)
+
+    assert [type(message) for message in await system.ask(sensitive, seen, 10)] == [PoisonMessage, PoisonMessage]
+
+
+@on_loop()
+async def test_a_parent_that_fails_on_bad_news_has_heard_it(system: EventLoopSystem) -> None:
+    class Touchy(Puppet):
+        def receiveMessage(self, message: Any, sender: Any) -> None:
+            super().receiveMessage(message, sender)
+            if isinstance(message, ChildActorExited):
+                raise RuntimeError("no bad news, please")
+
+    def leave(me: Any, sender: Any) -> None:
+        raise SystemExit
+
+    parent = system.createActor(Touchy)
+    child = await system.ask(parent, create(), 10)
+    system.tell(child, leave)
+    await until(lambda: child.number not in system.base.receivers)
+
+    assert await system.ask(parent, reply(lambda me: me._myRef.children), 10) == {}
+    assert await system.ask(parent, seen, 10) == [ChildActorExited(child), ChildActorExited(child)]
+
+
+@on_loop()
+async def test_a_failure_on_a_wakeup_is_poison_to_the_actor_itself(system: EventLoopSystem) -> None:
+    class Sleepy(Puppet):
+        def receiveMessage(self, message: Any, sender: Any) -> None:
+            super().receiveMessage(message, sender)
+            if isinstance(message, WakeupMessage):
+                raise RuntimeError("five more minutes")
+
+    sleepy = system.createActor(Sleepy)
+    system.tell(sleepy, lambda me, _: me.wakeupAfter(0, "up!"))
+    while len(await system.ask(sleepy, seen, 10)) < 3:
+        pass
+
+    wakeup = WakeupMessage(0, "up!")
+    assert await system.ask(sleepy, seen, 10) == [wakeup, wakeup, PoisonMessage(wakeup)]
+
+
+def test_a_keyboard_interrupt_goes_through_and_the_rest_of_the_queue_is_kept() -> None:
+    """It is the program's to deal with; one that goes on finds all its actors and messages in place."""
+    loop = asyncio.new_event_loop()
+    made: list[Any] = []
+
+    def interrupt(me: Any, sender: Any) -> None:
+        raise KeyboardInterrupt
+
+    async def run() -> None:
+        system = start_on_loop()
+        puppet = system.createActor(Puppet)
+        made.extend((system, puppet))
+        system.tell(puppet, interrupt)
+        system.tell(puppet, "after it")
+        await asyncio.Event().wait()
+
+    async def go_on(system: EventLoopSystem, puppet: Any) -> None:
+        assert await system.ask(puppet, seen, 10) == ["after it"]
+        base = system.base
+        system.shutdown()
+        await base.wait_closed()
+
+    first = loop.create_task(run())
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_until_complete(first)
+    loop.run_until_complete(go_on(*made))
+    first.cancel()
+    loop.run_until_complete(asyncio.wait([first]))
+    loop.close()
+
+
+@on_loop()
+async def test_failures_are_logged_with_their_trace(system: EventLoopSystem) -> None:
+    records: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = records.append  # type: ignore[method-assign, assignment]
+    logger = logging.getLogger("raftkv.system")
+    logger.addHandler(handler)
+    try:
+        await system.ask(system.createActor(Grumpy), (ValueError("no"),), 10)
+    finally:
+        logger.removeHandler(handler)
+
+    assert [(record.levelname, str(record.exc_info[1])) for record in records if record.exc_info] == [
+        ("WARNING", "no"),
+        ("ERROR", "no"),
+    ]

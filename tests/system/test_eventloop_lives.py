@@ -1,0 +1,226 @@
+"""Actors' lives: how they are made, named, ended, and what becomes of their children and of their mail."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+from thespian.actors import (
+    Actor,
+    ActorExitRequest,
+    ActorSystemException,
+    ChildActorExited,
+    InvalidActorSpecification,
+    NoCompatibleSystemForActor,
+    Thespian_StatusReq,
+    requireCapability,
+)
+
+from raftkv.actors.system.eventloop import EventLoopSystem, remote_address
+from tests.system.eventloop_tools import Echo, Puppet, ThreadPuppet, create, on_loop, reply, seen, until
+
+
+class Stillborn(Actor):
+    """Fails in its __init__."""
+
+    def __init__(self) -> None:
+        raise ValueError("can't be made")
+
+
+class ThreadStillborn(Stillborn):
+    """Fails in its __init__, on its own thread."""
+
+    own_thread = True
+
+
+class WithArguments(Puppet):
+    """Takes what Thespian passes to those that want it."""
+
+    def __init__(self, capabilities: Any, requirements: Any = None) -> None:
+        super().__init__()
+        self.seen = [capabilities["colour"], requirements]
+
+
+@requireCapability("colour", "red")
+class Red(Puppet):
+    """Needs a red system."""
+
+
+class Telling(list[Any]):
+    """A list for what a puppet sees that tells it to another actor instead."""
+
+    def __init__(self, me: Any, observer: Any) -> None:
+        super().__init__()
+        self.me = me
+        self.observer = observer
+
+    def append(self, message: Any) -> None:
+        self.me.send(self.observer, (self.me.myAddress, message))
+
+
+KINDS = (Puppet, ThreadPuppet)
+
+
+@on_loop(capabilities={"colour": "red"})
+async def test_an_actor_is_made_with_the_arguments_it_asks_for(system: EventLoopSystem) -> None:
+    puppet = system.createActor(WithArguments, {"size": 3})
+
+    assert await system.ask(puppet, seen, 10) == ["red", {"size": 3}]
+
+
+@on_loop()
+async def test_what_is_wrong_with_a_class_is_raised_to_whoever_creates_from_outside(system: EventLoopSystem) -> None:
+    for wrong, error in (
+        (Stillborn, ValueError),
+        ("Unqualified", InvalidActorSpecification),
+        ("tests.system.eventloop_tools.Missing", InvalidActorSpecification),
+        ("no_such_module.Actor", ImportError),
+        (Red, NoCompatibleSystemForActor),
+    ):
+        with pytest.raises(error):
+            system.createActor(wrong, globalName="taken?")
+
+    assert system.base.names == {}
+    assert system.base.root.children == {}
+
+
+@on_loop()
+async def test_a_child_that_can_not_be_made_exits_at_once(system: EventLoopSystem) -> None:
+    for parent_class in KINDS:
+        for wrong in (Stillborn, ThreadStillborn, "Unqualified", "no_such_module.Actor", Red):
+            parent = system.createActor(parent_class)
+            child = await system.ask(parent, create(wrong, globalName="child"), 10)
+            await until(lambda child=child: child.number not in system.base.receivers)  # type: ignore[misc]
+
+            assert await system.ask(parent, seen, 10) == [ChildActorExited(child)]
+            assert system.base.names == {}
+
+
+@on_loop()
+async def test_a_parent_is_told_of_its_childs_exit_and_nothing_is_handled_after_it(system: EventLoopSystem) -> None:
+    for parent_class in KINDS:
+        for child_class in KINDS:
+            parent = system.createActor(parent_class)
+            child = await system.ask(parent, create(child_class), 10)
+            letters = system.base.dead_letters
+
+            def exit_and_more(me: Any, sender: Any, parent: Any = parent) -> None:
+                me.send(me.myAddress, ActorExitRequest())
+                me.send(me.myAddress, lambda me, sender: me.send(parent, "handled after the exit"))
+                me.send(me.myAddress, "in the mailbox at the exit")
+
+            system.tell(child, exit_and_more)
+            await until(lambda letters=letters: system.base.dead_letters == letters + 2)  # type: ignore[misc]
+
+            assert await system.ask(parent, seen, 10) == [ChildActorExited(child)]
+
+
+@on_loop()
+async def test_an_exit_request_reaches_all_below_and_a_parent_waits_for_its_children(system: EventLoopSystem) -> None:
+    for parent_class, child_class in itertools.product(KINDS, KINDS):
+        observer, parent = system.createActor(Puppet), system.createActor(parent_class)
+        child = await system.ask(parent, create(child_class), 10)
+        grandchild = await system.ask(child, create(Puppet), 10)
+        for address in (parent, child, grandchild):
+            system.tell(address, lambda me, _, observer=observer: setattr(me, "seen", Telling(me, observer)))
+
+        system.tell(parent, ActorExitRequest())
+        await until(lambda parent=parent: parent.number not in system.base.receivers)  # type: ignore[misc]
+
+        # What one actor tells is in order; what several on different threads tell is not.
+        told = await system.ask(observer, seen, 10)
+        assert [[message for who, message in told if who == address] for address in (parent, child, grandchild)] == [
+            [ActorExitRequest(), ChildActorExited(child)],
+            [ActorExitRequest(), ChildActorExited(grandchild)],
+            [ActorExitRequest()],
+        ]
+
+
+@on_loop()
+async def test_children_outlive_a_parent_that_does_not_take_them_along(system: EventLoopSystem) -> None:
+    for parent_class in KINDS:
+        for child_class in KINDS:
+            parent = system.createActor(parent_class)
+            child = await system.ask(parent, create(child_class), 10)
+
+            system.tell(parent, ActorExitRequest(recursive=False))
+            await until(lambda parent=parent: parent.number not in system.base.receivers)  # type: ignore[misc]
+
+            assert await system.ask(child, reply(lambda me: "alive"), 10) == "alive"
+            await until(lambda child=child: child.number in system.base.root.children)  # type: ignore[misc]
+
+
+@on_loop()
+async def test_system_exit_ends_the_actor_and_no_other(system: EventLoopSystem) -> None:
+    for child_class in KINDS:
+        parent = system.createActor(Puppet)
+        child = await system.ask(parent, create(child_class), 10)
+        grandchild = await system.ask(child, create(), 10)
+
+        def leave(me: Any, sender: Any) -> None:
+            raise SystemExit(3)
+
+        system.tell(child, leave)
+        await until(lambda child=child: child.number not in system.base.receivers)  # type: ignore[misc]
+
+        assert await system.ask(parent, seen, 10) == [ChildActorExited(child)]
+        assert grandchild.number not in system.base.receivers
+
+
+@on_loop()
+async def test_an_actor_may_exit_while_its_wakeups_are_pending(system: EventLoopSystem) -> None:
+    for puppet_class in KINDS:
+        puppet = system.createActor(puppet_class)
+        system.tell(puppet, lambda me, _: me.wakeupAfter(0.001))
+        system.tell(puppet, lambda me, _: me.wakeupAfter(1000))
+        system.tell(puppet, ActorExitRequest())
+        await until(lambda puppet=puppet: puppet.number not in system.base.receivers)  # type: ignore[misc]
+
+    assert await system.listen(0.01) is None
+    assert system.base.dead_letters == 0
+
+
+@on_loop(node_id="n1")
+async def test_a_global_name_is_one_actors_until_it_exits(system: EventLoopSystem) -> None:
+    first = system.createActor(Puppet, globalName="one")
+    parent = system.createActor(Puppet)
+
+    assert system.createActor("no.such.Class", globalName="one") is first
+    assert await system.ask(parent, create(Echo, globalName="one"), 10) is first
+    assert await system.ask(first, reply(lambda me: me.globalName), 10) == "one"
+    assert await system.ask(remote_address("n1", "one"), reply(lambda me: me.myAddress), 10) is first
+
+    system.tell(first, ActorExitRequest())
+    await until(lambda: system.base.names == {})
+    assert await system.ask(parent, create(Echo, globalName="one"), 10) != first
+    assert await system.ask(parent, seen, 10) == []
+
+
+@on_loop(capabilities={"colour": "red"})
+async def test_actors_exit_when_a_capability_goes_that_they_require(system: EventLoopSystem) -> None:
+    red, parent = system.createActor(Red), system.createActor(Puppet)
+    child = await system.ask(parent, create(Red), 10)
+
+    system.updateCapability("colour", "blue")
+    await until(lambda: red.number not in system.base.receivers)
+
+    assert await system.ask(parent, seen, 10) == [ChildActorExited(child)]
+    with pytest.raises(ActorSystemException):
+        system.createActor(Red)
+
+
+@on_loop()
+async def test_status_requests_are_answered_for_actors_and_for_the_system(system: EventLoopSystem) -> None:
+    parent = system.createActor(Puppet, globalName="parent")
+    child = await system.ask(parent, create(ThreadPuppet), 10)
+    for address in (parent, child):
+        await system.ask(address, reply(lambda me: me.wakeupAfter(1000)), 10)
+
+    of_parent = await system.ask(parent, Thespian_StatusReq(), 10)
+    of_child = await system.ask(child, Thespian_StatusReq(), 10)
+    of_system = await system.ask(system.systemAddress, Thespian_StatusReq(), 10)
+
+    assert (of_parent.actorAddress, of_parent.childActors, len(of_parent.pendingWakeups)) == (parent, [child], 1)
+    assert (of_child.actorAddress, of_child.parentAddress, len(of_child.pendingWakeups)) == (child, parent, 1)
+    assert (of_system.childActors, of_system.globalActors) == ([parent], {"parent": parent})

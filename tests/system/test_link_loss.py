@@ -1,0 +1,366 @@
+"""The link when peers are away, slow, or come back: what is refused, what is told, and in which order."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from typing import Any
+
+import pytest
+
+from raftkv.actors.system.dialling import describe
+from raftkv.actors.system.handshake import Reason, Refusal
+from raftkv.actors.system.names import Resolver, split_address
+from tests.system.link_nodes import (
+    Listener,
+    Node,
+    Raw,
+    Relay,
+    cluster,
+    connected,
+    identity,
+    introduce,
+    on_a_loop,
+    running,
+    turns,
+    until,
+)
+
+
+@on_a_loop
+async def test_bulk_to_an_unconnected_peer_is_given_back_in_a_later_turn_and_control_is_dropped() -> None:
+    n1 = Node("n1")
+    async with running(n1):
+        n1.link.add_peer("n2", "127.0.0.1:1")
+        await until(lambda: n1.link.peer_refusals() == {"n2": "connection refused"})
+        n1.note("n2", "control", control=True)
+        note = n1.note("n2", "bulk")
+        assert n1.events == []
+        await turns(2)
+
+        assert n1.events == [("refused", "n2", "target", "source", note, "connection refused")]
+        assert (n1.link.stats.bulk_refused, n1.link.stats.control_dropped) == (1, 1)
+        assert not n1.link.connected("n2")
+
+
+@on_a_loop
+async def test_who_is_not_a_peer_gets_nothing() -> None:
+    n1 = Node("n1")
+    async with running(n1):
+        n1.note("n9", "control", control=True)
+        note = n1.note("n9", "bulk")
+        await turns(2)
+        assert n1.events == [("refused", "n9", "target", "source", note, "not a peer")]
+        assert (n1.link.stats.bulk_refused, n1.link.stats.control_dropped) == (1, 1)
+
+
+@on_a_loop
+async def test_a_message_over_the_limit_is_given_back_and_the_rest_goes_on() -> None:
+    small: dict[str, Any] = {"frame_bytes": 1000, "message_bytes": 2000, "bulk_bytes": 100_000}
+    n1, n2 = Node("n1", **small), Node("n2", **small)
+    async with cluster(n1, n2):
+        note = n1.note("n2", "too large", data=bytes(2000))
+        n1.note("n2", "largest", data=bytes(1950))
+        n1.note("n2", "too large, and control", control=True, data=bytes(2000))
+        await until(lambda: n2.received)
+
+        assert n2.texts == ["largest"]
+        assert [event[:5] for event in n1.told("refused")] == [("refused", "n2", "target", "source", note)]
+        assert "over the limit" in n1.told("refused")[0][5]
+        assert n1.told("down") == []
+
+
+@on_a_loop
+async def test_overflow_is_told_once_and_so_is_its_end() -> None:
+    n1, n2 = Node("n1", message_bytes=300_000, bulk_bytes=1_000_000), Node("n2")
+    full = "more waits to be sent than may wait"
+    async with cluster(n1, n2):
+        notes = [n1.note("n2", str(number), data=bytes(200_000)) for number in range(8)]
+        n1.note("n2", "control", control=True)
+        assert not n1.link.connected("n2")
+        assert n1.link.peer_refusals() == {"n2": full}
+        await until(lambda: len(n1.told("up")) == 2)
+
+        refused = [("refused", "n2", "target", "source", note, full) for note in notes[4:]]
+        assert n1.events == [("up", "n2"), ("down", "n2", full), *refused, ("up", "n2")]
+        await until(lambda: len(n2.received) == 5)
+        assert n2.texts == ["control", "0", "1", "2", "3"]
+        assert n1.link.stats.overflows == 1
+        note = n1.note("n2", "again")
+        await until(lambda: n2.received[5:] == [("n1", "target", "source", note)])
+
+
+@on_a_loop
+async def test_too_many_control_messages_cost_the_oldest_and_are_told() -> None:
+    n1, n2 = Node("n1", control_messages=10), Node("n2")
+    async with cluster(n1, n2):
+        for number in range(15):
+            n1.note("n2", str(number), control=True)
+        await until(lambda: len(n2.received) == 10)
+
+        assert n2.texts == [str(number) for number in range(5, 15)]
+        await until(lambda: len(n1.events) == 3)
+        assert n1.events == [("up", "n2"), ("down", "n2", "more waits to be sent than may wait"), ("up", "n2")]
+        assert n1.link.stats.control_dropped == 5
+
+
+@on_a_loop
+async def test_a_restarted_peer_is_told_down_once_then_up() -> None:
+    n1, n2 = Node("n1"), Node("n2")
+    async with running(n1):
+        async with running(n2):
+            introduce(n1, n2)
+            await connected(n1, n2)
+        await until(lambda: n1.link.peer_refusals() == {"n2": "connection refused"})
+        note = n1.note("n2", "while it was away")
+        await turns(2)
+        again = Node("n2", listen_port=n2.link.port, incarnation="n2-2")
+        async with running(again):
+            introduce(n1, again)
+            await connected(n1, again)
+            n1.note("n2", "after it came back")
+            await until(lambda: again.texts == ["after it came back"])
+            identified = n1.link.identity("n2")
+            assert identified is not None
+            assert identified.incarnation == "n2-2"
+
+        assert n1.events[:4] == [
+            ("up", "n2"),
+            ("down", "n2", "closed by the peer"),
+            ("refused", "n2", "target", "source", note, "connection refused"),
+            ("up", "n2"),
+        ]
+
+
+@on_a_loop
+async def test_a_peer_that_connects_to_us_is_dialled_without_waiting() -> None:
+    n1 = Node("n1", backoff_min_ms=100_000, backoff_max_ms=100_000)
+    async with running(n1):
+        with socket.create_server(("127.0.0.1", 0)) as reserved:
+            port = reserved.getsockname()[1]
+        n1.link.add_peer("n2", f"127.0.0.1:{port}")
+        await until(lambda: n1.link.peer_refusals() == {"n2": "connection refused"})
+        n2 = Node("n2", listen_port=port)
+        async with running(n2):
+            n2.link.add_peer("n1", n1.address)
+            await connected(n1, n2)
+
+
+@on_a_loop
+async def test_a_peer_that_has_moved_is_found() -> None:
+    n1, n2 = Node("n1", backoff_min_ms=100_000, backoff_max_ms=100_000), Node("n2")
+    async with running(n1, n2):
+        n1.link.add_peer("n2", "127.0.0.1:1")
+        await until(lambda: n1.link.peer_refusals() == {"n2": "connection refused"})
+        n2.link.add_peer("n1", "127.0.0.1:1")
+        n1.link.add_peer("n2", n2.address)
+        await until(lambda: n1.link.connected("n2"))
+
+
+@on_a_loop
+async def test_a_removed_peer_is_neither_dialled_nor_let_in() -> None:
+    n1, n2 = Node("n1"), Node("n2")
+    async with cluster(n1, n2):
+        n1.link.remove_peer("n2")
+        await until(lambda: n2.link.peer_refusals().get("n1", "").startswith("unknown node id"))
+        assert n1.events == [("up", "n2"), ("down", "n2", "removed")]
+        assert n1.link.identity("n2") is None
+        assert n1.link.stats.refused_handshakes["unknown node id"] >= 1
+        n1.link.remove_peer("n2")
+
+        n1.link.add_peer("n2", n2.address)
+        await connected(n1, n2)
+        n2.note("n1", "back again")
+        await until(lambda: n1.texts == ["back again"])
+
+
+@on_a_loop
+async def test_a_black_hole_is_noticed_by_both_ends_and_costs_the_others_nothing() -> None:
+    quick: dict[str, Any] = {"ping_ms": 20, "silence_ms": 400, "connect_ms": 200, "handshake_ms": 200}
+    n1, n2, n3 = Node("n1", **quick), Node("n2", **quick), Node("n3")
+    async with running(n1, n2, n3), Relay(n2.link.port) as relay:
+        introduce(n1, n3)
+        n1.link.add_peer("n2", relay.address)
+        n2.link.add_peer("n1", "127.0.0.1:1")
+        await connected(n1, n3)
+        await until(lambda: n1.link.connected("n2") and n2.link.identity("n1"))
+
+        relay.passes = False
+        texts: list[str] = []
+        while n1.link.connected("n2") or n2.link.identity("n1"):
+            n1.note("n2", "lost", control=True)
+            texts.append(str(len(texts)))
+            n1.note("n3", texts[-1])
+            await until(lambda: len(n3.received) == len(texts))
+            assert len(texts) < 1_000_000
+        await until(lambda: n1.told("down"))
+        assert n1.told("down") == [("down", "n2", "no answer for 400 ms")]
+        assert n3.texts == texts
+        assert n2.received == [] or set(n2.texts) == {"lost"}
+
+        relay.passes = True
+        await until(lambda: n1.link.connected("n2"))
+
+
+@on_a_loop
+async def test_a_peer_that_stops_reading_is_given_up_within_bounds() -> None:
+    """Its process is stopped, say: the kernel keeps the connection, but nobody reads."""
+
+    async def stop_reading(raw: Raw) -> None:
+        await raw.admit(identity("n2"))
+        raw.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await asyncio.get_running_loop().create_future()
+
+    limits: dict[str, Any] = {"message_bytes": 1 << 20, "bulk_bytes": 4 << 20, "ping_ms": 50, "silence_ms": 1000}
+    n1, n3 = Node("n1", **limits), Node("n3")
+    async with running(n1, n3), Listener(stop_reading) as n2:
+        introduce(n1, n3)
+        n1.link.add_peer("n2", n2.address)
+        await until(lambda: n1.link.connected("n2") and n1.link.connected("n3"))
+        texts: list[str] = []
+        most = 0
+        while len(n1.told("down")) == 0:
+            n1.note("n2", "bulk", data=bytes(100_000))
+            n1.note("n2", "control", control=True)
+            texts.append(n1.note("n3", str(len(texts))).text)
+            await until(lambda: n3.texts == texts)
+            most = max(most, n1.link.waiting("n2"))
+        assert n1.told("down") == [("down", "n2", "more waits to be sent than may wait")]
+        assert most <= (4 << 20) + (4 << 20) + (512 << 10)
+        await until(lambda: n1.link.stats.losses == 1)
+        await turns(2)
+
+        # Down was told already. What was never begun comes back; the link forgets the rest.
+        assert n1.told("down") == [("down", "n2", "more waits to be sent than may wait")]
+        assert n1.link.waiting("n2") == 0
+        given_back = [event for event in n1.told("refused") if event[5] == "no answer for 1000 ms"]
+        assert len(given_back) >= 30
+        assert n3.texts == texts
+
+
+@on_a_loop
+async def test_only_messages_of_which_nothing_was_sent_are_given_back() -> None:
+    connections: list[Raw] = []
+
+    async def stop_reading(raw: Raw) -> None:
+        await raw.admit(identity("n2"))
+        raw.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        connections.append(raw)
+        await asyncio.get_running_loop().create_future()
+
+    n1 = Node("n1", bulk_bytes=1 << 30)
+    async with running(n1), Listener(stop_reading) as n2:
+        n1.link.add_peer("n2", n2.address)
+        await until(lambda: n1.link.connected("n2") and connections)
+        notes = [n1.note("n2", str(number), data=bytes(1_000_000)) for number in range(64)]
+        before = -1
+        while before != n1.link.stats.bytes_sent:
+            before = n1.link.stats.bytes_sent
+            await turns(100)
+        connections[0].writer.transport.abort()
+        await until(lambda: n1.link.stats.losses == 1)
+        await turns(2)
+
+        begun = -(-n1.link.stats.bytes_sent // 1_000_100)
+        assert 1 <= begun <= 40
+        down = n1.told("down")
+        assert len(down) == 1
+        assert n1.events == [
+            ("up", "n2"),
+            *down,
+            *(("refused", "n2", "target", "source", note, down[0][2]) for note in notes[begun:]),
+        ]
+
+
+@on_a_loop
+async def test_a_name_is_looked_up_again_at_each_connect(monkeypatch: pytest.MonkeyPatch) -> None:
+    n1, n2 = Node("n1"), Node("n2")
+    found = ["127.0.0.9"]
+    look_up = socket.getaddrinfo
+
+    def name_service(host: str, *args: object, **kwargs: object) -> object:
+        if host == "a-name" and not kwargs.get("flags"):
+            return look_up(found[0], *args, **kwargs)  # type: ignore[arg-type]
+        return look_up(host, *args, **kwargs)  # type: ignore[arg-type]
+
+    async with running(n1, n2):
+        monkeypatch.setattr(socket, "getaddrinfo", name_service)
+        n2.link.add_peer("n1", "127.0.0.1:1")
+        n1.link.add_peer("n2", f"a-name:{n2.link.port}")
+        await until(lambda: n1.link.peer_refusals() == {"n2": "connection refused"})
+        found[0] = "127.0.0.1"
+        await until(lambda: n1.link.connected("n2"))
+
+
+@on_a_loop
+async def test_the_second_address_of_a_name_is_tried_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    n1, n2 = Node("n1"), Node("n2")
+    look_up = socket.getaddrinfo
+
+    def name_service(host: str, *args: object, **kwargs: object) -> object:
+        if host == "a-name" and not kwargs.get("flags"):
+            both = look_up("127.0.0.9", *args, **kwargs)  # type: ignore[arg-type]
+            return both + look_up("127.0.0.1", *args, **kwargs)  # type: ignore[arg-type]
+        return look_up(host, *args, **kwargs)  # type: ignore[arg-type]
+
+    async with running(n1, n2):
+        monkeypatch.setattr(socket, "getaddrinfo", name_service)
+        n2.link.add_peer("n1", "127.0.0.1:1")
+        n1.link.add_peer("n2", f"a-name:{n2.link.port}")
+        await until(lambda: n1.link.connected("n2"))
+
+
+@on_a_loop
+async def test_a_look_up_that_hangs_takes_one_thread_however_often_it_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    release = threading.Event()
+    asked: list[str] = []
+    look_up = socket.getaddrinfo
+
+    def name_service(host: str, *args: object, **kwargs: object) -> object:
+        if kwargs.get("flags"):
+            return look_up(host, *args, **kwargs)  # type: ignore[arg-type]
+        asked.append(host)
+        release.wait(60)
+        return look_up("127.0.0.1", *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket, "getaddrinfo", name_service)
+    resolver = Resolver()
+    for _ in range(5):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.002):
+                await resolver.resolve("slow-name", 7)
+    assert asked == ["slow-name"]
+    release.set()
+    assert await resolver.resolve("slow-name", 7) == [("127.0.0.1", 7)]
+
+
+@on_a_loop
+async def test_a_name_that_is_none_is_told_and_tried_again() -> None:
+    n1, name = Node("n1"), "x" * 70
+    async with running(n1):
+        n1.link.add_peer("n2", f"{name}:1")
+        await until(lambda: n1.link.stats.failed_dials["not reached"] >= 3)
+        assert n1.link.peer_refusals() == {"n2": f"not a host name: '{name}'"}
+
+
+@pytest.mark.parametrize(
+    ("address", "split"),
+    [("h:1", ("h", 1)), ("[::1]:65535", ("::1", 65535)), ("127.0.0.1:0", ("127.0.0.1", 0)), ("a.b:80", ("a.b", 80))],
+)
+def test_addresses_are_host_and_port(address: str, split: tuple[str, int]) -> None:
+    assert split_address(address) == split
+
+
+@pytest.mark.parametrize("address", ["", "h", "h:", ":1", "h:x", "h:-1", "h:65536", "h:１", "[]:1"])
+def test_anything_else_is_not_an_address(address: str) -> None:
+    with pytest.raises(ValueError, match="not host:port"):
+        split_address(address)
+
+
+def test_people_are_told_why_a_peer_was_not_reached() -> None:
+    assert describe(ConnectionRefusedError(111, "Connect call failed ('127.0.0.1', 1)")) == "connection refused"
+    assert describe(OSError(113, "Connect call failed ('10.0.0.1', 1)")) == "no route to host"
+    assert describe(socket.gaierror(-2, "Name or service not known")) == "name or service not known"
+    assert describe(TimeoutError("no answer within 5 ms")) == "no answer within 5 ms"
+    assert describe(Refusal(Reason.CLUSTER)) == "wrong cluster id"
