@@ -134,11 +134,7 @@ class Wal:
         tail = self._tail
         if tail.content_end > tail.end:
             _log.warning("%s: an unfinished batch at byte %d is cut off", tail.path, tail.end)
-        if tail.file_size < tail.size:
-            _log.warning("%s: has %d bytes instead of %d; the end is cut off", tail.path, tail.file_size, tail.size)
-        end = tail.content_end if tail.file_size == tail.size else tail.size
-        if end > tail.end:
-            file.write(tail.end, bytes(end - tail.end))
+            file.write(tail.end, bytes(tail.content_end - tail.end))
 
     def _start_segment(self, needed: int) -> bool:
         """Put the spare into use; return false where a batch of ``needed`` bytes must bring its own segment."""

@@ -45,7 +45,7 @@ class DamagedJournal(Exception):
 class Tail(msgspec.Struct):
     """Where writing goes on: at ``end`` of segment ``number`` (0: there is none yet).
 
-    From ``end`` to ``content_end`` stand the remains of a torn batch; ``size`` is what the file must have.
+    From ``end`` to ``content_end`` stand the remains of a torn batch; ``size`` is the file's.
     """
 
     number: int = 0
@@ -53,7 +53,6 @@ class Tail(msgspec.Struct):
     size: int = 0
     end: int = 0
     content_end: int = 0
-    file_size: int = 0
     sequence: int = 1
     previous_crc: int = 0
 
@@ -100,12 +99,12 @@ class _Segment:
         finally:
             file.close()
         self.path = path
-        self.file_size = len(self.raw)
         self.header = self._checked_header(number, owner, before)
-        if self.file_size > self.header.size:
-            raise DamagedJournal(path, self.header.size, "the file is longer than it was made")
-        # A missing end reads as zeros: like any other sector that did not get there.
-        self.raw = self.raw.ljust(self.header.size, b"\0")
+        # A segment has its full size on disk before it gets its name: no crash makes it shorter, and what is
+        # missing may have been acknowledged.
+        if len(self.raw) != self.header.size:
+            why = f"the file has {len(self.raw)} bytes, and was made with {self.header.size}"
+            raise DamagedJournal(path, min(len(self.raw), self.header.size), why)
         self.content_end = len(self.raw.rstrip(b"\0"))
 
     def _checked_header(self, number: int, owner: bytes, before: Tail) -> SegmentHeader:
@@ -141,7 +140,7 @@ class _Segment:
             at += header.size
             sequence, previous_crc = sequence + 1, header.crc
         tail.number, tail.path, tail.size = self.header.number, self.path, self.header.size
-        tail.end, tail.content_end, tail.file_size = at, self.content_end, self.file_size
+        tail.end, tail.content_end = at, self.content_end
         tail.sequence, tail.previous_crc = sequence, previous_crc
 
     def _is_torn(self, at: int, sequence: int, previous_crc: int) -> bool:
@@ -158,13 +157,13 @@ class _Segment:
             header = decode_batch_header(self.raw, at)
         except BadFormat:
             # The disk writes a sector whole or not at all: this one was written, and wrong since.
-            return at + SECTOR > self.file_size
+            return False
         if header.sequence != sequence or header.previous_crc != previous_crc:
             return False
         end = at + header.size
-        if end > self.file_size:
-            return self.file_size < self.header.size
-        return any(self.raw[sector : sector + SECTOR] == _ZEROS for sector in range(at, end, SECTOR))
+        return end <= len(self.raw) and any(
+            self.raw[sector : sector + SECTOR] == _ZEROS for sector in range(at, end, SECTOR)
+        )
 
     def _has_successor(self, at: int, sequence: int) -> bool:
         """Whether a batch that is not older than ``sequence`` begins after the sector at ``at``."""

@@ -119,39 +119,31 @@ def test_bytes_that_look_like_a_batch_are_not_taken_for_one() -> None:
     assert recovered(disk, segment_bytes=64 * SECTOR) == states(RECORDS[:1])[-1]
 
 
-def test_a_last_segment_cut_short_loses_only_what_was_in_the_rest() -> None:
-    """Every batch that is there with all its bytes stays, the others are cut off, and writing goes on behind."""
+def test_a_segment_cut_short_anywhere_is_damage() -> None:
+    """It had its full size on disk before its name: no crash shortens it, and what is missing may be acknowledged."""
+    for path, data in FILES.items():
+        for size in range(len(data)):
+            disk = disk_with({**FILES, path: data[:size]})
+            file, offset = damage(disk)
+            assert (file, offset) == (path, size if size >= SECTOR else 0)
+            assert disk.files()[path] == data[:size]
+
+
+def test_of_a_torn_last_batch_no_more_is_lost_than_itself() -> None:
+    """However many of its last sectors did not get to disk: what stood before it stays, and writing goes on there."""
     disk = DiskModel()
-    records = [RECORDS[0], record(1, entry(1, 1, b"\xff" * 600)), record(2, entry(2, 2), vote="n2")]
-    wal, _ = open_wal(disk, segment_bytes=8 * SECTOR)
+    records = [RECORDS[0], record(1, entry(1, 1, b"\xff" * 600)), record(2, entry(2, 2, b"\xff" * 1500), vote="n2")]
+    wal, _ = open_wal(disk, segment_bytes=16 * SECTOR)
     for each in records:
         wal.append(each)
     whole = disk.files()[FIRST]
-    ends = [start + len(whole[start:end].rstrip(b"\0")) for start, end in batches(whole)]
-    for size in range(len(whole)):
-        disk = disk_with({FIRST: whole[:size]})
-        if size < SECTOR:
-            assert damage(disk) == (FIRST, 0)
-            continue
-        kept = sum(end <= size for end in ends)
-        wal, found = open_wal(disk, segment_bytes=8 * SECTOR)
-        assert found == states(records)[kept]
-        wal.append(records[-1] if kept == 2 else record(7, vote="n7"))
-        expected = [*records[:kept], records[-1] if kept == 2 else record(7, vote="n7")]
-        assert recovered(disk, segment_bytes=8 * SECTOR) == states(expected)[-1]
-        assert len(disk.files()[FIRST]) == len(whole)
-
-
-def test_any_other_segment_cut_short_is_damage_unless_it_was_zeros() -> None:
-    """A segment that has a successor was full of acknowledged batches."""
-    for path in (FIRST, SECOND):
-        end = SECTOR + len(FILES[path][SECTOR:].rstrip(b"\0"))
-        for size in range(len(FILES[path])):
-            disk = disk_with({**FILES, path: FILES[path][:size]})
-            if size >= end:
-                assert recovered(disk) == states(RECORDS)[-1]
-            else:
-                assert damage(disk)[0] == path
+    start, end = batches(whole)[-1]
+    for torn_at in range(start, end, SECTOR):
+        disk = disk_with({FIRST: whole[:torn_at] + bytes(len(whole) - torn_at)})
+        wal, found = open_wal(disk, segment_bytes=16 * SECTOR)
+        assert found == states(records)[2]
+        wal.append(record(7, vote="n7"))
+        assert recovered(disk, segment_bytes=16 * SECTOR) == states([*records[:2], record(7, vote="n7")])[-1]
 
 
 def test_a_batch_gone_from_the_middle_is_damage() -> None:
