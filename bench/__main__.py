@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -43,7 +44,7 @@ def common_options(command: Callable[..., None]) -> Callable[..., None]:
     names = click.Choice([case.name for case in CASES])
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Print all figures of all runs as one line at the end."),
-        click.option("--base-port", default=4201, show_default=True, help="First of three; likewise 1000 above."),
+        click.option("--base-port", default=4201, show_default=True, help="First of the six that are used."),
         click.option(
             "--directory",
             type=click.Path(path_type=Path, file_okay=False),
@@ -65,7 +66,7 @@ def common_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--elections", default=20, show_default=True, help="How often the leader is killed.")
 @click.option("--starts", default=5, show_default=True, help="How often three empty nodes are started.")
 @click.pass_context
-def cli(context: click.Context, elections: int, starts: int, **options: Any) -> None:
+def cli(context: click.Context, /, elections: int, starts: int, **options: Any) -> None:
     """Measure the throughput and latency of three nodes on this machine, and the times without a leader."""
     if context.invoked_subcommand is not None:
         return
@@ -157,6 +158,8 @@ def print_json(asked: Asked, machine: Machine, found: dict[str, object]) -> None
 
 def main() -> int:
     """Run the command line; what can't be measured is told in one line."""
+    # So that nodes are stopped and their data is removed.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         cli.main(prog_name="python -m bench", standalone_mode=False)
     except (BenchError, click.ClickException) as error:

@@ -65,7 +65,7 @@ class Cluster:
         self.directory = directory
         self._source = source
         # The ports stay below those that a system gives to connections, so that a node finds its own free again.
-        self.nodes = [Node(n + 1, directory, base_port + n, base_port + 1000 + n) for n in range(NODES)]
+        self.nodes = [Node(n + 1, directory, base_port + n, base_port + NODES + n) for n in range(NODES)]
 
     def start(self) -> float:
         """Start all nodes and return when (``time.monotonic``) the last of them listened for clients."""

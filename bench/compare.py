@@ -1,4 +1,4 @@
-"""Two versions side by side: the rounds of one alternate with those of the other, so that both meet the same machine."""
+"""Two versions side by side: their rounds alternate, so that both meet the same machine."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def checkout(revision: str, directory: Path) -> Iterator[Path]:
         if done.returncode:
             raise BenchError(f"--against: {revision} can't be checked out: {done.stderr.strip()}")
         with tarfile.open(archive) as files:
-            files.extractall(copy)
+            files.extractall(copy, filter="data")
         yield _checked(Path(copy))
 
 

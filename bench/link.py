@@ -137,4 +137,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    import logging; logging.basicConfig(level=logging.INFO); asyncio.run(main())

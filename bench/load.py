@@ -27,6 +27,7 @@ from bench.workload import Kind, Request, make_requests
 
 PAUSE_NS = 50_000_000
 NEVER_NS = 1 << 62
+LEFT_WAITING_S = 1.0
 TICK_S = 0.05
 CONNECT_TIMEOUT_S = 2.0
 
@@ -110,12 +111,16 @@ class Load:
         self._serve_until(self.begin_ns)
         before = self._cpu_s()
         self._serve_until(self.end_ns)
-        seconds = (min(perf_counter_ns(), self.end_ns) - self.begin_ns) / 1e9
-        own_s, machine_s, *pids_s = (now - then for now, then in zip(self._cpu_s(), before, strict=True))
+        ended_ns = min(perf_counter_ns(), self.end_ns)
+        cpu_s = [now - then for now, then in zip(self._cpu_s(), before, strict=True)]
         for connection in self._connections:
+            # Those that the end cuts off are nobody's fault, but no answer at all must not look like no error.
+            if connection.sent_ns < ended_ns - int(LEFT_WAITING_S * 1e9):
+                self.errors["unanswered at the end"] += 1
             connection.close()
         self._selector.close()
-        return Outcome(seconds, self._latencies, dict(self.errors), own_s, pids_s, machine_s)
+        seconds = (ended_ns - self.begin_ns) / 1e9
+        return Outcome(seconds, self._latencies, dict(self.errors), cpu_s[0], cpu_s[2:], cpu_s[1])
 
     def _cpu_s(self) -> list[float]:
         return [process_time(), machine_cpu_s(), *map(process_cpu_s, self._plan.pids)]
@@ -215,7 +220,7 @@ class Connection:
         else:
             self._got = data
             if error_text := what_is_wrong(data):
-                self.fail(error_text, keep=error_text != "not HTTP")
+                self.fail(error_text, keep=error_text != "not HTTP" and b"\r\nconnection: close" not in data.lower())
 
     def _on_end(self, data: bytes) -> None:
         """The other side has closed, or sends what nobody asked for. Closing an idle connection is no error."""

@@ -51,18 +51,20 @@ def checked_file_system(directory: Path) -> str:
 
     Where that can't be told, as on systems other than Linux, it is ``unknown``.
     """
-    found = "unknown"
-    try:
-        mounts = Path("/proc/self/mounts").read_text().splitlines()
-    except OSError:
-        return found
-    longest = -1
-    for _, point, kind, *_ in (line.split() for line in mounts):
-        # The last of those with the same name is on top of the others.
-        if directory.resolve().is_relative_to(point) and len(point) >= longest:
-            longest, found = len(point), kind
+    mounts = Path("/proc/self/mounts")
+    found = file_system(directory.resolve(), mounts.read_text()) if mounts.exists() else "unknown"
     if found in IN_MEMORY:
         raise BenchError(f"{directory} is in memory ({found}), where a sync costs nothing: choose another --directory")
+    return found
+
+
+def file_system(directory: Path, mounts: str) -> str:
+    """Return the type of the file system that an absolute path is on, from what ``/proc/self/mounts`` says."""
+    found, longest = "unknown", 0
+    for _, point, kind, *_ in (line.split() for line in mounts.splitlines()):
+        # Of those mounted at the same place, the last one is on top.
+        if directory.is_relative_to(point) and len(point) >= longest:
+            found, longest = kind, len(point)
     return found
 
 

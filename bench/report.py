@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from bench.outage import Outage
 from bench.throughput import Figures
@@ -46,7 +46,7 @@ def _figures_line(case: str, runs: Sequence[Figures]) -> list[str]:
     ]
 
 
-def outages_table(named: dict[str, Sequence[Outage]]) -> str:
+def outages_table(named: Mapping[str, Sequence[Outage]]) -> str:
     """Return a table of times without a write, in milliseconds, with a line for each kind of them."""
     headings = (
         "until a write was acknowledged",

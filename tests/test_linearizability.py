@@ -172,3 +172,13 @@ def test_one_stale_read_in_a_long_history_is_found(seed: int) -> None:
     verdict = linearize(history)
 
     assert history[stale] in verdict.unexplained
+
+
+def test_many_reads_at_once_cost_no_more_than_as_many_in_a_row() -> None:
+    """Each subset of them could have gone before the write that they did not see: too many to try."""
+    values = [f"v{number}" for number in range(5)]
+    writes = [write(2 * number, 2 * number + 3, value) for number, value in enumerate(values)]
+    reads = [read(0, 20, value) for value in values for _ in range(50)]
+
+    assert linearize([*writes, *reads]).unexplained == ()
+    assert linearize([*writes, *reads, read(21, 22, "v0")]).unexplained == (read(21, 22, "v0"),)

@@ -122,6 +122,7 @@ class Connection(asyncio.BufferedProtocol):
                 self.got_record(record)
         except BadFrame as error:
             self.context.stats.bad_frames[str(error)] += 1
+            self.context.log.warning(str(error), "a connection is closed, because its peer broke the protocol: %s", error)
             self.fail(str(error))
         except Refusal as refusal:
             self.refuse(refusal)

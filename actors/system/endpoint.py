@@ -157,10 +157,15 @@ class Endpoint(Participant):
             try:
                 message = self._mailbox.get_nowait()
             except Empty:
-                return
+                if not self._closed:
+                    return
+                # A blocked thread has the mark in its hands just now, to put it back for the next one.
+                self._listeners.popleft().set_result(None)
+                continue
             if message is _CLOSED:
                 self._mailbox.put(_CLOSED)
-            self._listeners.popleft().set_result(None if message is _CLOSED else message)
+                message = None
+            self._listeners.popleft().set_result(message)
 
 
 class PrivateContext:

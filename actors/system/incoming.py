@@ -10,7 +10,7 @@ import msgspec
 from raftkv.actors.system.connection import Connection
 from raftkv.actors.system.frames import FROM_DIALLER, KEEPALIVE, Assembler, BadFrame, FrameReader, frame
 from raftkv.actors.system.handshake import Acceptor, Identity, Reason, Record, Refusal
-from raftkv.actors.system.link_settings import Context
+from raftkv.actors.system.link_settings import Context, logger
 
 _decode_body = msgspec.msgpack.Decoder(tuple[str, str, memoryview]).decode
 
@@ -91,6 +91,8 @@ class Incoming(Connection):
         """Leave the reception."""
         if self.peer is None and not self._counted:
             self.context.stats.refused_handshakes[Reason.ENDED] += 1
+        if self.peer is not None:
+            logger.info("the connection from %s has ended: %s", self.peer.node_id, self.reason)
         self._reception.left(self)
 
 

@@ -70,7 +70,7 @@ class ThreadCell(Cell):
         """Handle messages until the actor's end."""
         try:
             self.begin_or_exit()
-            while self.instance is not None:
+            while self.instance is not None and not self._ended:
                 message, sender = self._next()
                 self.handle(message, sender)
         finally:

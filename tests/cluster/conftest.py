@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import Cluster
-from tests.support.load import Load
-
-MakeCluster = Callable[..., Cluster]
-MakeLoad = Callable[..., Load]
+from tests.support.cluster import Cluster, MakeCluster
+from tests.support.load import Load, MakeLoad
 
 CLUSTERS = pytest.StashKey[list[Cluster]]()
 
@@ -26,9 +23,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Tell of a test that failed what its nodes have logged."""
-    report: pytest.TestReport = yield
+    report = yield
     if report.failed:
         for cluster in item.stash.get(CLUSTERS, []):
             report.sections.extend(cluster.report())
@@ -39,9 +36,10 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 def make_cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeCluster]:
     """Return a function that makes a cluster, of which no process is left after the test.
 
-    In the end no node may have logged an error, but for those that the test has taken out of ``cluster.complaints``.
+    In the end no node may have logged an error, but for those in the cluster's ``expected_complaints``.
     """
-    clusters = request.node.stash[CLUSTERS] = []
+    clusters: list[Cluster] = []
+    request.node.stash[CLUSTERS] = clusters
 
     def make(size: int = 3, *, directory: Path | None = None, **settings: str) -> Cluster:
         place = directory or tmp_path / f"cluster{len(clusters) + 1}"
@@ -51,7 +49,12 @@ def make_cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Mak
         return cluster
 
     with contextlib.ExitStack() as stack:
-        stack.callback(lambda: [cluster.close() for cluster in clusters])
+
+        def close() -> None:
+            for cluster in clusters:
+                cluster.close()
+
+        stack.callback(close)
         yield make
         for cluster in clusters:
             cluster.check_alive()

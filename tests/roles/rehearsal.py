@@ -14,19 +14,25 @@ from thespian.actors import ActorAddress
 
 from raftkv.actors.candidate import Candidate
 from raftkv.actors.follower import Follower
+from raftkv.actors.founder import Founder
 from raftkv.actors.leader import Leader
 from raftkv.actors.messages import (
+    Answer,
     AppendEntries,
     AppendEntriesReply,
     AppliedUpTo,
     Apply,
     Asked,
     Asker,
+    AskReadIndex,
     Assume,
     Flush,
+    Introduce,
     Propose,
     Read,
+    Refused,
     RequestVoteReply,
+    Retire,
     RoleChanged,
     Save,
     Saved,
@@ -42,7 +48,14 @@ from tests.support.stage import Stage
 
 ROOM = 1 << 40
 NAMES = ("n1", "n2", "n3")
-CLASSES: dict[str, type[Role]] = {"follower": Follower, "candidate": Candidate, "leader": Leader}
+START_LIST = "the list"
+CLASSES: dict[str, type[Role]] = {
+    "founder": Founder,
+    "follower": Follower,
+    "candidate": Candidate,
+    "leader": Leader,
+}
+"""What a player is made of; a test may put another class in for as long as it runs."""
 
 
 @dataclass(frozen=True)
@@ -81,16 +94,18 @@ def put(index: int, term: int) -> Put:
 class Player:
     """A role that has the replica, until it hands it on: then the role that it named goes on in its place."""
 
-    def __init__(self, role: str, replica: Replica, *, follow_role_changes: bool) -> None:
+    def __init__(
+        self, role: str, replica: Replica, *, names: tuple[str, ...] = (), limits: Limits | None = None
+    ) -> None:
         self.stage = Stage()
         self.replica = replica
-        self.follow_role_changes = follow_role_changes
         self.disk_waits = False
         self.unsaved: list[Save] = []
         self.applies = True
+        self.announced: list[RoleChanged] = []
         self.failure: str | None = None
         self.roles: dict[str, Any] = {name: self.stage.put(name, actor) for name, actor in CLASSES.items()}
-        peers = [peer for peer in replica.configuration.ids if peer != "n1"]
+        peers = [peer for peer in names or replica.configuration.ids if peer != "n1"]
         start = Start(
             node_id="n1",
             node=ActorAddress("node"),
@@ -98,13 +113,13 @@ class Player:
             store=ActorAddress("store"),
             peers={peer: ActorAddress(peer) for peer in peers},
             addresses={peer: f"{peer}:5001" for peer in ("n1", *peers)},
-            start_list_hash="",
+            start_list_hash=START_LIST,
             directory="",
             disk=None,  # type: ignore[arg-type]
             clock=self.stage.clock,
             rng=Random(1),
             timing=Timing(),
-            limits=Limits(),
+            limits=limits or Limits(),
             fail=self._fail,
         )
         for name in self.roles:
@@ -160,7 +175,7 @@ class Player:
             if isinstance(message, Flush):
                 self.stage.give(target, message, source)
             elif isinstance(message, RoleChanged):
-                pass
+                self.announced.append(message)
             elif isinstance(message, Save):
                 shown.append((target, message))
                 if self.disk_waits:
@@ -170,8 +185,7 @@ class Player:
             elif isinstance(message, Assume):
                 shown.append((target, Becomes(message.role)))
                 self.role = message.role
-                if self.follow_role_changes:
-                    self.stage.give(self.role, message)
+                self.stage.give(self.role, message)
             elif isinstance(message, Apply) and self.applies:
                 shown.append((target, message))
                 self.stage.give(self.role, AppliedUpTo(message.entries[-1].index))
@@ -187,45 +201,63 @@ def _replica(term: int, entries: tuple[Entry, ...], voted_for: str | None, commi
     return replica
 
 
+def founder(names: tuple[str, ...] = NAMES, *, incarnation: str = "n1-1") -> Player:
+    """Return a node without data that has been started with a list of these nodes."""
+    player = Player("founder", Replica("n1", incarnation, 77, room=ROOM), names=names)
+    player.starts()
+    return player
+
+
 def follower(
-    *, term: int = 1, entries: tuple[Entry, ...] | None = None, voted_for: str | None = None, commit_index: int = 1
+    *,
+    term: int = 1,
+    entries: tuple[Entry, ...] | None = None,
+    voted_for: str | None = None,
+    commit_index: int = 1,
+    limits: Limits | None = None,
 ) -> Player:
     """Return a follower with this log (entry 1 alone by default)."""
-    player = Player(
-        "follower",
-        _replica(term, log() if entries is None else entries, voted_for, commit_index),
-        follow_role_changes=True,
-    )
+    replica = _replica(term, log() if entries is None else entries, voted_for, commit_index)
+    player = Player("follower", replica, limits=limits)
     assert player.starts() == []
+    return player
+
+
+def follower_of(leader: str, *, term: int = 2, limits: Limits | None = None) -> Player:
+    """Return a follower that has just heard from this leader."""
+    player = follower(term=term, limits=limits)
+    player.gets(append(sender=leader, term=term, commit=1))
+    assert player.replica.leader_id == leader
     return player
 
 
 def candidate(*, term: int = 1, entries: tuple[Entry, ...] | None = None, commit_index: int = 1) -> Player:
     """Return a candidate that was granted its pre-votes and asks for votes in ``term`` + 1."""
-    player = Player(
-        "candidate",
-        _replica(term, log() if entries is None else entries, None, commit_index),
-        follow_role_changes=True,
-    )
+    player = Player("candidate", _replica(term, log() if entries is None else entries, None, commit_index))
     player.starts()
-    player.gets(RequestVoteReply("n2", term + 1, True, pre_vote=True), RequestVoteReply("n3", term + 1, True, True))
+    player.gets(granted("n2", term=term + 1, pre_vote=True), granted("n3", term=term + 1, pre_vote=True))
     return player
 
 
-def leader(*, term: int = 2, entries: tuple[Entry, ...] | None = None, commit_index: int = 1) -> Player:
+def leader(
+    *,
+    term: int = 2,
+    entries: tuple[Entry, ...] | None = None,
+    commit_index: int = 1,
+    disk_waits: bool = False,
+    limits: Limits | None = None,
+) -> Player:
     """Return a leader that has just been elected in ``term``: its no-op is saved and sent, and nobody has answered."""
-    player = Player(
-        "leader",
-        _replica(term, log() if entries is None else entries, "n1", commit_index),
-        follow_role_changes=True,
-    )
+    replica = _replica(term, log() if entries is None else entries, "n1", commit_index)
+    player = Player("leader", replica, limits=limits)
+    player.disk_waits = disk_waits
     player.starts()
     return player
 
 
-def settled_leader(*, term: int = 2, entries: tuple[Entry, ...] | None = None) -> Player:
+def settled_leader(*, term: int = 2, entries: tuple[Entry, ...] | None = None, limits: Limits | None = None) -> Player:
     """Return a leader whose no-op is committed, and whose peers have all that it has."""
-    player = leader(term=term, entries=entries)
+    player = leader(term=term, entries=entries, limits=limits)
     last = player.replica.log.last_index
     for peer in player.replica.peers:
         player.gets(matched(peer, term=term, match_index=last))
@@ -263,6 +295,35 @@ def write(*commands: Put, asker: str = "client", forward: tuple[int, int] | None
 def read(key: str = "k", *, level: Any = "linearizable", asker: str = "client", until: float = 1e9) -> Asked:
     """Return a read as Node gives it to a role."""
     return Asked(Read((Get(key),), level, 1000.0), Asker(ActorAddress(asker)), until)
+
+
+def ask_read_index(peer: str = "n2", number: int = 1, *, boot: int = 5, until: float = 1e9) -> Asked:
+    """Return a follower's question for a read index, as Node gives it to a role."""
+    return Asked(AskReadIndex(1000.0), Asker(ActorAddress(peer), (boot, number)), until)
+
+
+def retire(*, asker: str = "client") -> Asked:
+    """Return the request to hand leadership over before the node stops."""
+    return Asked(Retire(1000.0), Asker(ActorAddress(asker)), 1e9)
+
+
+def answer(key: str = "k", *, read_index: int, asker: str = "client", until: float = 1e9) -> tuple[str, Answer]:
+    """Return what the store is told to answer to ``read(key)``."""
+    return "store", Answer((Get(key),), Asker(ActorAddress(asker)), read_index, until)
+
+
+def refusals(shown: list[tuple[str, Any]]) -> list[tuple[str, str]]:
+    """Return who was refused something, and with which code."""
+    return [(target, message.code) for target, message in only(Refused, shown)]
+
+
+def introduce(
+    sender: str, *met: str, incarnation: str = "", list_hash: str = START_LIST, founding: bytes = b"", asks: bool = True
+) -> Introduce:
+    """Return an introduction: ``met`` are incarnations such as "n2-1"."""
+    own = incarnation or f"{sender}-1"
+    pairs = tuple(sorted((name.split("-")[0], name) for name in {own, *met}))
+    return Introduce(sender, own, list_hash, () if founding else pairs, founding, asks)
 
 
 def only(kind: type, shown: list[tuple[str, Any]]) -> list[tuple[str, Any]]:

@@ -7,7 +7,7 @@ configurations that led nowhere ("Testing for linearizability", 2017).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from math import inf
 from typing import Literal, NamedTuple
 
@@ -72,14 +72,15 @@ def _settle(calls: Iterable[Call], initial: Value) -> list[Call]:
 
 
 class _Event:
-    """The beginning or the end of a call, in a list of all that has not been given its place."""
+    """The beginning or the end of a call, in a list of those of all calls that have no place yet."""
 
-    __slots__ = ("after", "before", "end", "number")
+    __slots__ = ("after", "before", "begins", "end", "number")
 
-    def __init__(self, number: int, end: _Event | None) -> None:
+    def __init__(self, number: int, begins: bool) -> None:
         self.number = number
-        self.end = end
-        """The event of the call's end; None for that event itself, and for a call that never ended."""
+        self.begins = begins
+        self.end: _Event | None = None
+        """Where the call ends that begins here, if it does."""
         self.before: _Event = self
         self.after: _Event | None = None
 
@@ -89,85 +90,114 @@ class _Event:
             self.after.before = self.before
 
     def relink(self) -> None:
+        """Undo ``unlink``; whatever was unlinked since must have been linked again."""
         self.before.after = self
         if self.after is not None:
             self.after.before = self
 
 
+class _Step(NamedTuple):
+    """A write and the reads right after it, in an order under trial; ``state`` was before, in the first step None."""
+
+    calls: list[_Event]
+    state: Value
+
+
 class _Search:
-    def __init__(self, calls: Sequence[Call], initial: Value) -> None:
+    """Gives one call after the other its place; only what began before the first open end can be the next one."""
+
+    def __init__(self, calls: Iterable[Call], initial: Value) -> None:
         self.calls = sorted(calls, key=lambda call: call[:2])
-        self.initial = initial
-        self.head = _Event(-1, None)
-        self.starts: set[_Event] = set()
+        self.state = initial
+        self.placed = 0
+        """A bit for each call that has its place."""
+        self.left = sum(call.returned < inf for call in self.calls)
+        """Known calls that have no place yet."""
+        self.head = _Event(-1, False)
         self._link_events()
 
     def _link_events(self) -> None:
         events: list[tuple[float, int, _Event]] = []
         for number, call in enumerate(self.calls):
-            end = _Event(number, None) if call.returned < inf else None
-            start = _Event(number, end)
-            self.starts.add(start)
+            beginning = _Event(number, True)
             # Of two events at the same moment the beginning goes first: nothing says that they did not overlap.
-            events.append((call.invoked, 0, start))
-            if end is not None:
-                events.append((call.returned, 1, end))
+            events.append((call.invoked, 0, beginning))
+            if call.returned < inf:
+                beginning.end = _Event(number, False)
+                events.append((call.returned, 1, beginning.end))
         last = self.head
         for _, _, event in sorted(events, key=lambda each: each[:2]):
             last.after, event.before = event, last
             last = event
 
     def run(self) -> Verdict:
-        """Give one call after the other its place; at the end of a call that has none yet, take the last one back."""
-        state, done, open_calls = self.initial, 0, sum(call.returned < inf for call in self.calls)
-        placed: list[tuple[_Event, Value]] = []
+        """Try one write after the other; where a call has come to its end without a place, take the last one back."""
+        steps = [_Step(self._place_reads(), None)]
         longest: list[_Event] = []
-        seen: set[tuple[int, Value]] = {(0, state)}
+        tried: set[tuple[int, Value]] = set()
         event = self.head.after
-        while open_calls:
-            assert event is not None, "a known call has neither been placed nor come to its end"
-            if event in self.starts:
-                call = self.calls[event.number]
-                next_state = call.value if call.action == "write" else state
-                configuration = (done | 1 << event.number, next_state)
-                if next_state != call.value or configuration in seen:
-                    event = event.after
-                    continue
-                seen.add(configuration)
-                placed.append((event, state))
-                done, state = configuration
-                open_calls -= self._take_out(event)
-                event = self.head.after
-            elif placed:
-                if len(placed) > len(longest):
-                    longest = [each for each, _ in placed]
-                event, state = placed.pop()
-                done &= ~(1 << event.number)
-                open_calls += self._put_back(event)
+        while self.left:
+            assert event is not None, "a known call has neither a place nor an end"
+            call = self.calls[event.number]
+            if event.begins and (call.action == "read" or self._with(event) in tried):
                 event = event.after
+            elif event.begins:
+                tried.add(self._with(event))
+                steps.append(_Step([event], self.state))
+                self.state = call.value
+                self._place(event)
+                steps[-1].calls.extend(self._place_reads())
+                event = self.head.after
             else:
-                return self._verdict(longest, linearizable=False)
-        return self._verdict([each for each, _ in placed], linearizable=True)
+                if self.placed.bit_count() > len(longest):
+                    longest = [each for step in steps for each in step.calls]
+                if len(steps) == 1:
+                    return self._verdict(longest)
+                event = self._take_back(steps.pop())
+        return self._verdict([each for step in steps for each in step.calls])
 
-    def _take_out(self, start: _Event) -> bool:
-        """Take a call out of the list; return whether it is a known one."""
-        start.unlink()
-        if start.end is None:
-            return False
-        start.end.unlink()
-        return True
+    def _with(self, event: _Event) -> tuple[int, Value]:
+        """Return the configuration that this write leads to: which calls have a place, and the register's value."""
+        return self.placed | 1 << event.number, self.calls[event.number].value
 
-    def _put_back(self, start: _Event) -> bool:
-        if start.end is not None:
-            start.end.relink()
-        start.relink()
-        return start.end is not None
+    def _place_reads(self) -> list[_Event]:
+        """Give every read that can be next its place.
 
-    def _verdict(self, order: list[_Event], *, linearizable: bool) -> Verdict:
-        explained = {event.number for event in order}
-        unexplained = [
-            call
-            for number, call in enumerate(self.calls)
-            if not linearizable and number not in explained and call.returned < inf
-        ]
-        return Verdict(tuple(self.calls[event.number] for event in order), tuple(unexplained))
+        There is no other choice to try: a read that fits here changes nothing for those after it.
+        """
+        reads = []
+        event = self.head.after
+        while event is not None and event.begins:
+            call = self.calls[event.number]
+            if call.action == "read" and call.value == self.state:
+                self._place(event)
+                reads.append(event)
+            event = event.after
+        return reads
+
+    def _place(self, event: _Event) -> None:
+        # The end goes first, or what comes after the beginning could still be that very end.
+        if event.end is not None:
+            event.end.unlink()
+            self.left -= 1
+        event.unlink()
+        self.placed |= 1 << event.number
+
+    def _take_back(self, step: _Step) -> _Event | None:
+        """Undo a step; return what comes after its write, which is to be tried next."""
+        for event in reversed(step.calls):
+            event.relink()
+            if event.end is not None:
+                event.end.relink()
+                self.left += 1
+            self.placed &= ~(1 << event.number)
+        self.state = step.state
+        return step.calls[0].after
+
+    def _verdict(self, order: list[_Event]) -> Verdict:
+        placed = {event.number for event in order}
+        known = [number for number, call in enumerate(self.calls) if call.returned < inf]
+        return Verdict(
+            tuple(self.calls[event.number] for event in order),
+            tuple(self.calls[number] for number in known if number not in placed),
+        )

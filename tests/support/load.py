@@ -8,7 +8,7 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from random import Random
 from typing import Any, NamedTuple, TypeVar
@@ -112,10 +112,14 @@ class Load:
         return sum(self._done["write", node] for node in nodes or self._ports)
 
     def wait_for_writes(self, count: int, *nodes: str) -> None:
-        """Return when so many more writes were acknowledged through each of these nodes, or any."""
-        for each in [(node,) for node in nodes] or [()]:
-            wanted = self.written(*each) + count
-            wait_for(lambda: self.written(*each) >= wanted, f"{count} more writes through {each or 'any'}")
+        """Return when so many more writes were acknowledged through each of these nodes, or through any."""
+        before = {node: self.written(node) for node in self._ports}
+
+        def look() -> bool:
+            more = {node: self.written(node) - before[node] for node in before}
+            return min(more[node] for node in nodes) >= count if nodes else sum(more.values()) >= count
+
+        wait_for(look, f"{count} more writes through {nodes or 'any'}")
 
     def stop(self) -> None:
         """Let every client finish what it does, and raise what went wrong in any."""
@@ -171,7 +175,7 @@ class Load:
             except OSError as error:
                 # Nothing was sent: this is no operation.
                 self.answers[type(error).__name__] += 1
-            await asyncio.sleep(rng.uniform(0, 2 * PACE_S))
+            await asyncio.sleep(rng.choice([0, rng.uniform(0, 4 * PACE_S)]))
         if connection is not None:
             connection.close()
 
@@ -256,6 +260,10 @@ class Load:
                     assert response.status in (200, 404), (node, key, response)
                     values[key] = response.body["value"] if response.status == 200 else None
         return values
+
+
+MakeLoad = Callable[..., Load]
+"""A fixture: takes a cluster and what else ``Load`` takes, and closes the load after the test."""
 
 
 def check(cluster: Cluster, load: Load) -> None:

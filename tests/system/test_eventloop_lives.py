@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from typing import Any
 
@@ -195,6 +196,26 @@ async def test_a_global_name_is_one_actors_until_it_exits(system: EventLoopSyste
     await until(lambda: system.base.names == {})
     assert await system.ask(parent, create(Echo, globalName="one"), 10) != first
     assert await system.ask(parent, seen, 10) == []
+
+
+@on_loop()
+async def test_a_global_name_is_given_once_whoever_asks_and_its_mail_waits_for_the_actor(
+    system: EventLoopSystem,
+) -> None:
+    """Actors on several threads create and use it at the same time; none of their messages comes too early."""
+    threads = [system.createActor(ThreadPuppet) for _ in range(4)]
+    for name, kind in itertools.product("abcdefgh", KINDS):
+
+        def create_and_use(me: Any, sender: Any, name: str = f"{name} {kind.__name__}", kind: type = kind) -> None:
+            address = me.createActor(kind, globalName=name)
+            me.send(address, "used")
+            me.send(sender, address)
+
+        got = await asyncio.gather(*[system.ask(thread, create_and_use, 10) for thread in threads])
+
+        assert got == [got[0]] * len(threads)
+        assert await system.ask(got[0], seen, 10) == ["used"] * len(threads)
+    assert system.base.dead_letters == 0
 
 
 @on_loop(capabilities={"colour": "red"})

@@ -152,6 +152,27 @@ async def test_a_thread_actor_that_is_stuck_is_given_up(system: EventLoopSystem)
     await until(lambda: not threads[0].is_alive())
 
 
+@on_loop(shutdown_timeout_s=0.05)
+async def test_a_thread_actor_that_is_stuck_while_it_is_made_is_given_up(system: EventLoopSystem) -> None:
+    stuck, freed = threading.Event(), threading.Event()
+
+    class Slow(ThreadPuppet):
+        def __init__(self) -> None:
+            stuck.set()
+            freed.wait(20)
+            super().__init__()
+
+    thread = system.base.receivers[system.createActor(Slow).number].thread
+    await until(stuck.is_set)
+
+    system.base.shutdown()
+    await system.base.wait_closed()
+
+    assert thread.is_alive()
+    freed.set()
+    await until(lambda: not thread.is_alive())
+
+
 def test_a_system_by_name_ends_with_its_threads(by_name: Any) -> None:
     parent = by_name.createActor(Puppet)
     by_name.ask(parent, create(ThreadPuppet), 10)

@@ -54,10 +54,10 @@ async def test_says_which_address_it_can_not_have() -> None:
     port = await listener.start("127.0.0.1", 0)
     try:
         other = Listener(Greeter, BoundedLog())
-        with pytest.raises(OSError, match=f"address already in use: 127.0.0.1:{port}") as raised:
+        with pytest.raises(OSError, match=rf"address already in use: 127\.0\.0\.1:{port}") as raised:
             await other.start("127.0.0.1", port)
         assert raised.value.errno == errno.EADDRINUSE
-        with pytest.raises(OSError, match="cannot assign requested address: 192.0.2.1:0"):
+        with pytest.raises(OSError, match=r"cannot assign requested address: 192\.0\.2\.1:0"):
             await other.start("192.0.2.1", 0)
         await other.close()
     finally:

@@ -1,0 +1,69 @@
+"""A leader that stands still for a while is replaced, and serves nothing stale when it goes on."""
+
+from __future__ import annotations
+
+import signal
+from random import Random
+
+import pytest
+
+from tests.support.cluster import Cluster, rounds, suspend_for, timeout_s
+from tests.support.load import Load, MakeLoad, check
+
+SHORT_ROUNDS = 5
+READS_IN_A_ROW = 40
+
+
+def reads_through(load: Load, node: str) -> list[list[str]]:
+    """Queue reads at a node on several connections; return, later, how each of them ended."""
+    rows = [load.read_in_a_row(node, READS_IN_A_ROW) for _ in range(4)]
+    return [[operation.outcome for operation in row.result(60)] for row in rows]
+
+
+@pytest.mark.timeout(180)
+def test_a_leader_that_was_frozen_steps_down_and_serves_no_stale_read(cluster: Cluster, make_load: MakeLoad) -> None:
+    """Reads that were sent to it while it was frozen are the first that it sees when it goes on."""
+    load = make_load(cluster)
+    old = cluster.wait_for_leader()
+    others = [node_id for node_id in cluster.ids if node_id != old]
+    load.wait_for_writes(5, *cluster.ids)
+    term = cluster.wait_for_status(old, lambda status: True, "a status")["term"]
+
+    cluster[old].freeze()
+    suspend_for(3.0)
+    new = cluster.wait_for_leader(*others, not_in=(old,))
+    # The registers have other values now than those that the old leader knows.
+    load.wait_for_writes(20, *others)
+    sent_meanwhile = [load.read_in_a_row(old, READS_IN_A_ROW) for _ in range(4)]
+    load.wait_for_writes(20, *others)
+    cluster[old].signal(signal.SIGCONT)
+    sent_at_once = [load.read_in_a_row(old, READS_IN_A_ROW) for _ in range(4)]
+
+    # They wait for a leader and are answered, all of them.
+    for row in sent_meanwhile + sent_at_once:
+        assert [operation.answer for operation in row.result(60)] == ["200"] * READS_IN_A_ROW
+    follows = cluster.wait_for_status(old, lambda status: status["leader"] == new, f"{old} follows {new}")
+    assert follows["role"] == "follower"
+    assert follows["term"] > term
+    load.wait_for_writes(5, *cluster.ids)
+    check(cluster, load)
+
+
+@pytest.mark.timeout(timeout_s(SHORT_ROUNDS, 30))
+def test_leaders_may_stand_still_for_any_time(cluster: Cluster, make_load: MakeLoad, seed: int) -> None:
+    """Shorter and longer than an election takes: some are replaced, some are not, and some while they go on."""
+    rng = Random(seed)
+    load = make_load(cluster)
+    for number in range(rounds(SHORT_ROUNDS)):
+        load.wait_for_writes(5, *cluster.ids)
+        leader = cluster.wait_for_leader()
+        cluster[leader].freeze()
+        rows = [load.read_in_a_row(leader, READS_IN_A_ROW) for _ in range(2)]
+        # One of the long ones in each five; the others are about as long as an election timeout.
+        suspend_for(rng.uniform(1.0, 5.0) if number % 5 == 4 else rng.uniform(0.2, 0.8))
+        cluster[leader].signal(signal.SIGCONT)
+        rows += [load.read_in_a_row(leader, READS_IN_A_ROW) for _ in range(2)]
+        for row in rows:
+            row.result(60)
+    load.wait_for_writes(5, *cluster.ids)
+    check(cluster, load)

@@ -1,0 +1,47 @@
+"""What was acknowledged survives `kill -9`, of the leader and of all nodes, at any moment."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from tests.support.cluster import Cluster, rounds, timeout_s
+from tests.support.load import MakeLoad, check
+
+LEADER_ROUNDS, ALL_ROUNDS = 5, 3
+
+
+@pytest.mark.timeout(timeout_s(LEADER_ROUNDS, 30))
+def test_no_acknowledged_write_is_lost_when_leaders_are_killed(
+    cluster: Cluster, make_load: MakeLoad, seed: int
+) -> None:
+    rng = Random(seed)
+    load = make_load(cluster)
+    for _ in range(rounds(LEADER_ROUNDS)):
+        leader = cluster.wait_for_leader()
+        load.wait_for_writes(rng.randint(1, 50))
+        cluster.kill(leader)
+        cluster.wait_for_leader(not_in=(leader,))
+        load.wait_for_writes(rng.randint(1, 10), *cluster.running)
+        cluster.start(leader)
+        load.wait_for_writes(1, leader)
+
+    cluster.kill()
+    cluster.start()
+    load.wait_for_writes(1, *cluster.ids)
+    check(cluster, load)
+
+
+@pytest.mark.timeout(timeout_s(ALL_ROUNDS, 30))
+def test_no_acknowledged_write_is_lost_when_all_nodes_are_killed_at_once(
+    cluster: Cluster, make_load: MakeLoad, seed: int
+) -> None:
+    rng = Random(seed)
+    load = make_load(cluster)
+    for _ in range(rounds(ALL_ROUNDS)):
+        load.wait_for_writes(rng.randint(1, 100))
+        cluster.kill()
+        cluster.start()
+        load.wait_for_writes(1, *cluster.ids)
+    check(cluster, load)

@@ -1,0 +1,210 @@
+"""Mistakes that were found and are not mended yet: each test fails, and says in its mark what would mend it.
+
+A test that passes here turns red (strict): it then moves to the file where its rule belongs.
+"""
+
+from __future__ import annotations
+
+import pytest
+from thespian.actors import ActorAddress
+
+from raftkv.actors.messages import (
+    Answer,
+    Answers,
+    AppendEntries,
+    AppendEntriesReply,
+    AppliedUpTo,
+    Done,
+    Refused,
+)
+from raftkv.commands import Put, invalid
+from raftkv.configuration import Member, founding_configuration
+from tests.roles.rehearsal import (
+    append,
+    entry,
+    follower,
+    founder,
+    founding_entry,
+    introduce,
+    leader,
+    log,
+    matched,
+    noop,
+    only,
+    put,
+    read,
+    refusals,
+    retire,
+    settled_leader,
+)
+
+
+def mistake(remedy: str) -> pytest.MarkDecorator:
+    """Return the mark of a test that fails until ``remedy`` is done."""
+    return pytest.mark.xfail(strict=True, reason=remedy)
+
+
+@mistake("role.py, on_AppliedUpTo: last_applied = max(last_applied, message.index); assert only <= handed_index")
+def test_what_the_store_says_may_be_overtaken_at_a_change_of_role() -> None:
+    """One AppliedUpTo went to the old role and comes back through Node, behind the next one.
+
+    A leader that applies all the time and steps down meets this: the node stops itself with status 70.
+    """
+    busy = follower(term=2)
+    busy.applies = False
+    busy.gets(append(entry(2, 2), term=2, commit=2), append(entry(3, 2), term=2, prev=(2, 2), commit=3))
+
+    assert busy.gets(AppliedUpTo(3), AppliedUpTo(2)) == []
+    assert busy.replica.last_applied == 3
+
+
+@mistake("progress.py, probe: without an index keep next_index while probing; match_index + 1 only when replicating")
+def test_a_peer_that_comes_back_is_not_sent_the_whole_log_again() -> None:
+    """The probe begins at the end of the leader's log and stays there until the peer says where it differs.
+
+    One of three is down at an election: 300 ms later its probe is at index 0, which matches any log.
+    """
+    chief = leader(term=3, entries=log(1, 1, 1, 2, 2, 2))
+    for _ in range(8):
+        chief.waits_ms(50)
+        chief.gets(matched("n2", term=3, match_index=8))
+
+    probes = [message for target, message in only(AppendEntries, chief.waits_ms(50)) if target == "n3"]
+
+    assert [probe.prev_log_index for probe in probes] == [7]
+
+
+@mistake("founder.py: let incarnations have an order, and follow a known one by a greater only; drop `superseded`")
+def test_an_old_introduction_does_not_bring_back_a_node_that_was_wiped() -> None:
+    """n3 was wiped and is n3-2; an introduction of n3-1 comes late, at a node that had never met that.
+
+    It is taken for the newer one, n3-2 is taken for the past for ever, and the cluster is never founded; where the
+    others met both in the right order, even two foundings are possible.
+    """
+    lonely = founder()
+    lonely.gets(introduce("n3", "n1-1", incarnation="n3-2"))
+    lonely.gets(introduce("n3", "n1-1", incarnation="n3-1"))
+
+    lonely.gets(introduce("n2", "n1-1", "n3-2"), introduce("n3", "n1-1", "n2-1", incarnation="n3-2"))
+
+    assert lonely.role == "follower"
+
+
+@mistake("founder.py, _join: stay out, and say why, if set(configuration.ids) != set(self.start.addresses)")
+def test_a_node_does_not_adopt_a_founding_with_other_nodes_than_its_list() -> None:
+    """n1 introduced itself, was stopped, and came back with a shorter list: it does not know how to reach n3.
+
+    It adopts entry 1 and fails with a KeyError as soon as it campaigns; Node would refuse these data at a start.
+    """
+    confused = founder(("n1", "n2"))
+
+    confused.gets(introduce("n2", founding=founding_entry().data, asks=False))
+
+    assert confused.role == "founder"
+
+
+@mistake("leader.py: in wake, answer reads (waiting and of the round) whose deadline has passed with `retry`")
+def test_a_read_that_waits_at_the_leader_is_answered_when_its_time_is_over() -> None:
+    """The no-op may never be committed, as when the disks of the others are full: heartbeats are answered all the same.
+
+    The reads wait for ever, and without a bound on their number.
+    """
+    blocked = leader()
+    blocked.gets(read(until=20.0))
+
+    shown = []
+    for _ in range(3):
+        shown += blocked.waits_ms(50)
+        blocked.gets(AppendEntriesReply("n2", 2, False, 1, no_room=True))
+
+    assert refusals(shown) == [("client", "retry")]
+
+
+@mistake("follower.py: hear a first commit only where log.matches(leader_commit, message.term) after appending")
+def test_a_stale_read_after_a_restart_waits_for_a_commit_of_the_leader_s_own_term() -> None:
+    """A new leader's commit index may be behind what this node has applied before its restart.
+
+    This node had applied 3, as its clients saw; the new leader does not know yet that 3 is committed.
+    """
+    restarted = follower(term=2, entries=log(2, 2), commit_index=0)
+    restarted.gets(append(term=3, prev=(3, 2), commit=2))
+
+    assert only(Answer, restarted.gets(read(level="stale"))) == []
+    restarted.gets(append(noop(4, 3), term=3, prev=(3, 2), commit=2))
+    shown = restarted.gets(append(term=3, prev=(4, 3), commit=4))
+    assert [message.read_index for _, message in only(Answer, shown)] == [4]
+
+
+@mistake("leader.py, retire: answer the one who asked before, or keep a list")
+def test_everyone_who_asks_a_leader_to_retire_is_answered() -> None:
+    """The second request must not make the first one forgotten."""
+    chief = settled_leader()
+    chief.gets(retire(asker="first"))
+
+    shown = chief.gets(retire(asker="second"))
+    for _ in range(14):
+        shown += chief.waits_ms(50)
+        shown += chief.gets(matched("n2", term=2, match_index=2))
+
+    assert sorted(target for target, _ in only(Done, shown)) == ["first", "second"]
+
+
+@mistake("leader.py, on_AppendEntriesReply: also ignore and log a refusal of an index beyond our log")
+def test_a_refusal_of_what_was_never_sent_does_not_stop_the_leader() -> None:
+    """Nothing on the network can crash a node; a success beyond the log is ignored already."""
+    chief = settled_leader()
+
+    assert chief.gets(AppendEntriesReply("n2", 2, False, 99, conflict_index=99)) == []
+
+
+@mistake("leader.py, on_AppendEntriesReply: ignore a read_round above self.rounds")
+def test_a_round_that_was_never_sent_is_not_confirmed() -> None:
+    """Or all later rounds would count as answered by that peer."""
+    chief = settled_leader()
+    chief.gets(matched("n2", term=2, match_index=2, read_round=99))
+
+    assert only(Answer, chief.gets(read())) == []
+
+
+@mistake("founder.py, on_Introduce: why_out = None when an introduction is accepted")
+def test_a_founder_forgets_why_it_was_left_out_once_that_is_no_longer_so() -> None:
+    """n2 was started with another list by mistake, and then with the right one; now only n3 is missing."""
+    waiting = founder()
+    waiting.gets(introduce("n2", list_hash="another list"))
+    waiting.gets(introduce("n2", "n1-1"))
+
+    reason = waiting.roles["founder"].reason_for_no_leader()
+
+    assert reason == "waiting for n3: the cluster begins when all its nodes have met"
+
+
+@mistake("commands.py, invalid: measure len(key.encode()), inside the try")
+def test_a_key_is_measured_in_bytes() -> None:
+    """The refusal speaks of bytes: four of them make one of these characters."""
+    assert invalid((Put("\N{GRINNING FACE}" * (64 << 10), b""),)) is not None
+
+
+@mistake("store.py, on_answer: a flag that a wake-up is pending, cleared in on_wakeup")
+def test_the_store_has_one_wake_up_pending_at_most() -> None:
+    """Wake-ups can't be cancelled: each one asked for while another is pending asks for its own successor."""
+    from tests.roles.test_store import store
+
+    keeper = store()
+    for index in range(1, 6):
+        keeper.gets(Answer((), _asker(), index, 1e9))
+        keeper.applies(entry(index, 1))
+
+    assert len(keeper.stage.wakeups) == 1
+
+
+@mistake("messages.py: Annotated[float, Meta(ge=0, le=86_400_000)] for timeout_ms (NaN passes no bound)")
+def test_a_request_of_a_peer_has_an_end() -> None:
+    """With a deadline that is not a number a request would never expire."""
+    import msgspec
+
+    from raftkv.actors.messages import Forward, Propose, decode_peer, encode_peer
+
+    endless = Forward("n2", 1, 1, Propose((put(1, 1),), float("nan")))
+
+    with pytest.raises(msgspec.DecodeError):
+        decode_peer(encode_peer(endless))
