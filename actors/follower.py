@@ -74,8 +74,6 @@ class Follower(Passing):
             return
         if message.term > replica.current_term:
             self.adopt_term(message.term)
-        if replica.first_commit_heard is None:
-            replica.first_commit_heard = message.leader_commit
         self._heard(message.sender)
         if not replica.log.matches(message.prev_log_index, message.prev_log_term):
             self.reject(message, *self._conflict(message.prev_log_index))
@@ -83,10 +81,17 @@ class Follower(Passing):
         if not self._append(message.entries):
             self.reject(message, no_room=True)
             return
-        # What lies behind the last entry of this message may differ from the leader's log, however long ours is.
+        # What lies behind the last entry that this term's leader has sent may differ from its log, however long
+        # ours is.
         match_index = message.prev_log_index + len(message.entries)
-        self.commit_to(min(message.leader_commit, match_index))
+        replica.matched_index = max(replica.matched_index, match_index)
+        self.commit_to(min(message.leader_commit, replica.matched_index))
         self._confirm(message, match_index)
+        if replica.first_commit_heard is None and replica.log.matches(message.leader_commit, message.term):
+            # A new leader's commit index may lie behind what was acknowledged before, until it has committed an
+            # entry of its own term.
+            replica.first_commit_heard = message.leader_commit
+            self.release_held()
 
     def _heard(self, leader: str) -> None:
         replica = self.replica
@@ -134,7 +139,7 @@ class Follower(Passing):
         else:
             # A heartbeat is answered at once, or a slow disk would look like a dead node: so it reports no more
             # than what is durable already.
-            durable = min(match_index, replica.durable_index)
+            durable = min(replica.matched_index, replica.durable_index)
             self.send_when_term_saved(
                 self.start.peers[message.sender], AppendEntriesReply(node_id, term, True, durable, message.read_round)
             )

@@ -13,7 +13,7 @@ import msgspec
 
 from raftkv.actors.messages import Introduce
 from raftkv.actors.passing import Passing
-from raftkv.configuration import Member, cluster_id, decode_configuration, founding_configuration
+from raftkv.configuration import Configuration, Member, cluster_id, decode_configuration, founding_configuration
 from raftkv.entry import Entry, Kind, NodeId
 
 INTRODUCE_HEARTBEATS = 2
@@ -33,9 +33,8 @@ class Founder(Passing):
         """Each node's incarnation, as it last told us."""
         self.said: dict[NodeId, Met] = {}
         """Whom each node has told us it has met."""
-        self.superseded: set[tuple[NodeId, str]] = set()
-        """Incarnations that another one has followed: what they said is of the past."""
-        self.why_out: str | None = None
+        self.why_out: dict[NodeId, str] = {}
+        """What keeps us from founding or joining, by the node that told us."""
 
     def assumed(self, cause: Any) -> None:
         """Begin with oneself; a node alone in its list founds at once."""
@@ -69,15 +68,21 @@ class Founder(Passing):
         if message.founding:
             self._join(message)
             return
-        identity = (message.sender, message.incarnation)
-        if message.sender not in self.start.peers or identity in self.superseded:
+        if message.sender not in self.start.peers:
             return
         if message.start_list != self.start.start_list_hash:
-            self.why_out = f"{message.sender} was started with another --cluster list"
+            self.why_out[message.sender] = f"{message.sender} was started with another --cluster list"
             return
-        known = self.met.get(message.sender)
-        if known is not None and known != message.incarnation:
-            self.superseded.add((message.sender, known))
+        # Incarnations have an order, so that everyone's idea of who a node is only ever moves on: what an earlier
+        # one has said may come late, and two foundings would be possible if it were believed again.
+        known = self.met.get(message.sender, "")
+        if message.incarnation < known:
+            self.why_out[message.sender] = (
+                f"{message.sender} was met as {known} and now says it is {message.incarnation}, which is older; if its "
+                "clock was set back and its data removed, start this node again"
+            )
+            return
+        self.why_out.pop(message.sender, None)
         self.met[message.sender] = message.incarnation
         self.said[message.sender] = message.met
         if message.answer:
@@ -93,24 +98,31 @@ class Founder(Passing):
 
     def _join(self, message: Introduce) -> None:
         """Adopt the entry 1 of a cluster that was founded with us, or find out why we are not part of it."""
-        replica = self.replica
         try:
             configuration = decode_configuration(message.founding)
         except msgspec.DecodeError:
-            self.why_out = f"{message.sender} told us of a cluster in a form we can't read"
+            self.why_out[message.sender] = f"{message.sender} told us of a cluster in a form we can't read"
             return
-        member = configuration.member(replica.node_id)
-        if member is None:
-            self.why_out = (
-                f"{message.sender} belongs to cluster {cluster_id(configuration)}, which has no {replica.node_id}"
-            )
-        elif member.incarnation != replica.incarnation:
-            self.why_out = (
-                f"cluster {cluster_id(configuration)} knows {replica.node_id} as {member.incarnation}, and this is "
-                f"{replica.incarnation}: its data directory was lost or replaced, so it can't go on as the same node"
-            )
+        if why := self._why_not_of(configuration, message.sender):
+            self.why_out[message.sender] = why
         else:
             self._adopt(message.founding, f"{message.sender} told us of the founding")
+
+    def _why_not_of(self, configuration: Configuration, teller: NodeId) -> str | None:
+        """Say why we can't be a member of a cluster that was founded so; None when we are."""
+        replica = self.replica
+        cluster = cluster_id(configuration)
+        member = configuration.member(replica.node_id)
+        if member is None:
+            return f"{teller} belongs to cluster {cluster}, which has no {replica.node_id}"
+        if member.incarnation != replica.incarnation:
+            return (
+                f"cluster {cluster} knows {replica.node_id} as {member.incarnation}, and this is "
+                f"{replica.incarnation}: its data directory was lost or replaced, so it can't go on as the same node"
+            )
+        if set(configuration.ids) != set(self.start.addresses):
+            return f"cluster {cluster} was founded by {', '.join(configuration.ids)}, and --cluster names other nodes"
+        return None
 
     def _adopt(self, founding: bytes, reason: str) -> None:
         replica = self.replica
@@ -124,8 +136,8 @@ class Founder(Passing):
 
     def reason_for_no_leader(self) -> str:
         """Say whom we wait for."""
-        if self.why_out is not None:
-            return self.why_out
+        if self.why_out:
+            return "; ".join(dict.fromkeys(self.why_out[peer] for peer in sorted(self.why_out)))
         missing = sorted(set(self.start.peers) - set(self.met))
         if missing:
             return f"waiting for {', '.join(missing)}: the cluster begins when all its nodes have met"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from raftkv.actors.messages import (
@@ -44,7 +43,7 @@ class ReadRound:
 
     number: int
     read_index: int
-    reads: list[Asked] = field(default_factory=list)
+    reads: list[Asked]
 
 
 class Leader(Role):
@@ -64,7 +63,7 @@ class Leader(Role):
         """When the next heartbeats go out."""
         self.quorum_ms = 0.0
         """When it is checked next that a majority still answers."""
-        self.reads: deque[Asked] = deque()
+        self.reads: list[Asked] = []
         """Reads that no round has been sent for."""
         self.round: ReadRound | None = None
         self.rounds = 0
@@ -72,7 +71,7 @@ class Leader(Role):
         self.transfer_to: NodeId | None = None
         self.transfer_ms = 0.0
         """When the transfer under way is given up."""
-        self.retiring: Asked | None = None
+        self.retiring: list[Asked] = []
 
     # --- tenure
 
@@ -87,7 +86,8 @@ class Leader(Role):
         self.uncommitted_bytes = replica.log.bytes_after(replica.commit_index)
         self.reads.clear()
         self.round = None
-        self.transfer_to = self.retiring = None
+        self.transfer_to = None
+        self.retiring = []
         self.quorum_ms = now_ms + self.start.timing.election_max_ms
         self.term_start = replica.log.last_index + 1
         self._append(Kind.NOOP, b"")
@@ -107,9 +107,7 @@ class Leader(Role):
         self.round = None
         for asked in reads:
             self.reply(asked.asker, Refused("retry", "leadership was lost before the read was confirmed"))
-        if self.retiring is not None:
-            self.reply(self.retiring.asker, Done())
-            self.retiring = None
+        self._answer_retiring()
 
     def hears_leader(self) -> bool:
         """A leader that a majority answers is reason enough to keep the peace."""
@@ -122,6 +120,7 @@ class Leader(Role):
             # We were stalled ourselves: answers may be waiting behind this wake-up.
             self.quorum_ms = max(self.quorum_ms, now_ms + timing.heartbeat_ms)
         self.expire(now_ms)
+        self._expire_reads(now_ms)
         if now_ms >= self.quorum_ms:
             self.quorum_ms = now_ms + timing.heartbeat_ms
             heard = {peer for peer, p in self.progress.items() if self._heard_lately(p, now_ms)}
@@ -272,12 +271,12 @@ class Leader(Role):
         if progress is None or message.term < self.replica.current_term:
             return
         now_ms = self.now()
+        if message.match_index > self.replica.log.last_index or message.read_round > self.rounds:
+            logger.error("%s answers what its leader never sent: %r", message.sender, message)
+            return
         progress.heard_ms = now_ms
-        if message.read_round > progress.read_round:
-            progress.read_round = message.read_round
-        if message.success and message.match_index > self.replica.log.last_index:
-            logger.error("%s claims entries that its leader does not have: %r", message.sender, message)
-        elif message.success:
+        progress.read_round = max(progress.read_round, message.read_round)
+        if message.success:
             if message.match_index > progress.match_index:
                 progress.full_until_ms = 0.0
             if progress.matched(message.match_index, now_ms):
@@ -336,8 +335,8 @@ class Leader(Role):
         if not self.reads or self.round is not None or replica.commit_index < self.term_start:
             return
         self.rounds += 1
-        self.round = ReadRound(self.rounds, replica.commit_index, list(self.reads))
-        self.reads.clear()
+        self.round = ReadRound(self.rounds, replica.commit_index, self.reads)
+        self.reads = []
         for peer, progress in self.progress.items():
             self._send_heartbeat(peer, progress)
         self._confirm_round()
@@ -353,6 +352,14 @@ class Leader(Role):
                 self._serve_read(asked, current.read_index)
             self._begin_round()
 
+    def _expire_reads(self, now_ms: float) -> None:
+        """Answer reads whose time is over: a no-op that no other disk has room for is never committed."""
+        for reads in (self.reads, self.round.reads if self.round else []):
+            late = [asked for asked in reads if asked.deadline_ms <= now_ms]
+            for asked in late:
+                reads.remove(asked)
+                self.reply(asked.asker, Refused("retry", "leadership was not confirmed in time"))
+
     def _serve_read(self, asked: Asked, read_index: int) -> None:
         if isinstance(asked.request, Read):
             queries = asked.request.queries
@@ -365,7 +372,7 @@ class Leader(Role):
     def retire(self, asked: Asked) -> None:
         """Hand leadership over before this node stops (3.10)."""
         now_ms = self.now()
-        self.retiring = asked
+        self.retiring.append(asked)
         self._transfer(now_ms, list(self.progress))
         if self.transfer_to is None:
             self._give_up_transfer()
@@ -388,10 +395,13 @@ class Leader(Role):
     def _give_up_transfer(self) -> None:
         """Go on leading; who wanted to stop is told that nothing more will come of waiting."""
         self.transfer_to = None
-        if self.retiring is not None:
-            self.reply(self.retiring.asker, Done())
-            self.retiring = None
+        self._answer_retiring()
         self.release_held()
+
+    def _answer_retiring(self) -> None:
+        retiring, self.retiring = self.retiring, []
+        for asked in retiring:
+            self.reply(asked.asker, Done())
 
     # --- others
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 RoleName = Literal["founder", "follower", "candidate", "leader"]
 Index = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 Term = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+TimeoutMs = Annotated[float, msgspec.Meta(ge=0, le=86_400_000)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 
 
@@ -154,13 +155,13 @@ class Propose(Wire, frozen=True, tag=32):
     """Append these commands as one entry and answer ``Applied``; worth doing for ``timeout_ms`` only."""
 
     commands: tuple[Command, ...]
-    timeout_ms: float
+    timeout_ms: TimeoutMs
 
 
 class AskReadIndex(Wire, frozen=True, tag=33):
     """Confirm leadership and answer ``ReadIndex``."""
 
-    timeout_ms: float
+    timeout_ms: TimeoutMs
 
 
 class Forward(Wire, frozen=True, tag=34):
@@ -246,7 +247,7 @@ class Read(Message, frozen=True):
 
     queries: tuple[Query, ...]
     level: Literal["linearizable", "stale"]
-    timeout_ms: float
+    timeout_ms: TimeoutMs
 
 
 class AskStatus(Message, frozen=True):
@@ -256,7 +257,7 @@ class AskStatus(Message, frozen=True):
 class Retire(Message, frozen=True):
     """Hand leadership to the most up-to-date peer, if it is ours, then answer ``Done``; take no more requests."""
 
-    timeout_ms: float
+    timeout_ms: TimeoutMs
 
 
 class PeerStatus(Message, frozen=True):

@@ -228,6 +228,7 @@ class Role(Actor):
         replica.current_term = term
         replica.voted_for = None
         replica.leader_id = None
+        replica.matched_index = 0
         replica.unsaved = True
 
     def steps_down_for(self, message: Any) -> bool:
@@ -340,8 +341,9 @@ class Role(Actor):
     def on_AppliedUpTo(self, message: AppliedUpTo) -> None:
         """Go on applying."""
         replica = self.replica
-        assert replica.last_applied <= message.index <= replica.handed_index, (message.index, replica.handed_index)
-        replica.last_applied = message.index
+        assert message.index <= replica.handed_index, (message.index, replica.handed_index)
+        # One that went to an earlier role comes back through Node, and may come behind the next one.
+        replica.last_applied = max(replica.last_applied, message.index)
         self.apply_committed()
 
     # --- requests
@@ -429,8 +431,10 @@ class Role(Actor):
         if isinstance(answer, ReadIndex) and isinstance(asked.request, Read):
             queries = asked.request.queries
             self.send(self.start.store, Answer(queries, asked.asker, answer.index, asked.deadline_ms))
-        elif isinstance(answer, Applied | Refused):
+        elif isinstance(answer, Refused) or (isinstance(answer, Applied) and isinstance(asked.request, Propose)):
             self.reply(asked.asker, answer)
+        else:
+            self._lost(asked, f"{message.sender} answered what was not asked")
 
     # --- peers
 

@@ -32,6 +32,7 @@ class Store(Actor):
         self.last_applied = 0
         self.waiting: deque[Answer] = deque()
         """Queries for a state that is not reached yet."""
+        self.wakeup_is_due = False
         self._handlers: dict[type, Callable[[Any], None]] = {
             Apply: self.on_apply,
             Answer: self.on_answer,
@@ -77,20 +78,24 @@ class Store(Actor):
         if message.read_index <= self.last_applied:
             self._answer(message)
             return
-        if not self.waiting:
-            self.wakeupAfter(timedelta(milliseconds=EXPIRE_MS))
         self.waiting.append(message)
+        self._wake_up_later()
+
+    def _wake_up_later(self) -> None:
+        if self.waiting and not self.wakeup_is_due:
+            self.wakeup_is_due = True
+            self.wakeupAfter(timedelta(milliseconds=EXPIRE_MS))
 
     def on_wakeup(self, message: WakeupMessage) -> None:
         """Tell those whose time is over."""
+        self.wakeup_is_due = False
         now_ms = self.start.clock.now_ms()
         late = [query for query in self.waiting if query.deadline_ms <= now_ms]
         self.waiting = deque(query for query in self.waiting if query.deadline_ms > now_ms)
         for query in late:
             why = f"entry {query.read_index} was not applied in time, only {self.last_applied}"
             reply(self, self.start.node_id, query.asker, Refused("no_leader", why))
-        if self.waiting:
-            self.wakeupAfter(timedelta(milliseconds=EXPIRE_MS))
+        self._wake_up_later()
 
     def _answer_waiting(self) -> None:
         for _ in range(len(self.waiting)):

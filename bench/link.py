@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import random
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -32,13 +33,14 @@ from raftkv.entry import Entry
 CODEC = Codec(encode_peer, decode_peer, is_control, lambda message: message.sender)
 REPLY = AppendEntriesReply(sender="n1", term=7, success=True, match_index=123456, read_round=99)
 FORWARD = Forward(sender="n1", boot=1, number=2, request=Propose((Put("some-key", b"some value"),), 1000.0))
-ENTRIES = AppendEntries("n1", 7, 1, 7, tuple(Entry(i, 7, 2, bytes(1 << 16)) for i in range(4)), 0)
+ENTRIES = AppendEntries("n1", 7, 1, 7, tuple(Entry(i, 7, 2, bytes(1 << 16)) for i in range(2, 6)), 0)
 
 
 class Node:
-    """One end; ``got`` is called for each message."""
+    """One end; ``got`` is called for each message. ``closing``: its connections may end."""
 
     def __init__(self, name: str) -> None:
+        self.closing = False
         self.got: Callable[[Any], None] = lambda message: None
         self.link = Link(
             LinkSettings(node_id=name, incarnation="1", secret=b"bench"),
@@ -46,11 +48,16 @@ class Node:
             CODEC,
             receive=lambda peer, target, source, message: self.got(message),
             on_up=lambda peer: None,
-            on_down=lambda peer, reason: None,
+            on_down=self.lost,
             on_refused=lambda peer, target, source, message, reason: None,
             cluster_id=lambda: None,
             rng=random.Random(1),
         )
+
+    def lost(self, peer: str, reason: str) -> None:
+        """End a measurement that would never end."""
+        if not self.closing:
+            sys.exit(f"{peer} is not connected: {reason}")
 
 
 async def pair() -> tuple[Node, Node]:
@@ -65,8 +72,10 @@ async def pair() -> tuple[Node, Node]:
     return first, second
 
 
-async def throughput(first: Node, second: Node, message: Any, count: int, window: int, burst: int) -> float:
-    """Return messages a second when ``window`` may be under way, sent ``burst`` in a turn of the loop."""
+async def throughput(
+    first: Node, second: Node, message: Any, count: int, window: int, burst: int
+) -> tuple[float, float]:
+    """Return messages a second when ``window`` may be under way, sent ``burst`` in a turn, and a message's CPU µs."""
     received = 0
     moved = asyncio.Event()
 
@@ -77,7 +86,7 @@ async def throughput(first: Node, second: Node, message: Any, count: int, window
             moved.set()
 
     second.got = got
-    started = time.perf_counter()
+    started, busy = time.perf_counter(), time.process_time()
     for sent in range(0, count, burst):
         for _ in range(burst):
             first.link.send("n2", "node", "node", message)
@@ -87,7 +96,7 @@ async def throughput(first: Node, second: Node, message: Any, count: int, window
     while received < count:
         moved.clear()
         await moved.wait()
-    return count / (time.perf_counter() - started)
+    return count / (time.perf_counter() - started), (time.process_time() - busy) / count * 1e6
 
 
 async def round_trips(first: Node, second: Node, rounds: int) -> list[float]:
@@ -124,17 +133,18 @@ async def main() -> None:
     first, second = await pair()
     for name, message in (("small control", REPLY), ("small forward", FORWARD)):
         count = arguments.messages // 100 * 100
-        rate = await throughput(first, second, message, count, window=2000, burst=100)
-        print(f"{name:15} {rate:10,.0f} messages/s  {1e6 / rate:6.1f} µs each")
-    rate = await throughput(first, second, ENTRIES, 1000, window=20, burst=1)
+        rate, cpu = await throughput(first, second, message, count, window=2000, burst=100)
+        print(f"{name:15} {rate:10,.0f} messages/s  {cpu:6.1f} µs of processor each, both ends")
+    rate, _ = await throughput(first, second, ENTRIES, 1000, window=20, burst=1)
     print(f"{'256 KiB entries':15} {rate:10,.0f} messages/s  {rate / 4:6,.0f} MiB/s")
     took = await round_trips(first, second, arguments.rounds)
     print(
         f"{'round trip':15} median {statistics.median(took):.0f} µs, p99 {took[len(took) * 99 // 100]:.0f} µs"
         f"  ({statistics.median(took) / 2:.0f} µs one way)"
     )
+    first.closing = second.closing = True
     await asyncio.gather(first.link.close(), second.link.close())
 
 
 if __name__ == "__main__":
-    import logging; logging.basicConfig(level=logging.INFO); asyncio.run(main())
+    asyncio.run(main())

@@ -83,14 +83,14 @@ def invalid(commands: tuple[Command, ...]) -> str | None:
     if not commands:
         return "no commands"
     for command in commands:
-        if not 0 < len(command.key) <= MAX_KEY_BYTES:
+        try:
+            size = len(command.key.encode())
+        except UnicodeEncodeError:
+            return "a key is Unicode text without lone surrogates"
+        if not 0 < size <= MAX_KEY_BYTES:
             return f"a key has 1 to {MAX_KEY_BYTES} bytes"
         if isinstance(command, Put) and len(command.value) > MAX_VALUE_BYTES:
             return f"a value has at most {MAX_VALUE_BYTES} bytes"
-    try:
-        encode_commands(commands)
-    except UnicodeEncodeError:
-        return "a key is Unicode text without lone surrogates"
     return None
 
 

@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Awaitable, Coroutine
 from operator import attrgetter
@@ -99,7 +100,7 @@ async def run_node(settings: Settings, parent: Parent, failing: Failing) -> int:
     for name, endpoint in (("http", settings.http), ("raft", settings.raft)):
         check_free(name, endpoint)
     disk = RealDisk()
-    directory = open_data_directory(disk, settings.data_dir, settings.id, new_incarnation=lambda: secrets.token_hex(8))
+    directory = open_data_directory(disk, settings.data_dir, settings.id, new_incarnation=new_incarnation)
     try:
         told_to_stop = listen_for_stop(parent, failing)
         node = AssembledNode(settings, disk, directory, parent, failing)
@@ -112,6 +113,11 @@ async def run_node(settings: Settings, parent: Parent, failing: Failing) -> int:
     finally:
         directory.close()
     return 0
+
+
+def new_incarnation() -> str:
+    """Return a name for a new data directory, later ones greater: nodes tell by it which of two is of the past."""
+    return f"{time.time_ns() // 1_000_000:012x}-{secrets.token_hex(4)}"
 
 
 def listen_for_stop(parent: Parent, failing: Failing) -> asyncio.Event:

@@ -81,11 +81,17 @@ class Progress:
         return True
 
     def probe(self, next_index: int | None = None) -> None:
-        """Go back to probing, at ``next_index`` or behind the last match: what was on its way may be lost."""
+        """Go back to probing, at ``next_index`` or behind the last match: what was on its way may be lost.
+
+        A probe without an answer stays where it is: the peer has said nothing that would move it.
+        """
+        if next_index is not None:
+            self.next_index = next_index
+        elif self.state == "replicate":
+            self.next_index = self.match_index + 1
         self.state = "probe"
         self.waiting = False
         self._forget_inflight()
-        self.next_index = self.match_index + 1 if next_index is None else next_index
         assert self.match_index < self.next_index, (self.match_index, self.next_index)
 
     def _forget_inflight(self) -> None:

@@ -73,6 +73,8 @@ class Replica:
         self.log = Log(entries)
         self.commit_index = 0
         self.durable_index = self.log.last_index
+        self.matched_index = 0
+        """Up to here our log is known to equal that of the leader of the current term."""
         self.handed_index = 0
         """The last index that was given to the store."""
         self.last_applied = 0

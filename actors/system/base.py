@@ -77,7 +77,8 @@ class EventLoopBase:
         self.closing = False
         self._transport = transport
         self._shutdown_timeout_s = shutdown_timeout_s
-        self._lock = threading.Lock()
+        # Re-entrant, as putting something into the queue of a loop that has been closed ends the system on the spot.
+        self._lock = threading.RLock()
         self._closed = threading.Event()
         self._closed_waiters: list[asyncio.Future[None]] = []
         self._deadline: asyncio.TimerHandle | None = None
@@ -247,22 +248,25 @@ class EventLoopBase:
 
         Raises what is wrong with the class, and what its ``__init__`` raises if that runs on this thread.
         """
-        if plan.global_name and plan.global_name in self.names:
-            return self.names[plan.global_name]
+        name = plan.global_name
+        if name and (winner := self.names.get(name)) is not None:
+            return winner
         plan.resolve(self.capabilities, self.sources.loader(plan.source_hash))
         cell: Cell = (ThreadCell if plan.own_thread else LoopCell)(self, address, plan, parent)
         with self._lock:
-            winner = self.names.setdefault(plan.global_name, address) if plan.global_name else address
-            if winner is not address:
+            if name and (winner := self.names.get(name)) is not None:
                 return winner
+            # The name comes last: whoever finds it may send at once, from any thread, and that has to find its way
+            # into the mailbox, behind the actor's making.
             self.receivers[address.number] = cell
-            # Once others know the name they send: the actor's making has to come before that in its mailbox.
             cell.announce()
+            if name:
+                self.names[name] = address
         try:
             cell.start()
         except BaseException:
             self.receivers.pop(address.number, None)
-            self._forget_name(plan.global_name, address)
+            self._forget_name(name, address)
             raise
         return address
 
@@ -338,8 +342,11 @@ class EventLoopBase:
         if self._deadline is not None:
             self._deadline.cancel()
         for cell in list(self.threads):
-            # These threads have told that their actors have ended, so they need a moment at most.
-            cell.thread.join(1.0)
+            # These threads have told that their actors have ended, so they need a moment at most. One of them may be
+            # the caller, if the loop was closed before the system.
+            if cell.thread is not threading.current_thread():
+                cell.thread.join(1.0)
+        self.threads.clear()
         self.sources.unload_all()
         for receiver in list(self.receivers.values()):
             if isinstance(receiver, Ask | Endpoint):

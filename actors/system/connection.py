@@ -8,7 +8,7 @@ import socket
 from typing import cast
 
 from raftkv.actors.system.frames import BadFrame, FrameReader
-from raftkv.actors.system.handshake import Record, RecordReader, Refusal, clusters_differ
+from raftkv.actors.system.handshake import Record, RecordReader, Refusal, clusters_differ, printable
 from raftkv.actors.system.link_settings import Context, logger
 
 UNSENT_BYTES = 128 << 10
@@ -122,7 +122,10 @@ class Connection(asyncio.BufferedProtocol):
                 self.got_record(record)
         except BadFrame as error:
             self.context.stats.bad_frames[str(error)] += 1
-            self.context.log.warning(str(error), "a connection is closed, because its peer broke the protocol: %s", error)
+            text = printable(f"{error} ({error.__cause__})" if error.__cause__ else str(error))
+            self.context.log.warning(
+                str(error), "a connection is closed, because its peer broke the protocol: %s", text
+            )
             self.fail(str(error))
         except Refusal as refusal:
             self.refuse(refusal)

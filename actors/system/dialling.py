@@ -77,6 +77,7 @@ class Peer:
 
     def _overflow(self, connection: Outgoing) -> None:
         connection.overflowed = True
+        connection.wake()
         if self.up:
             self._context.stats.overflows += 1
             self._down("more waits to be sent than may wait")
@@ -177,7 +178,8 @@ class Peer:
                 logger.exception("dialling %s failed", self.id)
             else:
                 since = loop.time()
-                await connection.closed
+                # Not "await connection.closed": to cancel this task would cancel that future too.
+                await asyncio.wait([connection.closed])
                 # A connection that ends as soon as it is made is a failure too, or two nodes that were given one id
                 # would push each other out without a pause.
                 lasted = (loop.time() - since) * 1000 >= self._context.settings.backoff_max_ms

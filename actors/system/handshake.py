@@ -38,6 +38,11 @@ Text = Annotated[str, msgspec.Meta(max_length=64)]
 Hash = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 
 
+def printable(text: str) -> str:
+    """Return ``text``, which may come from a stranger, as it may go into a log."""
+    return "".join(c if c.isprintable() else "?" for c in text[:DETAIL_CHARACTERS])
+
+
 class Reason(StrEnum):
     """Why a handshake failed; the values are on the wire, name counters, and are never used again for other things."""
 
@@ -59,8 +64,7 @@ class Refusal(Exception):
 
     def __init__(self, reason: Reason, detail: str = "", *, tell: bool = True) -> None:
         self.reason = reason
-        # It may come from the other side, and goes into logs.
-        self.detail = "".join(c if c.isprintable() else "?" for c in detail)[:DETAIL_CHARACTERS]
+        self.detail = printable(detail)
         super().__init__(f"{reason}: {self.detail}" if detail else str(reason))
         self.tell = tell
 

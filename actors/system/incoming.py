@@ -58,9 +58,9 @@ class Incoming(Connection):
                 target, source, payload = _decode_body(whole)
                 message = codec.decode(payload)
                 sender = codec.sender(message)
-            except Exception:
+            except Exception as error:
                 # Whatever a decoder raises, it is the bytes' fault: nesting too deep, numbers out of range.
-                raise BadFrame("undecodable message") from None
+                raise BadFrame("undecodable message") from error
             if sender != peer:
                 raise BadFrame("message of another sender")
             stats.messages_received += 1

@@ -40,11 +40,12 @@ class Lanes:
         self._control_bytes_limit = control_bytes
         self._control: deque[bytes] = deque()
         self._bulk: deque[Parcel] = deque()
+        self._keepalive = b""
         self.control_bytes = 0
         self.bulk_bytes = 0
 
     def __bool__(self) -> bool:
-        return bool(self._control or self._bulk)
+        return bool(self._control or self._bulk or self._keepalive)
 
     def put_control(self, body: bytes) -> int:
         """Add a message; return how many of the oldest had to go to make room for it.
@@ -60,9 +61,8 @@ class Lanes:
         return dropped
 
     def put_keepalive(self, body: bytes) -> None:
-        """Add a keepalive before everything else: its answer is measured."""
-        self._control.appendleft(frame(KEEPALIVE, body))
-        self.control_bytes += HEADER.size + len(body)
+        """Put a keepalive before everything else, in a place of its own: making room must not cost it."""
+        self._keepalive = frame(KEEPALIVE, body)
 
     def put_bulk(self, parcel: Parcel) -> bool:
         """Add a message, unless it does not fit; return whether it did."""
@@ -87,6 +87,10 @@ class Lanes:
         """
         pieces: list[bytes | memoryview] = []
         frames = taken = 0
+        if self._keepalive:
+            pieces.append(self._keepalive)
+            self._keepalive = b""
+            frames = 1
         control = self._control
         while control and (not frames or taken + len(control[0]) <= budget):
             pieces.append(control.popleft())
@@ -112,6 +116,7 @@ class Lanes:
     def clear(self) -> tuple[list[Parcel], int]:
         """Forget everything; return the bulk messages of which nothing was taken, and the number of others."""
         unsent = [parcel for parcel in self._bulk if not parcel.sent]
+        self._keepalive = b""
         others = len(self._control) + len(self._bulk) - len(unsent)
         self._control.clear()
         self._bulk.clear()

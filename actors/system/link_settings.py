@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from raftkv.actors.system.handshake import Identity
+from raftkv.actors.system.lanes import PARCEL_OVERHEAD
 
 logger = logging.getLogger("raftkv.link")
 
@@ -65,7 +66,7 @@ class LinkSettings(msgspec.Struct, frozen=True, kw_only=True):
             len(name.encode()) > 64 for name in (self.node_id, self.incarnation, self.start_list)
         ):
             raise ValueError("node_id, incarnation and start_list take at most 64 bytes each, node_id at least one")
-        if not 0 < self.frame_bytes <= self.message_bytes < self.bulk_bytes:
+        if not 0 < self.frame_bytes <= self.message_bytes <= self.bulk_bytes - PARCEL_OVERHEAD:
             raise ValueError("frame_bytes, message_bytes and bulk_bytes must grow in this order")
         if not 0 < self.backoff_min_ms <= self.backoff_max_ms:
             raise ValueError("backoff_min_ms must be above 0 and not above backoff_max_ms")

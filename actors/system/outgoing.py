@@ -129,12 +129,12 @@ class Outgoing(Connection):
             self.context.stats.frames_sent += frames
             # Not writelines: in some versions of Python it never calls pause_writing.
             self.write(b"".join(pieces))
-            if self.overflowed and self.lanes.relieved():
-                self.overflowed = False
-                self._owner.relieved(self)
             if self.lanes:
                 # The rest waits for the next turn, or for resume_writing: other peers have their turn first.
                 self.wake()
+        if self.overflowed and self.lanes.relieved():
+            self.overflowed = False
+            self._owner.relieved(self)
         if self._finishing and not self.lanes and not self.paused:
             self._write_eof()
 

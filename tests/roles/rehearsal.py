@@ -6,6 +6,7 @@ answers every save at once, unless the test holds it back with ``disk_waits``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -39,6 +40,7 @@ from raftkv.actors.messages import (
     Start,
 )
 from raftkv.actors.role import Role
+from raftkv.clock import Clock
 from raftkv.commands import Get, Put, encode_commands
 from raftkv.configuration import Member, founding_configuration
 from raftkv.entry import Entry, Kind
@@ -91,6 +93,28 @@ def put(index: int, term: int) -> Put:
     return Put(f"k{index}", b"t%d" % term)
 
 
+def start_message(
+    clock: Clock, fail: Callable[[int, str], None], names: tuple[str, ...] = NAMES, limits: Limits | None = None
+) -> Start:
+    """Return the first message to an actor of n1, whose Node, journal and store nobody plays but the test."""
+    return Start(
+        node_id="n1",
+        node=ActorAddress("node"),
+        journal=ActorAddress("journal"),
+        store=ActorAddress("store"),
+        peers={name: ActorAddress(name) for name in names if name != "n1"},
+        addresses={name: f"{name}:5001" for name in names},
+        start_list_hash=START_LIST,
+        directory="",
+        disk=None,  # type: ignore[arg-type]
+        clock=clock,
+        rng=Random(1),
+        timing=Timing(),
+        limits=limits or Limits(),
+        fail=fail,
+    )
+
+
 class Player:
     """A role that has the replica, until it hands it on: then the role that it named goes on in its place."""
 
@@ -105,23 +129,7 @@ class Player:
         self.announced: list[RoleChanged] = []
         self.failure: str | None = None
         self.roles: dict[str, Any] = {name: self.stage.put(name, actor) for name, actor in CLASSES.items()}
-        peers = [peer for peer in names or replica.configuration.ids if peer != "n1"]
-        start = Start(
-            node_id="n1",
-            node=ActorAddress("node"),
-            journal=ActorAddress("journal"),
-            store=ActorAddress("store"),
-            peers={peer: ActorAddress(peer) for peer in peers},
-            addresses={peer: f"{peer}:5001" for peer in ("n1", *peers)},
-            start_list_hash=START_LIST,
-            directory="",
-            disk=None,  # type: ignore[arg-type]
-            clock=self.stage.clock,
-            rng=Random(1),
-            timing=Timing(),
-            limits=limits or Limits(),
-            fail=self._fail,
-        )
+        start = start_message(self.stage.clock, self._fail, names or replica.configuration.ids, limits)
         for name in self.roles:
             self.stage.give(name, start)
         self.role = role

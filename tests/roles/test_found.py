@@ -1,28 +1,29 @@
-"""Mistakes that were found and are not mended yet: each test fails, and says in its mark what would mend it.
-
-A test that passes here turns red (strict): it then moves to the file where its rule belongs.
-"""
+"""Mistakes that a close reading found, each kept as the test that showed it."""
 
 from __future__ import annotations
 
+import msgspec
 import pytest
-from thespian.actors import ActorAddress
 
 from raftkv.actors.messages import (
     Answer,
-    Answers,
     AppendEntries,
     AppendEntriesReply,
     AppliedUpTo,
     Done,
-    Refused,
+    Forward,
+    ForwardReply,
+    Propose,
+    ReadIndex,
+    decode_peer,
+    encode_peer,
 )
 from raftkv.commands import Put, invalid
-from raftkv.configuration import Member, founding_configuration
 from tests.roles.rehearsal import (
     append,
     entry,
     follower,
+    follower_of,
     founder,
     founding_entry,
     introduce,
@@ -36,15 +37,11 @@ from tests.roles.rehearsal import (
     refusals,
     retire,
     settled_leader,
+    write,
 )
+from tests.roles.test_store import Keeper, query
 
 
-def mistake(remedy: str) -> pytest.MarkDecorator:
-    """Return the mark of a test that fails until ``remedy`` is done."""
-    return pytest.mark.xfail(strict=True, reason=remedy)
-
-
-@mistake("role.py, on_AppliedUpTo: last_applied = max(last_applied, message.index); assert only <= handed_index")
 def test_what_the_store_says_may_be_overtaken_at_a_change_of_role() -> None:
     """One AppliedUpTo went to the old role and comes back through Node, behind the next one.
 
@@ -58,7 +55,6 @@ def test_what_the_store_says_may_be_overtaken_at_a_change_of_role() -> None:
     assert busy.replica.last_applied == 3
 
 
-@mistake("progress.py, probe: without an index keep next_index while probing; match_index + 1 only when replicating")
 def test_a_peer_that_comes_back_is_not_sent_the_whole_log_again() -> None:
     """The probe begins at the end of the leader's log and stays there until the peer says where it differs.
 
@@ -74,7 +70,6 @@ def test_a_peer_that_comes_back_is_not_sent_the_whole_log_again() -> None:
     assert [probe.prev_log_index for probe in probes] == [7]
 
 
-@mistake("founder.py: let incarnations have an order, and follow a known one by a greater only; drop `superseded`")
 def test_an_old_introduction_does_not_bring_back_a_node_that_was_wiped() -> None:
     """n3 was wiped and is n3-2; an introduction of n3-1 comes late, at a node that had never met that.
 
@@ -90,7 +85,6 @@ def test_an_old_introduction_does_not_bring_back_a_node_that_was_wiped() -> None
     assert lonely.role == "follower"
 
 
-@mistake("founder.py, _join: stay out, and say why, if set(configuration.ids) != set(self.start.addresses)")
 def test_a_node_does_not_adopt_a_founding_with_other_nodes_than_its_list() -> None:
     """n1 introduced itself, was stopped, and came back with a shorter list: it does not know how to reach n3.
 
@@ -103,7 +97,6 @@ def test_a_node_does_not_adopt_a_founding_with_other_nodes_than_its_list() -> No
     assert confused.role == "founder"
 
 
-@mistake("leader.py: in wake, answer reads (waiting and of the round) whose deadline has passed with `retry`")
 def test_a_read_that_waits_at_the_leader_is_answered_when_its_time_is_over() -> None:
     """The no-op may never be committed, as when the disks of the others are full: heartbeats are answered all the same.
 
@@ -120,7 +113,6 @@ def test_a_read_that_waits_at_the_leader_is_answered_when_its_time_is_over() -> 
     assert refusals(shown) == [("client", "retry")]
 
 
-@mistake("follower.py: hear a first commit only where log.matches(leader_commit, message.term) after appending")
 def test_a_stale_read_after_a_restart_waits_for_a_commit_of_the_leader_s_own_term() -> None:
     """A new leader's commit index may be behind what this node has applied before its restart.
 
@@ -135,7 +127,6 @@ def test_a_stale_read_after_a_restart_waits_for_a_commit_of_the_leader_s_own_ter
     assert [message.read_index for _, message in only(Answer, shown)] == [4]
 
 
-@mistake("leader.py, retire: answer the one who asked before, or keep a list")
 def test_everyone_who_asks_a_leader_to_retire_is_answered() -> None:
     """The second request must not make the first one forgotten."""
     chief = settled_leader()
@@ -149,7 +140,6 @@ def test_everyone_who_asks_a_leader_to_retire_is_answered() -> None:
     assert sorted(target for target, _ in only(Done, shown)) == ["first", "second"]
 
 
-@mistake("leader.py, on_AppendEntriesReply: also ignore and log a refusal of an index beyond our log")
 def test_a_refusal_of_what_was_never_sent_does_not_stop_the_leader() -> None:
     """Nothing on the network can crash a node; a success beyond the log is ignored already."""
     chief = settled_leader()
@@ -157,7 +147,6 @@ def test_a_refusal_of_what_was_never_sent_does_not_stop_the_leader() -> None:
     assert chief.gets(AppendEntriesReply("n2", 2, False, 99, conflict_index=99)) == []
 
 
-@mistake("leader.py, on_AppendEntriesReply: ignore a read_round above self.rounds")
 def test_a_round_that_was_never_sent_is_not_confirmed() -> None:
     """Or all later rounds would count as answered by that peer."""
     chief = settled_leader()
@@ -166,7 +155,6 @@ def test_a_round_that_was_never_sent_is_not_confirmed() -> None:
     assert only(Answer, chief.gets(read())) == []
 
 
-@mistake("founder.py, on_Introduce: why_out = None when an introduction is accepted")
 def test_a_founder_forgets_why_it_was_left_out_once_that_is_no_longer_so() -> None:
     """n2 was started with another list by mistake, and then with the right one; now only n3 is missing."""
     waiting = founder()
@@ -178,33 +166,32 @@ def test_a_founder_forgets_why_it_was_left_out_once_that_is_no_longer_so() -> No
     assert reason == "waiting for n3: the cluster begins when all its nodes have met"
 
 
-@mistake("commands.py, invalid: measure len(key.encode()), inside the try")
 def test_a_key_is_measured_in_bytes() -> None:
     """The refusal speaks of bytes: four of them make one of these characters."""
     assert invalid((Put("\N{GRINNING FACE}" * (64 << 10), b""),)) is not None
 
 
-@mistake("store.py, on_answer: a flag that a wake-up is pending, cleared in on_wakeup")
 def test_the_store_has_one_wake_up_pending_at_most() -> None:
     """Wake-ups can't be cancelled: each one asked for while another is pending asks for its own successor."""
-    from tests.roles.test_store import store
-
-    keeper = store()
+    keeper = Keeper()
     for index in range(1, 6):
-        keeper.gets(Answer((), _asker(), index, 1e9))
+        keeper.gets(query(read_index=index))
         keeper.applies(entry(index, 1))
 
     assert len(keeper.stage.wakeups) == 1
 
 
-@mistake("messages.py: Annotated[float, Meta(ge=0, le=86_400_000)] for timeout_ms (NaN passes no bound)")
 def test_a_request_of_a_peer_has_an_end() -> None:
     """With a deadline that is not a number a request would never expire."""
-    import msgspec
-
-    from raftkv.actors.messages import Forward, Propose, decode_peer, encode_peer
-
     endless = Forward("n2", 1, 1, Propose((put(1, 1),), float("nan")))
 
     with pytest.raises(msgspec.DecodeError):
         decode_peer(encode_peer(endless))
+
+
+def test_an_answer_of_the_wrong_kind_does_not_leave_its_asker_without_any() -> None:
+    """Only a peer that breaks the protocol sends one; the request is forgotten then, and must be answered."""
+    helper = follower_of("n2")
+    helper.gets(write(asker="writer"))
+
+    assert refusals(helper.gets(ForwardReply("n2", 77, 1, ReadIndex(5)))) == [("writer", "unknown")]

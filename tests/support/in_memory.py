@@ -1,18 +1,21 @@
 """Whole clusters in one thread: every actor of every node on one stage, with a journal that a test can crash.
 
 This is a rehearsal, driven by a seed: messages between nodes may be lost, delayed and repeated, nodes crash and lose
-what was not saved. (Mailboxes inside a node are first in, first out, as on the real system base.)
+what was not saved. Inside a node a mailbox is first in, first out, as on our own system base. The actors take turns
+in the order in which they were sent something, or, ``shuffled``, in any: as if each of them had a thread.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection, Sequence
+from datetime import timedelta
 from random import Random
 from typing import Any, ClassVar
 
-from thespian.actors import Actor, ActorAddress
+from thespian.actors import Actor, ActorAddress, WakeupMessage
 
-from raftkv.actors.messages import Boot, Flush, Recovered, RoleChanged, Save, Saved, Start
+from raftkv.actors.messages import Boot, Flush, PeerDown, PeerUp, Recovered, RoleChanged, Save, Saved, Start
 from raftkv.actors.node import Node
 from raftkv.disk import Disk
 from raftkv.entry import Entry
@@ -28,6 +31,8 @@ class SafeBox:
         self.term = 0
         self.voted_for: str | None = None
         self.entries: list[Entry] = []
+        self.slow_ms = 0.0
+        """How long a sync takes."""
 
 
 class MemoryJournal(Actor):
@@ -49,10 +54,12 @@ class MemoryJournal(Actor):
             recovered = Recovered(self.box.term, self.box.voted_for, tuple(self.box.entries), self.room)
             self.send(message.node, recovered)
         elif isinstance(message, Save):
-            if not self.waiting:
+            if not self.waiting and self.box.slow_ms:
+                self.wakeupAfter(timedelta(milliseconds=self.box.slow_ms))
+            elif not self.waiting:
                 self.send(self.myAddress, Flush())
             self.waiting.append(message)
-        elif isinstance(message, Flush):
+        elif isinstance(message, Flush | WakeupMessage):
             for save in self.waiting:
                 self.box.term, self.box.voted_for = save.current_term, save.voted_for
                 if save.entries:
@@ -73,9 +80,17 @@ class Fatal(AssertionError):
 
 
 class InMemoryCluster:
-    """Nodes n1, n2, … over a network that the test can break."""
+    """Nodes n1, n2, … over a network that the test can break; those that are ``late`` are booted by the test."""
 
-    def __init__(self, size: int, seed: int, node_class: type[Node] = MemoryNode) -> None:
+    def __init__(
+        self,
+        size: int,
+        seed: int,
+        node_class: type[Node] = MemoryNode,
+        *,
+        late: Collection[str] = (),
+        shuffled: bool = False,
+    ) -> None:
         self.stage = Stage()
         self.random = Random(seed)
         self.node_class = node_class
@@ -83,7 +98,8 @@ class InMemoryCluster:
         self.boxes = {name: SafeBox() for name in self.names}
         MemoryJournal.boxes = self.boxes
         self.inbox: deque[tuple[str, str, Any]] = deque()
-        """Inside nodes: first in, first out."""
+        """Inside nodes."""
+        self.shuffled = shuffled
         self.network: list[tuple[float, int, str, str, Any]] = []
         self.cut: set[tuple[str, str]] = set()
         """(from, to) pairs that carry nothing."""
@@ -95,22 +111,24 @@ class InMemoryCluster:
         self.changes: list[RoleChanged] = []
         for name in self.names:
             self.boxes[name].incarnation = f"{name}-1"
-            self.boot(name)
+            if name not in late:
+                self.boot(name)
 
     # --- nodes
 
-    def boot(self, name: str) -> None:
-        """Start a node with what its box holds."""
+    def boot(self, name: str, start_list: Sequence[str] = ()) -> None:
+        """Start a node with what its box holds, by its list of nodes (all of them, unless it was given another)."""
+        names = start_list or self.names
 
         def fail(status: int, line: str) -> None:
             raise Fatal(f"{name} stopped with {status}: {line}")
 
         self.stage.put(name, self.node_class)
-        peers = {other: ActorAddress(other) for other in self.names if other != name}
+        peers = {other: ActorAddress(other) for other in names if other != name}
         boot = Boot(
             node_id=name,
             incarnation=self.boxes[name].incarnation,
-            start_list=tuple((other, f"{other}:5001") for other in self.names),
+            start_list=tuple((other, f"{other}:5001") for other in names),
             peers=peers,
             observer=ActorAddress("observer"),
             directory="",
@@ -128,6 +146,23 @@ class InMemoryCluster:
         self.stage.remove(name)
         own = f"{name}/"
         self.inbox = deque(m for m in self.inbox if m[1] != name and not m[1].startswith(own))
+
+    def wipe(self, name: str) -> None:
+        """Stop a node and take its disk away; it comes back as another incarnation.
+
+        Nothing of the old one arrives later: the link lets a node in by one connection at a time.
+        """
+        self.crash(name)
+        self.network = [item for item in self.network if name not in item[2:4]]
+        number = int(self.boxes[name].incarnation.split("-")[1])
+        self.boxes[name] = SafeBox()
+        self.boxes[name].incarnation = f"{name}-{number + 1}"
+
+    def disconnect(self, source: str, target: str) -> None:
+        """Lose what is on its way from one node to another, and tell the first one so, as the link would."""
+        self.network = [item for item in self.network if item[2:4] != (source, target)]
+        for event in (PeerDown(target, "reset"), PeerUp(target)):
+            self.inbox.append(("link", source, event))
 
     def is_up(self, name: str) -> bool:
         """Whether a node runs."""
@@ -163,10 +198,19 @@ class InMemoryCluster:
         if not self.inbox:
             self._advance()
         if self.inbox:
-            sender, target, message = self.inbox.popleft()
+            sender, target, message = self._next()
             if target in self.stage.actors:
                 self.stage.give(target, message, sender)
                 self._collect()
+
+    def _next(self) -> tuple[str, str, Any]:
+        if not self.shuffled:
+            return self.inbox.popleft()
+        target = self.random.choice(list(dict.fromkeys(target for _, target, _ in self.inbox)))
+        place = next(place for place, item in enumerate(self.inbox) if item[1] == target)
+        item = self.inbox[place]
+        del self.inbox[place]
+        return item
 
     def run_ms(self, span_ms: float) -> None:
         """Run for a span of time."""

@@ -85,14 +85,22 @@ class Load:
     Half of the writes go to keys that are written once, the others to a few registers that everyone writes and reads.
     """
 
-    def __init__(self, ports: Mapping[str, int], seed: int, writers: int = 2, readers: int = 1) -> None:
-        """Take the nodes' ports for clients, and how many writers and readers each node gets."""
+    def __init__(
+        self,
+        ports: Mapping[str, int],
+        seed: int,
+        writers: int = 2,
+        readers: int = 1,
+        timeout_s: float = REQUEST_TIMEOUT_S,
+    ) -> None:
+        """Take the nodes' ports, how many writers and readers each node gets, and the timeout of their requests."""
         self.history = History()
         self.surprises: list[str] = []
         """Answers that no node may give, whatever happens to it."""
         self.answers: Counter[str] = Counter()
         self._done: Counter[tuple[str, str]] = Counter()
         self._ports = ports
+        self._timeout_s = timeout_s
         self._numbers: Counter[str] = Counter()
         self._ending = False
         self._loop = asyncio.new_event_loop()
@@ -192,10 +200,10 @@ class Load:
 
     async def _do(self, connection: Connection, operation: Operation) -> bool:
         """Do an operation and write down what came of it; return whether the connection can be used for more."""
-        self._send(connection, operation)
+        self._send(connection, operation, self._timeout_s)
         return await self._receive(connection, operation)
 
-    def _send(self, connection: Connection, operation: Operation, timeout_s: float = REQUEST_TIMEOUT_S) -> None:
+    def _send(self, connection: Connection, operation: Operation, timeout_s: float) -> None:
         self.history.operations.append(operation)
         operation.invoked_s = time.monotonic()
         path = f"/keys/{operation.key}/?timeout={timeout_s:g}"
@@ -273,6 +281,7 @@ def check(cluster: Cluster, load: Load) -> None:
     that was read fits to one order of the writes.
     """
     load.stop()
+    cluster.wait_for_leader()
     last_reads = [load.read_in_a_row(node, REGISTERS) for node in cluster.running]
     assert {operation.outcome for reads in last_reads for operation in reads.result(PATIENCE_S)} == {"ok"}
     cluster.wait_until_equal()

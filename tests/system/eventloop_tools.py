@@ -81,6 +81,14 @@ def on_loop(**options: Any) -> Callable[[Callable[[EventLoopSystem], Awaitable[N
     return decorate
 
 
+async def seen_by(system: EventLoopSystem, puppet: Any, count: int) -> list[Any]:
+    """Return what a puppet has kept, once that is ``count`` messages at least."""
+    while True:
+        kept: list[Any] = await system.ask(puppet, seen)
+        if len(kept) >= count:
+            return kept
+
+
 async def until(condition: Callable[[], object]) -> None:
     """Return once ``condition`` holds."""
     async with asyncio.timeout(WITHIN_S):

@@ -11,7 +11,7 @@ import pytest
 from thespian.actors import Actor, ChildActorExited, PoisonMessage, WakeupMessage
 
 from raftkv.actors.system.eventloop import EventLoopSystem, start_on_loop
-from tests.system.eventloop_tools import Echo, Puppet, create, on_loop, reply, seen, until
+from tests.system.eventloop_tools import Echo, Puppet, create, on_loop, reply, seen, seen_by, until
 
 
 class Grumpy(Actor):
@@ -141,11 +141,8 @@ async def test_a_failure_on_a_wakeup_is_poison_to_the_actor_itself(system: Event
 
     sleepy = system.createActor(Sleepy)
     system.tell(sleepy, lambda me, _: me.wakeupAfter(0, "up!"))
-    while len(await system.ask(sleepy, seen, 10)) < 3:
-        pass
-
     wakeup = WakeupMessage(0, "up!")
-    assert await system.ask(sleepy, seen, 10) == [wakeup, wakeup, PoisonMessage(wakeup)]
+    assert await seen_by(system, sleepy, 3) == [wakeup, wakeup, PoisonMessage(wakeup)]
 
 
 def test_a_keyboard_interrupt_goes_through_and_the_rest_of_the_queue_is_kept() -> None:

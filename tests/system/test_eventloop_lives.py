@@ -19,7 +19,7 @@ from thespian.actors import (
 )
 
 from raftkv.actors.system.eventloop import EventLoopSystem, remote_address
-from tests.system.eventloop_tools import Echo, Puppet, ThreadPuppet, create, on_loop, reply, seen, until
+from tests.system.eventloop_tools import Echo, Puppet, ThreadPuppet, create, on_loop, reply, seen, seen_by, until
 
 
 class Stillborn(Actor):
@@ -94,7 +94,7 @@ async def test_a_child_that_can_not_be_made_exits_at_once(system: EventLoopSyste
             child = await system.ask(parent, create(wrong, globalName="child"), 10)
             await until(lambda child=child: child.number not in system.base.receivers)  # type: ignore[misc]
 
-            assert await system.ask(parent, seen, 10) == [ChildActorExited(child)]
+            assert await seen_by(system, parent, 1) == [ChildActorExited(child)]
             assert system.base.names == {}
 
 
@@ -114,7 +114,7 @@ async def test_a_parent_is_told_of_its_childs_exit_and_nothing_is_handled_after_
             system.tell(child, exit_and_more)
             await until(lambda letters=letters: system.base.dead_letters == letters + 2)  # type: ignore[misc]
 
-            assert await system.ask(parent, seen, 10) == [ChildActorExited(child)]
+            assert await seen_by(system, parent, 1) == [ChildActorExited(child)]
 
 
 @on_loop()
@@ -165,7 +165,7 @@ async def test_system_exit_ends_the_actor_and_no_other(system: EventLoopSystem) 
         system.tell(child, leave)
         await until(lambda child=child: child.number not in system.base.receivers)  # type: ignore[misc]
 
-        assert await system.ask(parent, seen, 10) == [ChildActorExited(child)]
+        assert await seen_by(system, parent, 1) == [ChildActorExited(child)]
         assert grandchild.number not in system.base.receivers
 
 
@@ -226,7 +226,7 @@ async def test_actors_exit_when_a_capability_goes_that_they_require(system: Even
     system.updateCapability("colour", "blue")
     await until(lambda: red.number not in system.base.receivers)
 
-    assert await system.ask(parent, seen, 10) == [ChildActorExited(child)]
+    assert await seen_by(system, parent, 1) == [ChildActorExited(child)]
     with pytest.raises(ActorSystemException):
         system.createActor(Red)
 

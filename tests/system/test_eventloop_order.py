@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from datetime import timedelta
 from typing import Any
 
 from thespian.actors import Actor, WakeupMessage
 
 from raftkv.actors.system.eventloop import EventLoopSystem
-from tests.system.eventloop_tools import Echo, Puppet, ThreadPuppet, on_loop, reply, seen, until
+from tests.system.eventloop_tools import Echo, Puppet, ThreadPuppet, on_loop, reply, seen, seen_by, until
 
 
 @on_loop()
@@ -131,16 +132,15 @@ async def test_timers_wakeups_and_sockets_get_their_turn_under_a_flood(system: E
 
 
 @on_loop()
-async def test_wakeups_come_when_due_with_their_period_and_payload(system: EventLoopSystem) -> None:
+async def test_wakeups_come_with_their_period_and_payload(system: EventLoopSystem) -> None:
+    wanted = [(0.03, "c"), (0.01, "a"), (timedelta(milliseconds=2), "b"), (0, None)]
     for puppet in (system.createActor(Puppet), system.createActor(ThreadPuppet)):
 
         def arm(me: Any, sender: Any) -> None:
-            for period, payload in ((0.03, "c"), (0.01, "a"), (0.02, "b"), (0, None)):
+            for period, payload in wanted:
                 me.wakeupAfter(period, payload)
 
         system.tell(puppet, arm)
-        while len(await system.ask(puppet, seen, 10)) < 4:
-            pass
-
-        woken = [(0, None), (0.01, "a"), (0.02, "b"), (0.03, "c")]
-        assert await system.ask(puppet, seen, 10) == [WakeupMessage(*each) for each in woken]
+        woken = await seen_by(system, puppet, 4)
+        assert all(isinstance(wakeup, WakeupMessage) for wakeup in woken)
+        assert {(wakeup.delayPeriod, wakeup.payload) for wakeup in woken} == set(wanted)

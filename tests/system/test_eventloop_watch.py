@@ -11,7 +11,7 @@ from typing import Any
 from thespian.actors import ActorExitRequest, ThespianWatch, WatchMessage
 
 from raftkv.actors.system.eventloop import EventLoopSystem
-from tests.system.eventloop_tools import Puppet, on_loop, reply, seen, until
+from tests.system.eventloop_tools import Puppet, on_loop, reply, seen, seen_by, until
 
 
 class Reader(Puppet):
@@ -57,10 +57,7 @@ async def test_an_actor_is_told_of_its_files_as_often_as_they_are_ready(system: 
 
             os.write(to_first, b"abc")
             os.write(to_second, b"x")
-            while len(await system.ask(reader, seen, 10)) < 4:
-                pass
-
-            got = await system.ask(reader, seen, 10)
+            got = await seen_by(system, reader, 4)
             assert [byte for fileno, byte in got if fileno == first] == [b"a", b"b", b"c"]
             assert [byte for fileno, byte in got if fileno == second] == [b"x"]
             system.tell(reader, ActorExitRequest())
@@ -76,10 +73,8 @@ async def test_any_other_result_ends_the_watch(system: EventLoopSystem) -> None:
             await system.ask(reader, watch(end, enough=2), 10)
 
             os.write(to_end, b"abc")
-            while len(await system.ask(reader, seen, 10)) < 2:
-                pass
             for _ in range(10):
-                assert await system.ask(reader, seen, 10) == [(end, b"a"), (end, b"b")]
+                assert await seen_by(system, reader, 2) == [(end, b"a"), (end, b"b")]
 
 
 @on_loop()
@@ -92,7 +87,4 @@ async def test_a_plain_file_is_always_ready_and_a_closed_one_never(system: Event
         reader = system.createActor(Reader)
 
         await system.ask(reader, watch(gone, file.fileno(), enough=2), 10)
-        while len(await system.ask(reader, seen, 10)) < 2:
-            pass
-
-        assert await system.ask(reader, seen, 10) == [(file.fileno(), b"a"), (file.fileno(), b"b")]
+        assert await seen_by(system, reader, 2) == [(file.fileno(), b"a"), (file.fileno(), b"b")]

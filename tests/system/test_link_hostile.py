@@ -293,6 +293,40 @@ async def test_random_bytes_before_and_after_the_handshake_do_no_harm() -> None:
 
 
 @on_a_loop
+async def test_damaged_frames_do_no_harm() -> None:
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    n2 = Node("n2", ping_ms=50, silence_ms=100)
+    stream = b"".join(
+        frame(CONTROL_MESSAGE, message("n1", str(number)))
+        + frame(BULK_FRAGMENT, message("n1", "in parts")[:20])
+        + frame(BULK_LAST, message("n1", "in parts")[20:])
+        + frame(KEEPALIVE, b"")
+        for number in range(10)
+    )
+    async with running(n2):
+        n2.link.add_peer("n1", "127.0.0.1:1")
+        for _ in range(60):
+            damaged = bytearray(stream)
+            for _ in range(rng.randrange(1, 4)):
+                damaged[rng.randrange(len(damaged))] ^= 1 << rng.randrange(8)
+            async with dialled(n2) as raw:
+                await raw.prove(identity("n1"), "n2")
+                with suppress(ConnectionError):
+                    raw.writer.write(damaged)
+                    raw.writer.write_eof()
+                await raw.rest()
+        async with dialled(n2) as raw:
+            await raw.prove(identity("n1"), "n2")
+            raw.writer.write(stream)
+            before = len(n2.received)
+            await until(lambda: n2.texts[before:] == [t for n in range(10) for t in (str(n), "in parts")])
+    assert {(peer, note.sender) for peer, _, _, note in n2.received} == {("n1", "n1")}
+    assert n2.link.stats.bad_frames.total() > 0
+
+
+@on_a_loop
 async def test_a_frame_that_never_ends_takes_no_more_than_its_limit_and_its_time() -> None:
     n2 = Node("n2", ping_ms=20, silence_ms=200)
     async with running(n2), dialled(n2) as raw:

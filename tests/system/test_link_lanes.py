@@ -90,8 +90,10 @@ def test_a_message_counts_until_its_last_fragment_is_taken() -> None:
 
 def test_the_oldest_control_messages_make_room_for_the_newest() -> None:
     by_number = lanes(control_messages=2)
+    by_number.put_keepalive(b"k")
     assert [by_number.put_control(body) for body in (b"1", b"2", b"3")] == [0, 0, 1]
-    assert taken(by_number) == (frame(CONTROL_MESSAGE, b"2") + frame(CONTROL_MESSAGE, b"3"), 2)
+    kept = frame(CONTROL_MESSAGE, b"2") + frame(CONTROL_MESSAGE, b"3")
+    assert taken(by_number) == (frame(KEEPALIVE, b"k") + kept, 3)
 
     by_bytes = lanes(control_bytes=2 * (HEADER.size + 4))
     assert [by_bytes.put_control(body) for body in (b"1", b"2", b"345", b"6789")] == [0, 0, 1, 1]

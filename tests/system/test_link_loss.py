@@ -92,6 +92,18 @@ async def test_overflow_is_told_once_and_so_is_its_end() -> None:
 
 
 @on_a_loop
+async def test_overflow_ends_even_where_nothing_waits() -> None:
+    """One message can be too much for lanes that are less than half full: none will leave them to tell the end."""
+    n1, n2 = Node("n1", message_bytes=600_000, bulk_bytes=1_000_000), Node("n2")
+    async with cluster(n1, n2):
+        n1.note("n2", "0", data=bytes(450_000))
+        n1.note("n2", "1", data=bytes(590_000))
+        await until(lambda: len(n1.told("up")) == 2 and n2.received)
+        assert [event[0] for event in n1.events] == ["up", "down", "refused", "up"]
+        assert n2.texts == ["0"]
+
+
+@on_a_loop
 async def test_too_many_control_messages_cost_the_oldest_and_are_told() -> None:
     n1, n2 = Node("n1", control_messages=10), Node("n2")
     async with cluster(n1, n2):

@@ -1,0 +1,131 @@
+"""A disk without room: writes are refused before anything is appended, everything else goes on."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.cluster import Answer, Cluster, MakeCluster, Node, wait_for
+
+SIZE = 16 << 20
+LEFT = 3 << 20
+"""What other files leave of each small disk."""
+
+VALUE = "x" * 40_000
+
+Mount = Callable[[Path], None]
+
+
+@pytest.fixture
+def mount() -> Iterator[Mount]:
+    """Return a function that makes a small disk of a directory; the disk is gone after the test."""
+    mounted: list[Path] = []
+
+    def make(path: Path) -> None:
+        path.mkdir(parents=True)
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(path)], capture_output=True, text=True
+        )
+        if done.returncode:
+            pytest.skip(f"cannot mount a small disk here: {done.stderr.strip()}")
+        mounted.append(path)
+
+    yield make
+    for path in mounted:
+        subprocess.run(["umount", "--lazy", str(path)], check=True)
+
+
+def take_room(node: Node) -> Path:
+    """Let somebody else's file take most of a node's disk; return it."""
+    ballast = node.directory / "ballast"
+    free = os.statvfs(node.directory)
+    with ballast.open("wb") as file:
+        file.write(bytes(free.f_bavail * free.f_frsize - LEFT))
+    return ballast
+
+
+def fill(cluster: Cluster, node_id: str) -> tuple[list[str], Answer]:
+    """Write large values until that is refused; return the keys that were written, and the refusal."""
+    written: list[str] = []
+
+    def write() -> Answer | None:
+        key = f"a{len(written)}"
+        answer = cluster.put(node_id, key, VALUE)
+        if answer.status == 200:
+            written.append(key)
+            return None
+        return answer
+
+    return written, wait_for(write, "the disk is full")
+
+
+def assert_all_there(cluster: Cluster, keys: list[str]) -> None:
+    assert {cluster.get(node_id, key) for node_id in cluster.running for key in keys} == {VALUE}
+
+
+@pytest.fixture
+def cluster(mount: Mount, make_cluster: MakeCluster) -> Cluster:
+    """Return three nodes on small disks."""
+    cluster = make_cluster()
+    for node in cluster.nodes.values():
+        mount(node.directory)
+    cluster.start()
+    cluster.wait_for_leader()
+    return cluster
+
+
+def test_full_disks_refuse_writes_and_lose_nothing(cluster: Cluster) -> None:
+    for node in cluster.nodes.values():
+        take_room(node)
+
+    written, refusal = fill(cluster, "n1")
+    assert len(written) > 20
+    assert (refusal.status, refusal.outcome) == (507, "not_done")
+    for node_id in cluster.ids:
+        again = cluster.put(node_id, "b", VALUE)
+        assert (again.status, again.outcome) == (507, "not_done")
+
+    # Reads and deletes go on, and elections: term and vote have a place that entries never get.
+    assert_all_there(cluster, written)
+    assert cluster.ask("n2", "DELETE", f"/keys/{written[0]}/").body == {"deleted": True}
+    leader = cluster.wait_for_leader()
+    cluster.kill(leader)
+    cluster.wait_for_leader(not_in=(leader,))
+    cluster.start(leader)
+    cluster.wait_for_leader()
+    assert cluster.ask(leader, "DELETE", f"/keys/{written[1]}/").body == {"deleted": True}
+
+    cluster.kill()
+    cluster.start()
+    cluster.wait_for_leader()
+    assert [cluster.get(node_id, key) for node_id in cluster.ids for key in [*written[:2], "b"]] == [None] * 9
+    assert_all_there(cluster, written[2:])
+
+
+def test_leadership_moves_away_from_a_full_disk(cluster: Cluster) -> None:
+    """The others go on; the full node follows again when it has room."""
+    full = cluster.wait_for_leader()
+    others = [node_id for node_id in cluster.ids if node_id != full]
+    ballast = take_room(cluster[full])
+    written: list[str] = []
+
+    def write_more_than_fits() -> bool:
+        key = f"a{len(written)}"
+        answer = cluster.put(cluster.ids[len(written) % 3], key, VALUE)
+        # While leadership moves, a write may be refused.
+        assert answer.status in (200, 503, 507), answer
+        written.extend([key] * (answer.status == 200))
+        return len(written) * len(VALUE) > 2 * LEFT
+
+    wait_for(write_more_than_fits, lambda: f"more writes than the full disk has room for: {cluster.statuses()}")
+    assert cluster.wait_for_leader() in others
+    for node_id in others:
+        assert cluster.get(node_id, written[-1], level="stale") == VALUE
+
+    ballast.unlink()
+    cluster.wait_until_equal()
+    assert cluster.get(full, written[-1], level="stale") == VALUE

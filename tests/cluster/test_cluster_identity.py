@@ -1,0 +1,143 @@
+"""A data directory belongs to one node of one cluster: with any other in its place, a node stays out and says why."""
+
+from __future__ import annotations
+
+import shutil
+
+from tests.support.cluster import Cluster, MakeCluster
+from tests.support.load import MakeLoad, check
+
+
+def last_line(cluster: Cluster, node_id: str) -> str:
+    """Return the last line that a node itself has written."""
+    return next(line for line in reversed(cluster[node_id].log.splitlines()) if "-------" not in line)
+
+
+def assert_refused(cluster: Cluster, node_id: str, line: str) -> None:
+    """Check that a node that was started ends with status 1 and this line."""
+    cluster.expected_complaints.append(line)
+    assert (cluster[node_id].wait(), last_line(cluster, node_id)) == (1, f"raftkv: {line}")
+
+
+def test_a_wiped_node_stays_out_and_says_why(cluster: Cluster, make_load: MakeLoad) -> None:
+    """It has forgotten its votes and what it acknowledged: counting it again could lose what only it remembered."""
+    load = make_load(cluster)
+    load.wait_for_writes(10, *cluster.ids)
+    before = cluster.wait_for_status("n3", lambda status: bool(status["leader"]), "a leader")
+    cluster.kill("n3")
+    shutil.rmtree(cluster["n3"].directory)
+    cluster.start("n3")
+
+    out = cluster.wait_for_status("n3", lambda status: "lost or replaced" in (status["reason"] or ""), "why it is out")
+    assert (out["role"], out["leader"], out["cluster_id"], out["last_log_index"]) == ("follower", None, None, 0)
+    assert out["reason"] == (
+        f"cluster {before['cluster_id']} knows n3 as {before['incarnation']}, and this is {out['incarnation']}: "
+        "its data directory was lost or replaced, so it can't go on as the same node"
+    )
+    cluster.wait_for_log("n3", f"no leader: {out['reason']}")
+    answer = cluster.ask("n3", "PUT", "/keys/a/?timeout=1", {"value": "1"})
+    assert (answer.status, answer.outcome, answer.headers["Retry-After"]) == (503, "not_done", "1")
+    assert out["reason"] in answer.body["error"]["message"]
+    # The others go on.
+    load.wait_for_writes(10, "n1", "n2")
+
+    # With it they are no majority: it does not vote.
+    cluster.kill("n1")
+    cluster.wait_for_status("n2", lambda status: status["leader"] is None, "no leader")
+    answer = cluster.ask("n2", "PUT", "/keys/a/?timeout=2", {"value": "2"})
+    assert (answer.status, answer.outcome) == (503, "not_done")
+    cluster.start("n1")
+    cluster.wait_for_leader("n1", "n2")
+    load.wait_for_writes(10, "n1", "n2")
+    cluster.kill("n3")
+    check(cluster, load)
+
+
+def test_directories_of_two_nodes_that_were_swapped_are_refused(cluster: Cluster) -> None:
+    assert cluster.put("n1", "a", "1").status == 200
+    cluster.terminate()
+    n1, n2, aside = cluster["n1"].directory, cluster["n2"].directory, cluster.directory / "aside"
+    n1.rename(aside)
+    n2.rename(n1)
+    aside.rename(n2)
+
+    cluster.start()
+    assert_refused(cluster, "n1", f"data directory {n1} belongs to node n2, not to n1")
+    assert_refused(cluster, "n2", f"data directory {n2} belongs to node n1, not to n2")
+
+    # Nothing has happened to them.
+    n1.rename(aside)
+    n2.rename(n1)
+    aside.rename(n2)
+    cluster.start("n1", "n2")
+    cluster.wait_for_leader()
+    assert [cluster.get(node_id, "a") for node_id in cluster.ids] == ["1", "1", "1"]
+
+
+def test_a_directory_that_was_copied_to_another_node_is_refused(cluster: Cluster) -> None:
+    assert cluster.put("n1", "a", "1").status == 200
+    cluster.terminate("n2")
+    shutil.rmtree(cluster["n2"].directory)
+    cluster.terminate("n1")
+    shutil.copytree(cluster["n1"].directory, cluster["n2"].directory)
+
+    cluster.start("n1", "n2")
+    assert_refused(cluster, "n2", f"data directory {cluster['n2'].directory} belongs to node n1, not to n2")
+    cluster.wait_for_leader("n1", "n3")
+    assert cluster.get("n1", "a") == "1"
+
+
+def test_a_directory_that_another_process_holds_is_refused(cluster: Cluster) -> None:
+    """Two processes with one identity would be two voters with one vote."""
+    twin = cluster.add("twin")
+    twin.start(f"n1=127.0.0.1:{twin.raft}", cluster.settings | {"id": "n1", "data-dir": str(cluster["n1"].directory)})
+    assert_refused(cluster, "twin", f"data directory {cluster['n1'].directory} is held by another process")
+    assert cluster.put("n1", "a", "1").status == 200
+
+
+def test_a_directory_of_another_cluster_is_refused(cluster: Cluster) -> None:
+    """A start list with other nodes says that this node is meant to belong to another cluster than it does."""
+    assert cluster.put("n1", "a", "1").status == 200
+    cluster_id = (cluster.status("n1") or {})["cluster_id"]
+    cluster.terminate()
+    for node_id in ("m2", "m3"):
+        cluster.add(node_id)
+
+    cluster.start("n1", "m2", "m3", start_list=cluster.list_of("n1", "m2", "m3"))
+
+    assert_refused(
+        cluster,
+        "n1",
+        f"data directory {cluster['n1'].directory} belongs to another cluster: {cluster_id} of n1, n2, n3, "
+        "while --cluster names m2, m3, n1",
+    )
+    # The new ones wait for a node of theirs, rather than take over what this one belongs to.
+    waiting = cluster.wait_for_status("m2", lambda status: status["reason"] is not None, "why there is no leader")
+    assert (waiting["cluster_id"], waiting["last_log_index"]) == (None, 0)
+
+    # Nothing has happened to it.
+    cluster.start("n1", "n2", "n3", start_list=cluster.list_of("n1", "n2", "n3"))
+    cluster.wait_for_leader("n1", "n2", "n3")
+    assert cluster.get("n1", "a") == "1"
+
+
+def test_a_node_that_was_moved_to_another_cluster_founds_none_there(make_cluster: MakeCluster) -> None:
+    """Two clusters of the same ids: the data of one brings the other neither a second founding nor its values."""
+    first, second = make_cluster(), make_cluster()
+    first.start()
+    first.wait_for_leader()
+    assert first.put("n1", "a", "1").status == 200
+    first.terminate()
+    second.start()
+    second.wait_for_leader()
+    assert second.put("n1", "b", "2").status == 200
+    second.terminate("n1")
+    shutil.rmtree(second["n1"].directory)
+    shutil.copytree(first["n1"].directory, second["n1"].directory)
+
+    second.start("n1")
+
+    second.expected_complaints.append(f"data directory {second['n1'].directory}")
+    second.wait_for_log("n2", "different clusters")
+    assert second.put("n2", "c", "3").status == 200
+    assert [second.get(node_id, key) for node_id in ("n2", "n3") for key in "abc"] == [None, "2", "3"] * 2
