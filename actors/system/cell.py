@@ -125,7 +125,8 @@ class Cell(Participant):
         """Do what Thespian promises when a handler raises: once again with a copy, then back to the sender as poison.
 
         Classes with ``retry_failed_messages = False`` get no second attempt. Every exception is treated so,
-        CancelledError too, or the message would vanish; but SystemExit ends the actor, and KeyboardInterrupt is not ours.
+        CancelledError too, or the message would vanish; but SystemExit ends the actor, and KeyboardInterrupt is not
+        ours.
         """
         if not self._may_go_on(message, error):
             return None

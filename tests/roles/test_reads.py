@@ -373,7 +373,7 @@ def test_a_stale_read_asks_nobody() -> None:
     assert helper.gets(read(level="stale")) == [answer(read_index=2)]
     helper.waits_ms(301)
     assert helper.role == "candidate"
-    assert helper.gets(read(level="stale")) == [answer(read_index=1)]
+    assert helper.gets(read(level="stale")) == [answer(read_index=2)]
 
 
 def test_a_stale_read_waits_for_the_first_commit_index_heard() -> None:
