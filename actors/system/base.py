@@ -7,25 +7,21 @@ import concurrent.futures
 import sys
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterable
 from threading import get_ident
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
-from thespian.actors import (
-    ActorExitRequest,
-    ActorSystemMessage,
-    ChildActorExited,
-    DeadEnvelope,
-    ThespianGeneration,
-)
+from thespian.actors import ActorExitRequest, ThespianGeneration
 
-from raftkv.actors.system.addresses import NodeAddress, remote_address
-from raftkv.actors.system.cell import Cell, LoopCell, Participant
+from raftkv.actors.system.addresses import NodeAddress
+from raftkv.actors.system.cell import Cell
 from raftkv.actors.system.convention import Convention
 from raftkv.actors.system.copying import pickled_copy
 from raftkv.actors.system.creation import Plan
 from raftkv.actors.system.endpoint import Ask, Endpoint, PrivateContext
+from raftkv.actors.system.loopcell import LoopCell
+from raftkv.actors.system.office import PostOffice, Transport
+from raftkv.actors.system.participant import Participant
 from raftkv.actors.system.pump import Pump
 from raftkv.actors.system.root import Root
 from raftkv.actors.system.sources import Sources
@@ -35,23 +31,9 @@ SHUTDOWN_TIMEOUT_S = 10.0
 
 _T = TypeVar("_T")
 
-# Addresses of one system work in all others of the process, as they do on Thespian's multi-process bases.
-_bases: weakref.WeakSet[EventLoopBase] = weakref.WeakSet()
-_bases_lock = threading.Lock()
 
-
-class Transport(Protocol):
-    """What carries messages to other nodes."""
-
-    def send(self, peer: str, target: str, source: str, message: Any) -> None:
-        """Send ``message`` to the actor named ``target`` on node ``peer``, from the one named ``source`` here.
-
-        ``source`` is "" for a sender without a global name. Called on the loop's thread; must not block.
-        """
-
-
-class EventLoopBase:
-    """The system base: its actors, their names, dead letters, and the way to other nodes."""
+class EventLoopBase(PostOffice):
+    """The system base: what Thespian's ``ActorSystem`` calls, and the beginning and end of actors and system."""
 
     def __init__(
         self,
@@ -64,33 +46,22 @@ class EventLoopBase:
         shutdown_timeout_s: float = SHUTDOWN_TIMEOUT_S,
     ) -> None:
         """Serve actors on ``loop``, which runs on the thread ``thread`` (as ``threading.get_ident`` says it)."""
+        pump = Pump(loop, thread, self._give_up)
+        super().__init__(node_id, thread, pump, transport, pickled_copy if pickle_messages else None)
         self.loop = loop
-        self.thread = thread
-        self.node_id = node_id
         self.capabilities = capabilities
-        self.copy_message: Callable[[Any], Any] | None = pickled_copy if pickle_messages else None
-        self.receivers: dict[int, Any] = {}
-        self.names: dict[str, NodeAddress] = {}
         self.threads: set[ThreadCell] = set()
-        self.dead_letters = 0
-        self.dead_letter_handler: NodeAddress | None = None
         self.closing = False
-        self._transport = transport
         self._shutdown_timeout_s = shutdown_timeout_s
-        # Re-entrant, as putting something into the queue of a loop that has been closed ends the system on the spot.
-        self._lock = threading.RLock()
         self._closed = threading.Event()
         self._closed_waiters: list[asyncio.Future[None]] = []
         self._deadline: asyncio.TimerHandle | None = None
-        self.pump = Pump(loop, thread, self._give_up)
         self.root = Root(self)
         self.address = self.root.address
         self.convention = Convention(self)
         self.sources = Sources(self)
         self._outside = Endpoint(self)
         capabilities.update(_own_capabilities())
-        with _bases_lock:
-            _bases.add(self)
 
     # --- What Thespian's ActorSystem calls
 
@@ -138,12 +109,7 @@ class EventLoopBase:
         self.pump.call(lambda: self.sources.unload(source_hash))
 
     def _handleDeadLetters(self, address: NodeAddress, enable: bool) -> None:
-        with self._lock:
-            current = self.dead_letter_handler
-            if enable:
-                self.dead_letter_handler = address
-            elif current is not None and current.number == address.number:
-                self.dead_letter_handler = None
+        self.handle_dead_letters(address, enable)
 
     def shutdown(self) -> None:
         """End all actors, children first, then the system.
@@ -162,84 +128,9 @@ class EventLoopBase:
             self._closed_waiters.append(waiter)
             await waiter
 
-    # --- Other nodes
-
-    def deliver(self, peer: str, target: str, source: str, message: Any) -> None:
-        """Take a message that has come from ``peer``, for the actor named ``target``. On the loop's thread."""
-        sender = remote_address(peer, source)
-        address = self.names.get(target)
-        receiver = self.receivers.get(address.number) if address is not None else None
-        if receiver is None:
-            self.dead_letter(remote_address(self.node_id, target), message, sender)
-        else:
-            receiver.post(message, sender)
-
     def peer_changed(self, peer: str, up: bool) -> None:
         """Tell those who registered that ``peer`` has come or gone. On the loop's thread."""
         self.convention.peer_changed(peer, up)
-
-    # --- Sending
-
-    def send(self, target: Any, message: Any, sender: NodeAddress) -> None:
-        """Send ``message`` to the actor at ``target``, wherever it is."""
-        if self.copy_message is not None:
-            message = self.copy_message(message)
-        try:
-            receiver = self.receivers[target.number]
-        except (AttributeError, KeyError):
-            self.send_elsewhere(target, message, sender, None)
-        else:
-            receiver.post(message, sender)
-
-    def send_elsewhere(self, target: Any, message: Any, sender: NodeAddress, source: str | None) -> None:
-        """Send to an address that is no local actor's number: by name, on another node, of another system, or dead."""
-        if not isinstance(target, NodeAddress):
-            self.dead_letter(target, message, sender)
-        elif target.number:
-            self._send_to_other_system(target, message, sender)
-        elif target.node_id == self.node_id:
-            address = self.names.get(target.name)
-            receiver = self.receivers.get(address.number) if address is not None else None
-            if receiver is None:
-                self.dead_letter(target, message, sender)
-            else:
-                receiver.post(message, sender)
-        elif self._transport is None or not target.name or isinstance(message, ActorSystemMessage):
-            # Nameless actors can't be reached from outside, and Thespian's own messages (poison, exit requests)
-            # have no form in which they could travel.
-            self.dead_letter(target, message, sender)
-        else:
-            self._send_to_peer(target.node_id, target.name, source or "", message)
-
-    def _send_to_peer(self, peer: str, target: str, source: str, message: Any) -> None:
-        transport = self._transport
-        assert transport is not None
-        if get_ident() == self.thread:
-            transport.send(peer, target, source, message)
-        else:
-            self.pump.call(lambda: transport.send(peer, target, source, message))
-
-    def _send_to_other_system(self, target: NodeAddress, message: Any, sender: NodeAddress) -> None:
-        with _bases_lock:
-            bases = list(_bases)
-        for base in bases:
-            receiver = base.receivers.get(target.number)
-            if receiver is not None:
-                receiver.post(message, sender)
-                return
-        self.dead_letter(target, message, sender)
-
-    def dead_letter(self, target: Any, message: Any, sender: Any) -> None:
-        """Count a message that nobody can get and pass it to the actor that handles dead letters. From any thread."""
-        if isinstance(message, DeadEnvelope | ChildActorExited):
-            return
-        with self._lock:
-            self.dead_letters += 1
-            handler = self.dead_letter_handler
-        if handler is not None:
-            receiver = self.receivers.get(handler.number)
-            if receiver is not None:
-                receiver.post(DeadEnvelope(target, message), sender)
 
     # --- Actors' lives
 
@@ -286,7 +177,7 @@ class EventLoopBase:
     def forget(self, cell: Cell) -> None:
         """Remove an actor that has ended from all lists. From any thread."""
         self._forget_name(cell.globalName, cell.address)
-        self._handleDeadLetters(cell.address, False)
+        self.handle_dead_letters(cell.address, False)
         self.convention.unregister(cell.address.number)
         self.sources.unregister(cell)
 
@@ -351,13 +242,11 @@ class EventLoopBase:
         for receiver in list(self.receivers.values()):
             if isinstance(receiver, Ask | Endpoint):
                 receiver.release()
-        self.receivers.clear()
+        self.close_office()
         self._closed.set()
         for waiter in self._closed_waiters:
             if not waiter.done():
                 waiter.set_result(None)
-        with _bases_lock:
-            _bases.discard(self)
 
     # --- The loop's thread
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
-import itertools
 import logging
 import traceback
 from typing import TYPE_CHECKING, Any
@@ -16,13 +14,12 @@ from thespian.actors import (
     PoisonMessage,
     Thespian_StatusReq,
     ThespianWatch,
-    WakeupMessage,
     WatchMessage,
 )
-from thespian.system.timing import timePeriodSeconds
 
 from raftkv.actors.system.addresses import NodeAddress, new_number
 from raftkv.actors.system.creation import Plan
+from raftkv.actors.system.participant import Participant
 from raftkv.actors.system.status import actor_status
 from raftkv.actors.system.watch import Watch
 
@@ -30,38 +27,6 @@ if TYPE_CHECKING:
     from raftkv.actors.system.base import EventLoopBase
 
 log = logging.getLogger("raftkv.system")
-
-
-class Participant:
-    """Whoever has an address: who can be sent to and can send to others."""
-
-    __slots__ = ("_copy", "_receivers", "address", "base", "globalName")
-
-    def __init__(self, base: EventLoopBase, address: NodeAddress, global_name: str | None = None) -> None:
-        self.base = base
-        self.address = address
-        self.globalName = global_name
-        self._receivers = base.receivers
-        self._copy = base.copy_message
-
-    def actor_send(self, target: Any, message: Any) -> None:
-        """Send ``message`` to the actor at ``target``, wherever it is."""
-        if self._copy is not None:
-            message = self._copy(message)
-        try:
-            receiver = self._receivers[target.number]
-        except (AttributeError, KeyError):
-            self.base.send_elsewhere(target, message, self.address, self.globalName)
-        else:
-            receiver.post(message, self.address)
-
-    def post(self, message: Any, sender: Any) -> None:
-        """Put ``message`` into the mailbox. From any thread; never runs a handler."""
-        raise NotImplementedError
-
-    def handle(self, message: Any, sender: Any) -> None:
-        """Deal with a message whose turn has come."""
-        raise NotImplementedError
 
 
 class Begin(ActorSystemMessage):
@@ -168,6 +133,7 @@ class Cell(Participant):
     def abandon(self) -> None:
         """Leave the system without the actor's consent. On the loop's thread."""
         self._receivers.pop(self.address.number, None)
+        self._set_watch(None)
         self.running = False
         self.instance = None
 
@@ -256,7 +222,7 @@ class Cell(Participant):
 
     def handleDeadLetters(self, address: NodeAddress, enable: bool) -> None:
         """Make the actor the one that gets dead letters, or no longer."""
-        self.base._handleDeadLetters(address, enable)
+        self.base.handle_dead_letters(address, enable)
 
     def notifyOnSystemRegistrationChanges(self, address: NodeAddress, enable: bool) -> None:
         """Tell the actor when peers come and go, or no longer."""
@@ -315,53 +281,3 @@ class Cell(Participant):
 
     def __str__(self) -> str:
         return f"{getattr(self.plan.actor_class, '__name__', self.plan.actor_class)} {self.address.actorAddressString}"
-
-
-class LoopCell(Cell):
-    """An actor on the event loop's thread."""
-
-    __slots__ = ("_wakeup_numbers", "_wakeups")
-
-    def __init__(self, base: EventLoopBase, address: NodeAddress, plan: Plan, parent: Participant) -> None:
-        super().__init__(base, address, plan, parent)
-        self._wakeup_numbers = itertools.count()
-        self._wakeups: dict[int, asyncio.TimerHandle] = {}
-
-    def post(self, message: Any, sender: Any) -> None:
-        """Put ``message`` into the loop's queue."""
-        self.base.pump.put(self, message, sender)
-
-    def announce(self) -> None:
-        """Let the loop make the actor, if that is another thread than this."""
-        if not self.base.on_loop():
-            self.post(Begin(), self.base.address)
-
-    def start(self) -> None:
-        """Make the actor now, if this is the loop's thread."""
-        if self.base.on_loop():
-            self.begin()
-
-    def abandon(self) -> None:
-        """Leave the system without the actor's consent."""
-        self._cancel_wakeups()
-        super().abandon()
-
-    def wakeupAfter(self, period: Any, payload: Any = None) -> None:
-        """Send the actor a ``WakeupMessage`` after ``period`` (seconds, or a timedelta)."""
-        number = next(self._wakeup_numbers)
-        seconds = timePeriodSeconds(period)
-        self._wakeups[number] = self.base.loop.call_later(seconds, self._wake, number, period, payload)
-
-    def _wake(self, number: int, period: Any, payload: Any) -> None:
-        del self._wakeups[number]
-        self.post(WakeupMessage(period, payload), self.address)
-
-    def _cancel_wakeups(self) -> None:
-        for handle in self._wakeups.values():
-            handle.cancel()
-        self._wakeups = {}
-
-    def wakeup_delays(self) -> list[float]:
-        """Return in how many seconds each of the pending wake-ups is due."""
-        now = self.base.loop.time()
-        return [handle.when() - now for handle in self._wakeups.values()]

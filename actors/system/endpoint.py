@@ -12,7 +12,7 @@ from thespian.system import isInternalActorSystemMessage
 from thespian.system.timing import timePeriodSeconds
 
 from raftkv.actors.system.addresses import NodeAddress, new_number
-from raftkv.actors.system.cell import Participant
+from raftkv.actors.system.participant import Participant
 
 if TYPE_CHECKING:
     from raftkv.actors.system.base import EventLoopBase

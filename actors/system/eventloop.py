@@ -18,8 +18,9 @@ from typing import Any
 from thespian.actors import ActorSystem
 
 from raftkv.actors.system.addresses import NodeAddress, remote_address
-from raftkv.actors.system.base import SHUTDOWN_TIMEOUT_S, EventLoopBase, Transport
+from raftkv.actors.system.base import SHUTDOWN_TIMEOUT_S, EventLoopBase
 from raftkv.actors.system.loopthread import LoopThread
+from raftkv.actors.system.office import Transport
 from raftkv.actors.system.thread import current_actor_base
 
 __all__ = [

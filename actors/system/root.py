@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from thespian.actors import ActorSystemFailure, ChildActorExited, Thespian_StatusReq, ValidatedSource
 
 from raftkv.actors.system.addresses import NodeAddress, new_number
-from raftkv.actors.system.cell import Cell, Participant
+from raftkv.actors.system.cell import Cell
 from raftkv.actors.system.creation import Plan
+from raftkv.actors.system.participant import Participant
 from raftkv.actors.system.status import system_status
 
 if TYPE_CHECKING:

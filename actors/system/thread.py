@@ -14,8 +14,9 @@ from thespian.actors import ChildActorExited, WakeupMessage
 from thespian.system.timing import timePeriodSeconds
 
 from raftkv.actors.system.addresses import NodeAddress
-from raftkv.actors.system.cell import Cell, Participant
+from raftkv.actors.system.cell import Cell
 from raftkv.actors.system.creation import Plan
+from raftkv.actors.system.participant import Participant
 
 if TYPE_CHECKING:
     from raftkv.actors.system.base import EventLoopBase
