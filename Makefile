@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$python; break; }; done)
 
-.PHONY: help run test coverage check fix bench clean
+.PHONY: help run test thespian coverage check fix bench clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -18,6 +18,9 @@ run: $(STAMP) ## start three nodes here and tell what they do; Ctrl-C stops them
 
 test: $(STAMP) ## run the tests
 	$(BIN)/python -m pytest $(ARGS)
+
+thespian: $(STAMP) ## run Thespian's own tests on the event-loop system base
+	$(BIN)/python tests/thespian_suite/run.py
 
 coverage: $(STAMP) ## run the tests and show which lines and branches they miss
 	$(BIN)/python -m coverage run -m pytest $(ARGS)
