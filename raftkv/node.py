@@ -22,6 +22,7 @@ from random import Random
 from typing import Any
 
 import msgspec
+import uvloop
 from thespian.actors import ActorAddress
 
 from raftkv.actors.client import Client, RequestFailed
@@ -81,7 +82,8 @@ def serve_node(settings: Settings, output: LogOutput, parent: Parent) -> int:
     sys.setswitchinterval(0.0005)
     _allow_many_files()
     try:
-        status = asyncio.run(run_node(settings, parent, failing))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            status = runner.run(run_node(settings, parent, failing))
     except (StartError, DataDirectoryError) as error:
         output.line(f"raftkv: {error}")
         status = 1
