@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import random
 from typing import Any
 
 import msgspec
 
 from raftkv.actors.system.handshake import Reason, Refusal
 from raftkv.actors.system.lanes import Parcel
-from raftkv.actors.system.link_settings import Context, logger
+from raftkv.actors.system.link_settings import Context, LinkSettings, logger
 from raftkv.actors.system.names import Addresses, Resolver, split_address
 from raftkv.actors.system.outgoing import Outgoing
 
@@ -21,14 +22,16 @@ _encode_body = msgspec.msgpack.Encoder().encode
 class Peer:
     """One peer and the way to it. ``refusal`` says, for people, why it is not connected; empty when it is.
 
-    ``up`` is what was told last: ``on_up`` and ``on_down`` take turns. They and ``on_refused`` are called in a later
-    turn of the loop, in the order in which things happened.
+    ``failures`` counts attempts and short-lived connections in a row. ``up`` is what was told last: ``on_up`` and
+    ``on_down`` take turns. They and ``on_refused`` are called in a later turn of the loop, in the order in which
+    things happened.
     """
 
     def __init__(self, context: Context, peer: str, address: str) -> None:
         self.id = peer
         self.up = False
         self.refusal = "not tried yet"
+        self.failures = 0
         self._address = split_address(address)
         self._context = context
         self._resolver = Resolver()
@@ -77,7 +80,6 @@ class Peer:
 
     def _overflow(self, connection: Outgoing) -> None:
         connection.overflowed = True
-        connection.wake()
         if self.up:
             self._context.stats.overflows += 1
             self._down("more waits to be sent than may wait")
@@ -163,17 +165,16 @@ class Peer:
         self._down(reason)
 
     async def _run(self) -> None:
-        failures = 0
         loop = asyncio.get_running_loop()
         while True:
             try:
                 connection = await self._connect()
             except (OSError, Refusal) as error:
-                failures += 1
+                self.failures += 1
                 self._failed(error)
             except Exception:
                 # Not dialling any more would be the worst that a bug could do here.
-                failures += 1
+                self.failures += 1
                 self.refusal = "internal error"
                 logger.exception("dialling %s failed", self.id)
             else:
@@ -183,8 +184,8 @@ class Peer:
                 # A connection that ends as soon as it is made is a failure too, or two nodes that were given one id
                 # would push each other out without a pause.
                 lasted = (loop.time() - since) * 1000 >= self._context.settings.backoff_max_ms
-                failures = 1 if lasted else failures + 1
-            await self._wait(failures)
+                self.failures = 1 if lasted else self.failures + 1
+            await self._wait()
 
     def _failed(self, error: OSError | Refusal) -> None:
         text = describe(error)
@@ -193,11 +194,9 @@ class Peer:
             self.refusal = text
             logger.warning("%s at %s:%d is not connected: %s", self.id, *self._address, text)
 
-    async def _wait(self, failures: int) -> None:
-        settings = self._context.settings
-        longest_ms = min(settings.backoff_max_ms, settings.backoff_min_ms * 2 ** min(failures - 1, 16))
+    async def _wait(self) -> None:
         try:
-            async with asyncio.timeout(longest_ms * self._context.rng.uniform(0.5, 1.0) / 1000):
+            async with asyncio.timeout(backoff_ms(self._context.settings, self.failures, self._context.rng) / 1000):
                 await self._hurry.wait()
         except TimeoutError:
             pass
@@ -236,6 +235,15 @@ class Peer:
 
     def _new_connection(self) -> Outgoing:
         return Outgoing(self._context, self.id, self)
+
+
+def backoff_ms(settings: LinkSettings, failures: int, rng: random.Random) -> float:
+    """Return how long to wait before dialling again after ``failures`` in a row: twice as long each time, about.
+
+    At random, so that nodes that lost each other at one moment do not all come back at one moment.
+    """
+    longest_ms = min(settings.backoff_max_ms, settings.backoff_min_ms << min(failures - 1, 16))
+    return longest_ms * rng.uniform(0.5, 1.0)
 
 
 def describe(error: OSError | Refusal) -> str:

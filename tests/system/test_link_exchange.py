@@ -216,7 +216,10 @@ async def test_close_waits_for_nobody_for_long() -> None:
         n2.link.pause_receiving()
         for number in range(20):
             n1.note("n2", str(number), data=bytes(1 << 20))
+        connection = n1.link._peers["n2"]._connection
+        assert connection is not None
         await n1.link.close()
+        assert connection.closed.done()
         await until(lambda: n1.told("down"))
         await turns(2)
 

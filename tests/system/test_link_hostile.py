@@ -501,9 +501,9 @@ async def test_a_peer_that_hangs_up_at_once_is_dialled_with_a_pause() -> None:
     async def hang_up(raw: Raw) -> None:
         await raw.admit(identity("n2"))
 
-    n1 = Node("n1", backoff_min_ms=10_000, backoff_max_ms=10_000)
+    n1 = Node("n1", backoff_min_ms=1, backoff_max_ms=10_000)
     async with running(n1), Listener(hang_up) as n2:
         n1.link.add_peer("n2", n2.address)
-        await until(lambda: n1.told("down"))
-        await turns(200)
-        assert n1.link.stats.connects == 1
+        await until(lambda: len(n1.told("down")) == 4)
+        await turns(2)
+        assert n1.link._peers["n2"].failures == n1.link.stats.connects == 4

@@ -12,7 +12,7 @@ import pytest
 
 from raftkv.actors.system.link_settings import BoundedLog
 from raftkv.actors.system.listener import Listener
-from tests.system.link_nodes import on_a_loop, until
+from tests.system.link_nodes import on_a_loop, turns, until
 
 
 class Greeter(asyncio.Protocol):
@@ -22,6 +22,15 @@ class Greeter(asyncio.Protocol):
         assert isinstance(transport, asyncio.WriteTransport)
         transport.write(b"hello")
         transport.close()
+
+
+class CountingLog(BoundedLog):
+    """Counts the lines."""
+
+    lines = 0
+
+    def warning(self, kind: str, text: str, *values: object) -> None:
+        self.lines += 1
 
 
 async def greeting(host: str, port: int) -> bytes:
@@ -66,7 +75,8 @@ async def test_says_which_address_it_can_not_have() -> None:
 
 @on_a_loop
 async def test_goes_on_after_a_lack_of_file_descriptors() -> None:
-    listener = Listener(Greeter, BoundedLog())
+    log = CountingLog()
+    listener = Listener(Greeter, log)
     port = await listener.start("127.0.0.1", 0)
     client = socket.socket()
     client.setblocking(False)
@@ -76,7 +86,10 @@ async def test_goes_on_after_a_lack_of_file_descriptors() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (highest, hard))
     try:
         await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", port))
-        await until(lambda: listener._retries)
+        await until(lambda: log.lines)
+        # It tries again after a pause, not in each turn of the loop.
+        await turns(1000)
+        assert log.lines < 100
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         assert await asyncio.get_running_loop().sock_recv(client, 10) == b"hello"
     finally:

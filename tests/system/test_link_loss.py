@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 import threading
 from typing import Any
 
 import pytest
 
-from raftkv.actors.system.dialling import describe
+from raftkv.actors.system.dialling import backoff_ms, describe
 from raftkv.actors.system.handshake import Reason, Refusal
 from raftkv.actors.system.names import Resolver, split_address
 from tests.system.link_nodes import (
@@ -23,6 +24,7 @@ from tests.system.link_nodes import (
     introduce,
     on_a_loop,
     running,
+    settings,
     turns,
     until,
 )
@@ -77,6 +79,8 @@ async def test_overflow_is_told_once_and_so_is_its_end() -> None:
     full = "more waits to be sent than may wait"
     async with cluster(n1, n2):
         notes = [n1.note("n2", str(number), data=bytes(200_000)) for number in range(8)]
+        # It would fit, but it would overtake those that have just been refused.
+        notes.append(n1.note("n2", "small"))
         n1.note("n2", "control", control=True)
         assert not n1.link.connected("n2")
         assert n1.link.peer_refusals() == {"n2": full}
@@ -168,6 +172,50 @@ async def test_a_peer_that_has_moved_is_found() -> None:
         n2.link.add_peer("n1", "127.0.0.1:1")
         n1.link.add_peer("n2", n2.address)
         await until(lambda: n1.link.connected("n2"))
+
+
+@on_a_loop
+async def test_to_hurry_once_is_to_dial_once() -> None:
+    n1 = Node("n1", backoff_min_ms=100_000, backoff_max_ms=100_000)
+    async with running(n1):
+        for dials in (1, 2, 3):
+            n1.link.add_peer("n2", "127.0.0.1:1")
+            await until(lambda dials=dials: n1.link.stats.failed_dials["not reached"] == dials)  # type: ignore[misc]
+            await turns(100)
+            assert n1.link.stats.failed_dials["not reached"] == dials
+
+
+@on_a_loop
+async def test_a_connection_that_has_lasted_ends_the_row_of_failures() -> None:
+    n1 = Node("n1", backoff_min_ms=1, backoff_max_ms=20)
+    async with running(n1):
+        n1.link.add_peer("n2", "127.0.0.1:1")
+        await until(lambda: n1.link._peers["n2"].failures >= 5)
+        release = asyncio.Event()
+
+        async def last(raw: Raw) -> None:
+            await raw.admit(identity("n2"))
+            await release.wait()
+
+        async with Listener(last) as n2:
+            n1.link.add_peer("n2", n2.address)
+            await until(lambda: n1.link.connected("n2"))
+            since = asyncio.get_running_loop().time()
+            await until(lambda: asyncio.get_running_loop().time() > since + 0.03)
+            told = len(n1.events)
+            before = n1.link._peers["n2"].failures
+            release.set()
+            await until(lambda: len(n1.events) > told)
+            await until(lambda: n1.link._peers["n2"].failures < before)
+
+
+def test_waits_twice_as_long_after_each_failure_at_random_and_no_longer_than_allowed() -> None:
+    times = settings("n1", backoff_min_ms=50, backoff_max_ms=1000)
+    rng = random.Random(1)
+    for failures, longest in ((1, 50), (2, 100), (3, 200), (5, 800), (6, 1000), (7, 1000), (10_000, 1000)):
+        waits = [backoff_ms(times, failures, rng) for _ in range(100)]
+        assert longest / 2 <= min(waits) < longest * 0.6
+        assert longest * 0.9 < max(waits) <= longest
 
 
 @on_a_loop
