@@ -197,6 +197,13 @@ class Introduce(Wire, frozen=True, tag=48):
     answer: bool = False
 
 
+class About(Wire, frozen=True, tag=49):
+    """Where clients reach the sender: ``http`` is ``host:port``. Told to each peer whenever it comes."""
+
+    sender: Name
+    http: Annotated[str, msgspec.Meta(max_length=300)]
+
+
 PeerMessage = (
     RequestVote
     | RequestVoteReply
@@ -206,6 +213,7 @@ PeerMessage = (
     | Forward
     | ForwardReply
     | Introduce
+    | About
 )
 
 _encoder = msgspec.msgpack.Encoder()
@@ -307,13 +315,17 @@ class RoleChanged(Message, frozen=True):
 
 
 class Boot(Message, frozen=True):
-    """Everything a node's parent actor needs to start the others; see ``Start`` for the shared fields."""
+    """Everything a node's parent actor needs to start the others; see ``Start`` for the shared fields.
+
+    ``http`` is where clients reach this node (host:port). The ``observer`` gets every ``RoleChanged`` and ``About``.
+    """
 
     node_id: NodeId
     incarnation: str
     start_list: tuple[tuple[NodeId, str], ...]
     peers: dict[NodeId, ActorAddress]
     observer: ActorAddress | None
+    http: str
     directory: str
     disk: Disk
     clock: Clock

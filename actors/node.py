@@ -15,6 +15,7 @@ from raftkv.actors.founder import Founder
 from raftkv.actors.journal import Journal
 from raftkv.actors.leader import Leader
 from raftkv.actors.messages import (
+    About,
     AppendEntries,
     AppendEntriesReply,
     AppliedUpTo,
@@ -74,7 +75,9 @@ class Node(Actor):
             AskStatus: self.on_request,
             Retire: self.on_request,
             Forward: self.on_forward,
-            RoleChanged: self.on_role_changed,
+            RoleChanged: self.tell_observer,
+            About: self.tell_observer,
+            PeerUp: self.on_peer_up,
             ChildActorExited: self.on_child_exited,
             PoisonMessage: self.on_poison,
             ActorExitRequest: self.on_exit,
@@ -90,7 +93,6 @@ class Node(Actor):
             Asked,
             Saved,
             AppliedUpTo,
-            PeerUp,
             PeerDown,
             NotSent,
         ):
@@ -213,7 +215,13 @@ class Node(Actor):
             deadline_ms = self.boot.clock.now_ms() + message.request.timeout_ms
             self.pass_on(Asked(message.request, asker, deadline_ms), sender)
 
-    def on_role_changed(self, message: RoleChanged, sender: ActorAddress) -> None:
+    def on_peer_up(self, message: PeerUp, sender: ActorAddress) -> None:
+        """Tell a peer that has come where clients reach us, and the role that it is here."""
+        if message.peer in self.boot.peers:
+            self.send(self.boot.peers[message.peer], About(self.boot.node_id, self.boot.http))
+        self.pass_on(message, sender)
+
+    def tell_observer(self, message: RoleChanged | About, sender: ActorAddress) -> None:
         """Tell the observer, if there is one."""
         if self.boot.observer is not None:
             self.send(self.boot.observer, message)

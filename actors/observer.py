@@ -1,4 +1,4 @@
-"""The observer: an actor through which the rest of the process hears of changes of role."""
+"""The observer: an actor through which the rest of the process hears of changes of role, and of its peers."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from typing import Any
 
 from thespian.actors import Actor
 
-from raftkv.actors.messages import Message, RoleChanged
+from raftkv.actors.messages import About, Message, RoleChanged
 
 
 class Observe(Message, frozen=True, gc=False):
     """The observer's first message: call ``callback`` at each change, on the thread of the actors' loop."""
 
-    callback: Callable[[RoleChanged], None]
+    callback: Callable[[RoleChanged | About], None]
 
 
 class Observer(Actor):
-    """Hands each ``RoleChanged`` to a callback."""
+    """Hands each ``RoleChanged`` and ``About`` to a callback."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._callback: Callable[[RoleChanged], None] | None = None
+        self._callback: Callable[[RoleChanged | About], None] | None = None
 
     def receiveMessage(self, message: Any, sender: Any) -> None:
         """Take the callback, or call it."""
         if isinstance(message, Observe):
             self._callback = message.callback
-        elif isinstance(message, RoleChanged) and self._callback is not None:
+        elif isinstance(message, RoleChanged | About) and self._callback is not None:
             self._callback(message)

@@ -27,6 +27,7 @@ from thespian.actors import ActorAddress
 
 from raftkv.actors.client import Client, RequestFailed
 from raftkv.actors.messages import (
+    About,
     Boot,
     NotSent,
     PeerDown,
@@ -65,6 +66,10 @@ STOP_S = 4.5
 FINISH_REQUESTS_S = 1.5
 RETIRE_S = 1.0
 END_ACTORS_S = 1.0
+
+# Messages that may wait for the actors before the node stops reading from its peers, and how often it looks again.
+MOST_WAITING = 20_000
+DRAIN_LOOK_S = 0.005
 
 # How often a node looks whether there is a leader, and how often it repeats why there is none.
 LOOK_S, REPEAT_S = 3.0, 60.0
@@ -192,6 +197,10 @@ class AssembledNode:
         self._booted = False
         self._ending = False
         self._recovered = False
+        self._paused = False
+        self._http: dict[NodeId, str] = {settings.id: str(settings.advertise_http)}
+        """Where clients reach the nodes, as they told us."""
+        self._loop = asyncio.get_running_loop()
         self._cluster_id: str | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._start_list = tuple((node_id, str(endpoint)) for node_id, endpoint in settings.cluster)
@@ -224,7 +233,7 @@ class AssembledNode:
     def _boot(self) -> None:
         settings = self._settings
         observer = self._system.createActor(Observer)
-        self._system.tell(observer, Observe(self._on_role_changed))
+        self._system.tell(observer, Observe(self._on_event))
         self._system.tell(
             self._node,
             Boot(
@@ -233,6 +242,7 @@ class AssembledNode:
                 start_list=self._start_list,
                 peers={peer: remote_address(peer, NODE) for peer in dict(settings.cluster) if peer != settings.id},
                 observer=observer,
+                http=str(settings.advertise_http),
                 directory=settings.data_dir,
                 disk=self._disk,
                 clock=SystemClock(),
@@ -303,6 +313,18 @@ class AssembledNode:
         # What comes before the node has begun is lost, as any message may be.
         if self._booted and not self._ending:
             self._system.base.deliver(peer, target, source, message)
+            if self._system.base.pump.waiting > MOST_WAITING and not self._paused:
+                self._paused = True
+                self._link.pause_receiving()
+                self._loop.call_soon(self._resume_when_drained)
+
+    def _resume_when_drained(self) -> None:
+        """Read from the peers again when the actors have caught up: what waits meanwhile, waits at the sender."""
+        if self._system.base.pump.waiting > MOST_WAITING // 2 and not self._ending:
+            self._loop.call_later(DRAIN_LOOK_S, self._resume_when_drained)
+        else:
+            self._paused = False
+            self._link.resume_receiving()
 
     def _on_up(self, peer: str) -> None:
         self._tell(PeerUp(peer))
@@ -314,6 +336,12 @@ class AssembledNode:
         self._tell(NotSent(peer, message, reason))
 
     # --- What the node tells.
+
+    def _on_event(self, event: RoleChanged | About) -> None:
+        if isinstance(event, About):
+            self._http[event.sender] = event.http
+        else:
+            self._on_role_changed(event)
 
     def _on_role_changed(self, event: RoleChanged) -> None:
         logger.info("%s in term %d, leader %s: %s", event.role, event.term, event.leader or "unknown", event.reason)
@@ -356,10 +384,8 @@ class AssembledNode:
             return None
 
     def _describe(self) -> dict[NodeId, Addresses]:
-        """Return the addresses of the start list; where clients reach the other nodes is not known here."""
-        own = self._settings.id
-        http = str(self._settings.advertise_http)
-        return {node_id: Addresses(raft, http if node_id == own else None) for node_id, raft in self._start_list}
+        """Return where peers and clients reach the nodes of the start list, as far as those have told us."""
+        return {node_id: Addresses(raft, self._http.get(node_id)) for node_id, raft in self._start_list}
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

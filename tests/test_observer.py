@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 
-from raftkv.actors.messages import RoleChanged
+from raftkv.actors.messages import About, RoleChanged
 from raftkv.actors.observer import Observe, Observer
 from raftkv.actors.system.eventloop import start_on_loop
 
 
 def test_each_change_is_handed_on_in_order_and_nothing_else() -> None:
-    changes = [RoleChanged("n1", "candidate", 2, None, "why"), RoleChanged("n1", "leader", 2, "n1", "elected")]
-    heard: list[RoleChanged] = []
+    changes = [RoleChanged("n1", "candidate", 2, None, "why"), About("n2", "10.0.0.2:4001")]
+    heard: list[RoleChanged | About] = []
 
     async def observe() -> None:
         system = start_on_loop()
         both = asyncio.Event()
 
-        def callback(event: RoleChanged) -> None:
+        def callback(event: RoleChanged | About) -> None:
             heard.append(event)
             if len(heard) == len(changes):
                 both.set()

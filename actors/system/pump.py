@@ -42,6 +42,11 @@ class Pump:
         self._queue: deque[tuple[Any, Any, Any]] = deque()
         self._awake = False
 
+    @property
+    def waiting(self) -> int:
+        """How many messages are in the queue."""
+        return len(self._queue)
+
     def put(self, receiver: Receiver, message: Any, sender: Any) -> None:
         """Let ``receiver`` handle ``message`` when its turn comes. From any thread."""
         self._queue.append((receiver, message, sender))

@@ -106,8 +106,12 @@ class InMemoryCluster:
         self.loss = 0.0
         self.repeat = 0.0
         self.delay_ms = (0.1, 1.0)
+        self.paused: set[str] = set()
+        """Nodes that handle nothing, as if their process had been stopped."""
         self.replies: list[tuple[str, Any]] = []
         """What came back to those who asked, by their name."""
+        self.replied_ms: list[float] = []
+        """When each of the replies came."""
         self.changes: list[RoleChanged] = []
         for name in self.names:
             self.boxes[name].incarnation = f"{name}-1"
@@ -131,6 +135,7 @@ class InMemoryCluster:
             start_list=tuple((other, f"{other}:5001") for other in names),
             peers=peers,
             observer=ActorAddress("observer"),
+            http=f"{name}:4001",
             directory="",
             disk=_NO_DISK,
             clock=self.stage.clock,
@@ -144,6 +149,7 @@ class InMemoryCluster:
     def crash(self, name: str) -> None:
         """Stop a node at once; what was not flushed is gone, and so are its messages that have not left."""
         self.stage.remove(name)
+        self.paused.discard(name)
         own = f"{name}/"
         self.inbox = deque(m for m in self.inbox if m[1] != name and not m[1].startswith(own))
 
@@ -154,9 +160,10 @@ class InMemoryCluster:
         """
         self.crash(name)
         self.network = [item for item in self.network if name not in item[2:4]]
-        number = int(self.boxes[name].incarnation.split("-")[1])
+        earlier = self.boxes[name].incarnation
         self.boxes[name] = SafeBox()
-        self.boxes[name].incarnation = f"{name}-{number + 1}"
+        # Incarnations have an order, and "9" is greater than "10".
+        self.boxes[name].incarnation = f"{earlier}1" if earlier[-1] == "9" else f"{earlier[:-1]}{int(earlier[-1]) + 1}"
 
     def disconnect(self, source: str, target: str) -> None:
         """Lose what is on its way from one node to another, and tell the first one so, as the link would."""
@@ -195,22 +202,29 @@ class InMemoryCluster:
 
     def step(self) -> None:
         """Deliver one message, or move time to what is next."""
-        if not self.inbox:
+        place = self._next_place()
+        if place is None:
             self._advance()
-        if self.inbox:
-            sender, target, message = self._next()
+            place = self._next_place()
+        if place is not None:
+            sender, target, message = self.inbox[place]
+            del self.inbox[place]
             if target in self.stage.actors:
                 self.stage.give(target, message, sender)
                 self._collect()
 
-    def _next(self) -> tuple[str, str, Any]:
-        if not self.shuffled:
-            return self.inbox.popleft()
-        target = self.random.choice(list(dict.fromkeys(target for _, target, _ in self.inbox)))
-        place = next(place for place, item in enumerate(self.inbox) if item[1] == target)
-        item = self.inbox[place]
-        del self.inbox[place]
-        return item
+    def _next_place(self) -> int | None:
+        """Return which of the messages in the nodes is the next to be handled; None when none can be."""
+        if self.inbox and not self.paused and not self.shuffled:
+            return 0
+        targets: dict[str, int] = {}
+        for place, (_, target, _) in enumerate(self.inbox):
+            if target not in targets and target.split("/")[0] not in self.paused:
+                targets[target] = place
+        places = list(targets.values())
+        if not places:
+            return None
+        return self.random.choice(places) if self.shuffled else places[0]
 
     def run_ms(self, span_ms: float) -> None:
         """Run for a span of time."""
@@ -222,13 +236,15 @@ class InMemoryCluster:
         sent, self.stage.sent = self.stage.sent, []
         for source, target, message in sent:
             if target == "observer":
-                self.changes.append(message)
+                if isinstance(message, RoleChanged):
+                    self.changes.append(message)
             elif target in self.stage.actors and source.split("/")[0] == target.split("/")[0]:
                 self.inbox.append((source, target, message))
             elif target in self.names:
                 self._post(source.split("/")[0], target, message)
             elif "/" not in target:
                 self.replies.append((target, message))
+                self.replied_ms.append(self.stage.clock.ms)
 
     def _post(self, source: str, target: str, message: Any) -> None:
         client_message = type(message).__name__.startswith("Forward")
@@ -240,7 +256,9 @@ class InMemoryCluster:
             self.network.append((due, next(self.stage.order), source, target, message))
 
     def _advance(self) -> None:
-        times = [item[0] for item in self.network] + [wakeup[0] for wakeup in self.stage.wakeups]
+        asleep = [wakeup for wakeup in self.stage.wakeups if wakeup[2].split("/")[0] in self.paused]
+        awake = [wakeup for wakeup in self.stage.wakeups if wakeup[2].split("/")[0] not in self.paused]
+        times = [item[0] for item in self.network] + [wakeup[0] for wakeup in awake]
         if not times:
             self.stage.clock.ms += 1.0
             return
@@ -248,8 +266,10 @@ class InMemoryCluster:
         arrived = sorted(item for item in self.network if item[0] <= self.stage.clock.ms)
         self.network = [item for item in self.network if item[0] > self.stage.clock.ms]
         self.inbox.extend((source, target, message) for _, _, source, target, message in arrived)
-        self.stage.wake_due()
-        self._collect()
+        self.stage.wakeups = awake
+        for _, _, name, payload in self.stage.due():
+            self.inbox.append((name, name, WakeupMessage(timedelta(), payload)))
+        self.stage.wakeups += asleep
 
 
 _NO_DISK: Disk = None  # type: ignore[assignment]

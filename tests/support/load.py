@@ -64,6 +64,11 @@ class Connection:
         body = await self._reader.readexactly(int(headers["content-length"]))
         return Response(int(lines[0].split()[1]), json.loads(body))
 
+    @property
+    def ended(self) -> bool:
+        """Whether the node has ended it."""
+        return self._reader.at_eof()
+
     def close(self) -> None:
         """Close it at once."""
         self._writer.transport.abort()
@@ -168,24 +173,27 @@ class Load:
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
+        # A transport that was aborted closes its socket in the next turn.
+        await asyncio.sleep(0)
 
     async def _act(self, node: str, name: str, writes: bool, seed: int) -> None:
         rng = Random(f"{seed} {name}")
-        connection: Connection | None = None
         while not self._ending:
             try:
-                if connection is None:
-                    connection = await Connection.open(self._ports[node])
-                operation = self._next_write(node, name, rng) if writes else self._next_read(node, name, rng)
-                if not await self._do(connection, operation):
-                    connection.close()
-                    connection = None
+                async with connected(self._ports[node]) as connection:
+                    await self._act_on(connection, node, name, writes, rng)
             except OSError as error:
                 # Nothing was sent: this is no operation.
                 self.answers[type(error).__name__] += 1
+                await asyncio.sleep(PACE_S)
+
+    async def _act_on(self, connection: Connection, node: str, name: str, writes: bool, rng: Random) -> None:
+        """Do one operation after the other as long as the connection lasts."""
+        while not self._ending and not connection.ended:
+            operation = self._next_write(node, name, rng) if writes else self._next_read(node, name, rng)
+            if not await self._do(connection, operation):
+                return
             await asyncio.sleep(rng.choice([0, rng.uniform(0, 4 * PACE_S)]))
-        if connection is not None:
-            connection.close()
 
     def _next_write(self, node: str, name: str, rng: Random) -> Operation:
         self._numbers[name] += 1
