@@ -99,7 +99,7 @@ class Candidate(Passing):
             self.steps_down_for(message)
 
     def _count(self) -> None:
-        if self.replica.configuration.has_quorum(self.votes):
+        if self.replica.configuration.has_quorum(self.votes) and not self.replica.retired:
             if self.pre_vote:
                 self._campaign(transfer=False)
             else:

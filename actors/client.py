@@ -111,11 +111,20 @@ class Client:
     ``ask(message, timeout_s)`` is bound to the ``Node`` actor and gives ``None`` when the time is over.
     """
 
-    def __init__(self, ask: Ask, *, rng: Random, loop: asyncio.AbstractEventLoop | None = None) -> None:
+    def __init__(
+        self,
+        ask: Ask,
+        *,
+        rng: Random,
+        loop: asyncio.AbstractEventLoop | None = None,
+        answer_grace_s: float = ANSWER_GRACE_S,
+    ) -> None:
+        """Wait ``answer_grace_s`` longer than the node has: its own answer, which says why, is to come first."""
         self.view = View()
         self._ask = ask
         self._rng = rng
         self._loop = loop
+        self._answer_grace_s = answer_grace_s
         self._writes: dict[int, _Writes] = {}
         self._reads: dict[tuple[Level, int], _Reads] = {}
         self._collected: list[tuple[_Writes, None] | tuple[_Reads, Level]] = []
@@ -226,10 +235,12 @@ class Client:
             batch.drop_cancelled()
             left_s = batch.deadline_s - loop.time()
             # The node gets a little less time than the ask: its own answer, which says why, is to come first.
-            reply = await self._asked(message(left_s * 1000.0), left_s + ANSWER_GRACE_S) if batch.waiting else None
+            reply = (
+                await self._asked(message(left_s * 1000.0), left_s + self._answer_grace_s) if batch.waiting else None
+            )
             if reply is None:
                 return Refused("unknown", "no answer in time")
-            if not isinstance(reply, Refused) or reply.code not in retried:
+            if self._closed or not isinstance(reply, Refused) or reply.code not in retried:
                 return reply
             pause_s = self._rng.uniform(FIRST_PAUSE_S, longest_pause_s)
             longest_pause_s = min(LONGEST_PAUSE_S, longest_pause_s * 2)

@@ -6,7 +6,7 @@ from typing import Any
 
 from raftkv.actors.messages import AppendEntries, AppendEntriesReply, RequestVoteReply, TimeoutNow
 from raftkv.actors.passing import Passing
-from raftkv.entry import Entry
+from raftkv.entry import Entry, Kind
 
 
 class Follower(Passing):
@@ -115,7 +115,10 @@ class Follower(Passing):
         new = entries[known:]
         if not new:
             return True
-        if sum(entry.size for entry in new) > replica.room_left:
+        commands = sum(entry.size for entry in new if entry.kind == Kind.COMMANDS)
+        if commands > replica.room_left:
+            # A no-op passes, for which there is always a place: without it a new leader could serve no reads.
+            self.ask_for_room()
             return False
         if new[0].index <= log.last_index:
             replica.truncate(new[0].index)
@@ -134,14 +137,15 @@ class Follower(Passing):
         replica = self.replica
         node_id, term = replica.node_id, replica.current_term
         if message.entries:
-            answer = AppendEntriesReply(node_id, term, True, match_index, message.read_round)
+            answer = AppendEntriesReply(node_id, term, True, match_index, message.read_round, room=replica.room_to_tell)
             self.send_when_saved(self.start.peers[message.sender], answer)
         else:
             # A heartbeat is answered at once, or a slow disk would look like a dead node: so it reports no more
             # than what is durable already.
             durable = min(replica.matched_index, replica.durable_index)
             self.send_when_term_saved(
-                self.start.peers[message.sender], AppendEntriesReply(node_id, term, True, durable, message.read_round)
+                self.start.peers[message.sender],
+                AppendEntriesReply(node_id, term, True, durable, message.read_round, room=replica.room_to_tell),
             )
 
     # --- elections

@@ -111,6 +111,8 @@ class Founder(Passing):
     def _why_not_of(self, configuration: Configuration, teller: NodeId) -> str | None:
         """Say why we can't be a member of a cluster that was founded so; None when we are."""
         replica = self.replica
+        if configuration != founding_configuration(configuration.members):
+            return f"{teller} told us of a cluster that no founding makes"
         cluster = cluster_id(configuration)
         member = configuration.member(replica.node_id)
         if member is None:

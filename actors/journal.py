@@ -12,15 +12,13 @@ from typing import Any
 
 from thespian.actors import Actor, ActorAddress, ActorExitRequest
 
-from raftkv.actors.messages import Flush, Message, Recovered, Save, Saved, Start
+from raftkv.actors.messages import AskRoom, Flush, Message, Recovered, Room, Save, Saved, Start
 from raftkv.batch import Record, owner_of
 from raftkv.data_directory import DataDirectoryError, journal_directory, read_identity
+from raftkv.exit_status import EXIT_BUG, EXIT_UNUSABLE
 from raftkv.history import History
 from raftkv.wal import Wal
 from raftkv.wal_reader import DamagedJournal
-
-EXIT_UNUSABLE = 1
-EXIT_FAILED = 70
 
 
 class PrepareSpare(Message, frozen=True):
@@ -56,10 +54,10 @@ class Journal(Actor):
         except (DamagedJournal, DataDirectoryError) as error:
             self._fail(EXIT_UNUSABLE, str(error))
         except OSError as error:
-            self._fail(EXIT_FAILED, f"the journal stops after {_told(error)}")
+            self._fail(EXIT_BUG, f"the journal stops after {_told(error)}")
         except Exception as error:
             line = f"a bug in the journal, on {type(message).__name__}: {error!r}"
-            self._fail(EXIT_FAILED, f"{line}\n{traceback.format_exc()}")
+            self._fail(EXIT_BUG, f"{line}\n{traceback.format_exc()}")
 
     def _on_start(self, message: Start) -> None:
         assert self._start is None, "the journal was started twice"
@@ -102,6 +100,11 @@ class Journal(Actor):
             self._wal.prepare_spare()
             self._prepare_spare_soon()
 
+    def _on_ask_room(self, _: AskRoom) -> None:
+        assert self._start is not None
+        assert self._wal is not None
+        self.send(self._start.node, Room(self._wal.room()))
+
     def _on_exit(self, _: ActorExitRequest) -> None:
         self._stop()
 
@@ -136,5 +139,6 @@ _HANDLERS: dict[type, Callable[[Journal, Any], None]] = {
     Save: Journal._on_save,
     Flush: Journal._on_flush,
     PrepareSpare: Journal._on_prepare_spare,
+    AskRoom: Journal._on_ask_room,
     ActorExitRequest: Journal._on_exit,
 }

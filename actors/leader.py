@@ -26,8 +26,8 @@ from raftkv.actors.messages import (
     TimeoutNow,
 )
 from raftkv.actors.role import Role
-from raftkv.commands import Delete, encode_commands, invalid
-from raftkv.entry import Entry, Kind, NodeId
+from raftkv.commands import Command, Delete, encode_commands, invalid
+from raftkv.entry import ENTRY_OVERHEAD, Entry, Kind, NodeId
 from raftkv.progress import Progress
 from raftkv.replica import Waiting
 
@@ -59,8 +59,6 @@ class Leader(Role):
         self.unflushed: list[Entry] = []
         self.flush_is_due = False
         self.uncommitted_bytes = 0
-        self.heartbeat_ms = 0.0
-        """When the next heartbeats go out."""
         self.quorum_ms = 0.0
         """When it is checked next that a majority still answers."""
         self.reads: list[Asked] = []
@@ -145,7 +143,7 @@ class Leader(Role):
         if self.transfer_to is not None and asked.asker.forward is None:
             self.hold(asked)
         elif self.transfer_to is not None:
-            self.reply(asked.asker, Refused("not_leader", self.transfer_to))
+            self.reply(asked.asker, Refused("not_leader", f"leadership goes to {self.transfer_to}"))
         elif isinstance(request, Propose):
             self._propose(asked, request)
         elif isinstance(request, Read | AskReadIndex):
@@ -161,26 +159,24 @@ class Leader(Role):
         if self.uncommitted_bytes + len(data) > limits.uncommitted_bytes:
             why = f"{self.uncommitted_bytes} bytes wait to be committed, {limits.uncommitted_bytes} may"
             self.reply(asked.asker, Refused("overloaded", why))
-        elif not self._has_room(len(data), all(isinstance(command, Delete) for command in propose.commands)):
+        elif not self._has_room(len(data) + ENTRY_OVERHEAD, propose.commands):
             self.reply(asked.asker, Refused("no_room", "the disks of a majority are full; deleting is possible"))
         else:
             entry = self._append(Kind.COMMANDS, data)
             replica.wait_for(entry.index, Waiting(entry.term, asked.asker, asked.deadline_ms))
 
-    def _has_room(self, size: int, deletes: bool) -> bool:
-        """Whether the entry fits on our disk and on enough others; the last segment is kept for deletes."""
+    def _has_room(self, size: int, commands: tuple[Command, ...]) -> bool:
+        """Whether an entry fits on our disk and on enough others; half a segment is kept for deletes."""
+        deletes = all(isinstance(command, Delete) for command in commands)
+        needed = size if deletes else size + self.start.limits.segment_bytes // 2
         now_ms = self.now()
-        kept = 0 if deletes else self.start.limits.segment_bytes // 2
-        if size + kept > self.replica.room_left:
-            self._hand_over_for_room(now_ms)
+        with_room = [peer for peer, p in self.progress.items() if p.room >= needed and p.full_until_ms <= now_ms]
+        if needed > self.replica.room_left:
+            self.ask_for_room()
+            if self.transfer_to is None:
+                self._transfer(now_ms, with_room)
             return False
-        with_room = {peer for peer, p in self.progress.items() if p.full_until_ms <= now_ms}
-        return deletes or self.replica.configuration.has_quorum(with_room | {self.replica.node_id})
-
-    def _hand_over_for_room(self, now_ms: float) -> None:
-        candidates = [peer for peer, p in self.progress.items() if p.full_until_ms == 0.0]
-        if self.transfer_to is None:
-            self._transfer(now_ms, candidates)
+        return self.replica.configuration.has_quorum({*with_room, self.replica.node_id})
 
     def _append(self, kind: Kind, data: bytes) -> Entry:
         replica = self.replica
@@ -254,8 +250,7 @@ class Leader(Role):
             self._send_heartbeat(peer, progress)
             if progress.state == "replicate":
                 self._replicate(peer, progress)
-        self.heartbeat_ms = now_ms + self.start.timing.heartbeat_ms
-        self.wake_at(self.heartbeat_ms)
+        self.wake_at(now_ms + self.start.timing.heartbeat_ms)
 
     def _send_heartbeat(self, peer: NodeId, progress: Progress) -> None:
         # While probing, the heartbeat is the probe. Otherwise it refers to what is known to match: heartbeats
@@ -276,9 +271,8 @@ class Leader(Role):
             return
         progress.heard_ms = now_ms
         progress.read_round = max(progress.read_round, message.read_round)
+        progress.room = message.room
         if message.success:
-            if message.match_index > progress.match_index:
-                progress.full_until_ms = 0.0
             if progress.matched(message.match_index, now_ms):
                 self._commit()
         elif message.no_room:
@@ -383,6 +377,8 @@ class Leader(Role):
         if heard:
             self.transfer_to = max(heard, key=lambda peer: (self.progress[peer].match_index, peer))
             self.transfer_ms = now_ms + 2 * self.start.timing.election_max_ms
+            if self.retiring:
+                self.transfer_ms = min(self.transfer_ms, *(asked.deadline_ms for asked in self.retiring))
             self._finish_transfer()
 
     def _finish_transfer(self) -> None:

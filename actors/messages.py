@@ -15,10 +15,10 @@ import msgspec
 from thespian.actors import ActorAddress
 
 from raftkv.clock import Clock
-from raftkv.commands import Command, Query, Record, Result
-from raftkv.configuration import decode_configuration
+from raftkv.commands import Command, Query, Record, Result, decode_commands
 from raftkv.disk import Disk
 from raftkv.entry import Entry, Kind, NodeId
+from raftkv.progress import UNKNOWN_ROOM
 from raftkv.settings import Limits, Timing
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class AppendEntriesReply(Wire, frozen=True, tag=4):
     On success everything up to ``match_index`` equals the leader's log and is on this node's disk. Otherwise
     ``match_index`` is the ``prev_log_index`` that did not fit, and the entry there had ``conflict_term``, whose first
     index here is ``conflict_index`` (term 0: there is no such entry, and ``conflict_index`` is the end of the log).
-    ``no_room``: this node's disk is full; nothing was appended.
+    ``no_room``: this node's disk is full; nothing was appended. ``room``: bytes of entries that it can take.
     """
 
     sender: Name
@@ -97,6 +97,7 @@ class AppendEntriesReply(Wire, frozen=True, tag=4):
     conflict_term: Term = 0
     conflict_index: Index = 0
     no_room: bool = False
+    room: int = UNKNOWN_ROOM
 
 
 class TimeoutNow(Wire, frozen=True, tag=5):
@@ -224,17 +225,28 @@ encode_peer: Callable[[PeerMessage], bytes] = _encoder.encode
 
 def decode_peer(data: bytes) -> PeerMessage:
     """Return a peer's message; raises ``msgspec.DecodeError`` where it is not one that a node of ours would send."""
-    message = _decoder.decode(data)
+    try:
+        message = _decoder.decode(data)
+    except UnicodeDecodeError as error:
+        raise msgspec.ValidationError(f"text that is not UTF-8: {error}") from None
     if isinstance(message, AppendEntries):
-        index, term = message.prev_log_index, message.prev_log_term
-        for entry in message.entries:
-            index += 1
-            if entry.index != index or not term <= entry.term <= message.term or entry.kind not in _KINDS:
-                raise msgspec.ValidationError(f"entry {entry.index} of term {entry.term} where {index} belongs")
-            if entry.kind == Kind.CONFIGURATION:
-                decode_configuration(entry.data)
-            term = entry.term
+        _check_entries(message)
     return message
+
+
+def _check_entries(message: AppendEntries) -> None:
+    """Raise ``msgspec.ValidationError`` for entries that would stop the node that appends or applies them."""
+    index, term = message.prev_log_index, message.prev_log_term
+    for entry in message.entries:
+        index += 1
+        if entry.index != index or not term <= entry.term <= message.term or entry.kind not in _KINDS:
+            raise msgspec.ValidationError(f"entry {entry.index} of term {entry.term} where {index} belongs")
+        if entry.kind == Kind.COMMANDS:
+            decode_commands(entry.data)
+        elif entry.kind == Kind.CONFIGURATION and index != 1:
+            # The members are those of the founding, until there is a way to change them.
+            raise msgspec.ValidationError(f"a configuration at index {index}")
+        term = entry.term
 
 
 _KINDS = frozenset(Kind)
@@ -263,7 +275,7 @@ class AskStatus(Message, frozen=True):
 
 
 class Retire(Message, frozen=True):
-    """Hand leadership to the most up-to-date peer, if it is ours, then answer ``Done``; take no more requests."""
+    """Hand leadership to the most up-to-date peer, if it is ours, then answer ``Done``; never campaign again."""
 
     timeout_ms: TimeoutMs
 
@@ -309,6 +321,7 @@ class RoleChanged(Message, frozen=True):
     term: int
     leader: NodeId | None
     reason: str
+    cluster_id: str | None = None
 
 
 # --- Between the actors of one node.
@@ -386,6 +399,16 @@ class Saved(Message, frozen=True):
     room: int
 
 
+class AskRoom(Message, frozen=True):
+    """Ask the journal for ``Room``: a node that saves nothing would never hear that there is room again."""
+
+
+class Room(Message, frozen=True):
+    """How many bytes of entries can be saved before the disk is full."""
+
+    room: int
+
+
 class Asker(Message, frozen=True):
     """Who waits for an answer: an actor of this node, or, with ``forward`` (boot, number), a request of a peer."""
 
@@ -453,7 +476,7 @@ class Flush(Message, frozen=True):
 
 
 class Assume:
-    """Take over ``replica`` in ``role`` and handle ``cause`` (from ``asker``, where somebody asked) first.
+    """Take over ``replica`` in ``role`` and handle ``cause``, the message that made the change, first.
 
     The one message that is not frozen data: the replica is moved, and who sent it does not touch it again.
     """

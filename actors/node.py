@@ -33,19 +33,23 @@ from raftkv.actors.messages import (
     Propose,
     Read,
     Recovered,
+    Refused,
     RequestVote,
     RequestVoteReply,
     Retire,
     RoleChanged,
     RoleName,
+    Room,
     Saved,
     Start,
     Status,
     TimeoutNow,
 )
+from raftkv.actors.replying import reply
 from raftkv.actors.role import Role
 from raftkv.actors.store import Store
 from raftkv.configuration import cluster_id, decode_configuration
+from raftkv.exit_status import EXIT_BUG, EXIT_UNUSABLE
 from raftkv.replica import Replica
 
 ROLES: tuple[type[Role], ...] = (Founder, Follower, Candidate, Leader)
@@ -64,6 +68,7 @@ class Node(Actor):
         self.boot: Boot
         self.roles: dict[RoleName, ActorAddress] = {}
         self.active: ActorAddress | None = None
+        self.stopping = False
         self.early: list[Any] = []
         """What came before there was a replica."""
         self._handlers: dict[type, Callable[[Any, ActorAddress], None]] = {
@@ -93,6 +98,7 @@ class Node(Actor):
             Asked,
             Saved,
             AppliedUpTo,
+            Room,
             PeerDown,
             NotSent,
         ):
@@ -106,7 +112,7 @@ class Node(Actor):
         try:
             handler(message, sender)
         except Exception as error:
-            self.boot.fail(70, f"bug in node: {error!r} on {message!r:.500}\n{traceback.format_exc()}")
+            self.boot.fail(EXIT_BUG, f"bug in node: {error!r} on {message!r:.500}\n{traceback.format_exc()}")
 
     # --- starting
 
@@ -147,7 +153,7 @@ class Node(Actor):
             room=message.room,
         )
         if message.entries and (why := self._why_not_ours(replica)):
-            self.boot.fail(1, why)
+            self.boot.fail(EXIT_UNUSABLE, why)
         elif message.entries:
             self.on_assume(Assume(replica, "follower", "started with the data of an earlier run"), sender)
         else:
@@ -199,7 +205,9 @@ class Node(Actor):
             self.send(self.active, message)
         elif isinstance(message, Asked) and isinstance(message.request, AskStatus):
             self.send(message.asker.address, self._status_while_starting())
-        elif isinstance(message, Asked | PeerUp | PeerDown) and len(self.early) < self.boot.limits.held_requests:
+        elif isinstance(message, Asked) and len(self.early) >= self.boot.limits.held_requests:
+            reply(self, self.boot.node_id, message.asker, Refused("overloaded", "this node is reading its journal"))
+        elif isinstance(message, Asked | PeerUp | PeerDown):
             self.early.append(message)
 
     def on_request(self, message: Propose | Read | AskStatus | Retire, sender: ActorAddress) -> None:
@@ -230,16 +238,16 @@ class Node(Actor):
 
     def on_child_exited(self, message: ChildActorExited, sender: ActorAddress) -> None:
         """Stop: no actor of a node ends before the node does."""
-        if self.active is not None:
-            self.boot.fail(70, f"an actor of node {self.boot.node_id} has ended: {message.childAddress}")
+        if not self.stopping:
+            self.boot.fail(EXIT_BUG, f"an actor of node {self.boot.node_id} has ended: {message.childAddress}")
 
     def on_exit(self, message: ActorExitRequest, sender: ActorAddress) -> None:
         """Let the children end with us."""
-        self.active = None
+        self.stopping = True
 
     def on_poison(self, message: PoisonMessage, sender: ActorAddress) -> None:
         """Stop: an actor could not handle a message of ours."""
-        self.boot.fail(70, f"an actor of node {self.boot.node_id} failed on {message.poisonMessage!r:.500}")
+        self.boot.fail(EXIT_BUG, f"an actor of node {self.boot.node_id} failed on {message.poisonMessage!r:.500}")
 
 
 def start_list_hash(start_list: tuple[tuple[str, str], ...]) -> str:

@@ -14,7 +14,7 @@ class Passing(Role):
         replica = self.replica
         leader = replica.leader_id
         if asked.asker.forward is not None:
-            self.reply(asked.asker, Refused("not_leader", leader or ""))
+            self.reply(asked.asker, Refused("not_leader", f"{leader} leads" if leader else "no leader is known"))
         elif leader is None or leader not in self.start.peers:
             self.hold(asked)
         else:

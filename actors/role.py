@@ -22,6 +22,7 @@ from raftkv.actors.messages import (
     Apply,
     Asked,
     Asker,
+    AskRoom,
     AskStatus,
     Assume,
     Done,
@@ -43,6 +44,7 @@ from raftkv.actors.messages import (
     Retire,
     RoleChanged,
     RoleName,
+    Room,
     Save,
     Saved,
     Start,
@@ -51,13 +53,20 @@ from raftkv.actors.messages import (
 from raftkv.actors.replying import reply
 from raftkv.configuration import cluster_id, decode_configuration, majority
 from raftkv.entry import Entry, NodeId
+from raftkv.exit_status import EXIT_BUG
 from raftkv.replica import Replica
 
 APPLY_ENTRIES = 512
 """Most entries in one ``Apply``: applying must not keep the loop from its timers."""
 
-APPLY_BYTES = 1 << 20
-"""Most bytes of entries in one ``Apply``."""
+APPLY_BYTES = 32 << 10
+"""Most bytes of entries in one ``Apply`` (or one entry): some five milliseconds of the smallest commands."""
+
+APPLIES_UNDER_WAY = 2
+"""Most ``Apply`` messages that the store has not confirmed: it stays busy, and others get their turn in between."""
+
+ASK_ROOM_MS = 1000.0
+"""How often a node whose disk is full looks for room."""
 
 Handler = Callable[[Any, Any], None]
 
@@ -92,7 +101,7 @@ class Role(Actor):
             self._handle(message)
         except Exception as error:
             trace = traceback.format_exc()
-            self.start.fail(70, f"bug in {self.role}: {error!r} on {message!r:.500}\n{trace}")
+            self.start.fail(EXIT_BUG, f"bug in {self.role}: {error!r} on {message!r:.500}\n{trace}")
 
     def _handle(self, message: Any) -> None:
         if isinstance(message, Start):
@@ -153,7 +162,9 @@ class Role(Actor):
             self._announced = (replica.current_term, replica.leader_id)
             self.send(
                 self.start.node,
-                RoleChanged(replica.node_id, self.role, replica.current_term, replica.leader_id, reason),
+                RoleChanged(
+                    replica.node_id, self.role, replica.current_term, replica.leader_id, reason, self._cluster_id()
+                ),
             )
 
     # --- time
@@ -213,6 +224,17 @@ class Role(Actor):
 
     def saved(self, number: int) -> None:
         """Act on saves up to ``number`` being durable."""
+
+    def ask_for_room(self) -> None:
+        """Ask the journal whether there is room again, now and then."""
+        now_ms = self.now()
+        if now_ms - self.replica.room_asked_ms >= ASK_ROOM_MS:
+            self.replica.room_asked_ms = now_ms
+            self.send(self.start.journal, AskRoom())
+
+    def on_Room(self, message: Room) -> None:
+        """Take note of how much room there is."""
+        self.replica.room = message.room
 
     def disk_is_stalled(self, now_ms: float) -> bool:
         """Whether the oldest save has been under way for longer than a leader may wait for its disk."""
@@ -305,6 +327,7 @@ class Role(Actor):
                 conflict_term,
                 conflict_index,
                 no_room,
+                replica.room_to_tell,
             ),
         )
 
@@ -322,10 +345,11 @@ class Role(Actor):
         """Hand the store what is committed and on our own disk, a bounded piece at a time."""
         replica = self.replica
         limit = min(replica.commit_index, replica.durable_index)
-        while replica.handed_index < limit and replica.handed_index - replica.last_applied < APPLY_ENTRIES:
+        while replica.handed_index < limit and len(replica.applies) < APPLIES_UNDER_WAY:
             first = replica.handed_index + 1
             entries = replica.log.between(first, min(limit, first + APPLY_ENTRIES - 1), APPLY_BYTES)
             replica.handed_index = entries[-1].index
+            replica.applies.append(replica.handed_index)
             self.send(self.start.store, Apply(first, entries, tuple(self._askers_of(entries))))
 
     def _askers_of(self, entries: Iterable[Entry]) -> Iterable[tuple[int, Asker]]:
@@ -344,6 +368,8 @@ class Role(Actor):
         assert message.index <= replica.handed_index, (message.index, replica.handed_index)
         # One that went to an earlier role comes back through Node, and may come behind the next one.
         replica.last_applied = max(replica.last_applied, message.index)
+        while replica.applies and replica.applies[0] <= replica.last_applied:
+            replica.applies.popleft()
         self.apply_committed()
 
     # --- requests
@@ -424,9 +450,10 @@ class Role(Actor):
     def on_ForwardReply(self, message: ForwardReply) -> None:
         """Pass on the leader's answer."""
         replica = self.replica
-        waiting = replica.forwarded.pop(message.number, None) if message.boot == replica.boot else None
-        if waiting is None:
+        waiting = replica.forwarded.get(message.number) if message.boot == replica.boot else None
+        if waiting is None or waiting.leader != message.sender:
             return
+        del replica.forwarded[message.number]
         asked, answer = waiting.asked, message.reply
         if isinstance(answer, ReadIndex) and isinstance(asked.request, Read):
             queries = asked.request.queries
@@ -471,7 +498,6 @@ class Role(Actor):
     def status(self) -> Status:
         """Return what this node knows of itself and the others."""
         replica = self.replica
-        founding = replica.founding
         return Status(
             id=replica.node_id,
             role=self.role,
@@ -481,7 +507,7 @@ class Role(Actor):
             last_applied=replica.last_applied,
             last_log_index=replica.log.last_index,
             durable_index=replica.durable_index,
-            cluster_id=cluster_id(decode_configuration(founding)) if founding else None,
+            cluster_id=self._cluster_id(),
             incarnation=replica.incarnation,
             voters=tuple(sorted(replica.configuration.all_voters)),
             peers=tuple(
@@ -491,6 +517,10 @@ class Role(Actor):
             ),
             reason=None if replica.leader_id else self.reason_for_no_leader(),
         )
+
+    def _cluster_id(self) -> str | None:
+        founding = self.replica.founding
+        return cluster_id(decode_configuration(founding)) if founding else None
 
     def peer_status(self, peer: NodeId, address: str) -> PeerStatus:
         """Return what is known of one peer."""

@@ -14,6 +14,7 @@ from raftkv.actors.messages import Answer, Answers, Applied, AppliedUpTo, Apply,
 from raftkv.actors.replying import reply
 from raftkv.commands import Result, decode_commands
 from raftkv.entry import Entry, Kind
+from raftkv.exit_status import EXIT_BUG
 from raftkv.keyspace import Keyspace
 
 EXPIRE_MS = 100.0
@@ -48,7 +49,7 @@ class Store(Actor):
         try:
             handler(message)
         except Exception as error:
-            self.start.fail(70, f"bug in store: {error!r} on {message!r:.500}\n{traceback.format_exc()}")
+            self.start.fail(EXIT_BUG, f"bug in store: {error!r} on {message!r:.500}\n{traceback.format_exc()}")
 
     def on_start(self, message: Start) -> None:
         """Learn whom to talk to."""
@@ -61,7 +62,7 @@ class Store(Actor):
         for entry in message.entries[self.last_applied + 1 - message.first_index :]:
             results = self._apply(entry)
             self.last_applied = entry.index
-            while askers and askers[0][0] == entry.index:
+            while askers and askers[0][0] <= entry.index:
                 applied = Applied(entry.index, entry.term, self.keyspace.revision, results)
                 reply(self, self.start.node_id, askers.pop(0)[1], applied)
         self.send(self.start.node, AppliedUpTo(self.last_applied))

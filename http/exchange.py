@@ -141,7 +141,8 @@ class Exchange(HTTPMessageDelegate):
             return
         assert self._action is not None, "a request without an action has a failure"
         body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
-        self._release()
+        # What was in the body still is in memory, as part of a command, until that is answered.
+        self._chunks.clear()
         try:
             started = self._action.start(body)
         except HttpError as error:
@@ -155,14 +156,16 @@ class Exchange(HTTPMessageDelegate):
 
     def on_connection_close(self) -> None:
         """Forget about an answer that nobody waits for any more."""
-        self._release()
         self._answered = True
-        if self._future is not None:
+        if self._future is None or self._future.done():
+            self._release()
+        elif not self._held_bytes:
             self._future.cancel()
 
     # --- The answer.
 
     def _done(self, future: asyncio.Future[Any]) -> None:
+        self._release()
         if self._answered:
             # Asking for the exception keeps the loop from complaining that nobody did.
             if not future.cancelled():
@@ -199,6 +202,7 @@ class Exchange(HTTPMessageDelegate):
         self._chunks.clear()
 
     def _send(self, answer: Answer) -> None:
+        self._release()
         self._answered = True
         front = self._front
         if self.receiving:

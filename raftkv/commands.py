@@ -70,9 +70,13 @@ def encode_commands(commands: tuple[Command, ...]) -> bytes:
 
 def decode_commands(data: bytes) -> tuple[Command, ...]:
     """Return the commands of an entry; raises ``msgspec.DecodeError`` where ``data`` is not what we encode."""
-    return _decoder.decode(data)
+    try:
+        return _decoder.decode(data)
+    except UnicodeDecodeError as error:
+        raise msgspec.ValidationError(f"a key that is not UTF-8: {error}") from None
 
 
+MAX_COMMANDS = 10_000
 MAX_KEY_BYTES = 64 << 10
 MAX_VALUE_BYTES = 16 << 20
 """What no configuration can exceed: a command beyond it is refused wherever it came from."""
@@ -80,8 +84,8 @@ MAX_VALUE_BYTES = 16 << 20
 
 def invalid(commands: tuple[Command, ...]) -> str | None:
     """Say why these commands can't become an entry; None when they can."""
-    if not commands:
-        return "no commands"
+    if not 0 < len(commands) <= MAX_COMMANDS:
+        return f"an entry has 1 to {MAX_COMMANDS} commands"
     for command in commands:
         try:
             size = len(command.key.encode())

@@ -83,7 +83,10 @@ def majority(size: int) -> int:
 
 def decode_configuration(data: bytes) -> Configuration:
     """Return the configuration that an entry carries; raises ``msgspec.DecodeError`` if it carries none."""
-    return _decoder.decode(data)
+    try:
+        return _decoder.decode(data)
+    except UnicodeDecodeError as error:
+        raise msgspec.ValidationError(f"a name that is not UTF-8: {error}") from None
 
 
 def founding_configuration(members: Collection[Member]) -> Configuration:

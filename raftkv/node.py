@@ -25,7 +25,7 @@ import msgspec
 import uvloop
 from thespian.actors import ActorAddress
 
-from raftkv.actors.client import Client, RequestFailed
+from raftkv.actors.client import ANSWER_GRACE_S, Client, RequestFailed
 from raftkv.actors.messages import (
     About,
     Boot,
@@ -47,6 +47,7 @@ from raftkv.actors.system.link import Codec, Link, LinkSettings
 from raftkv.clock import SystemClock
 from raftkv.data_directory import DataDirectory, DataDirectoryError, open_data_directory
 from raftkv.entry import NodeId
+from raftkv.exit_status import EXIT_BUG
 from raftkv.failing import Failing
 from raftkv.http.operations import Addresses
 from raftkv.http.server import FrontEnd
@@ -93,7 +94,7 @@ def serve_node(settings: Settings, output: LogOutput, parent: Parent) -> int:
         output.line(f"raftkv: {error}")
         status = 1
     except Exception as error:
-        failing.fail(70, f"bug in the node's start or stop: {error!r}\n{traceback.format_exc()}")
+        failing.fail(EXIT_BUG, f"bug in the node's start or stop: {error!r}\n{traceback.format_exc()}")
     output.flush_within(1.0)
     return status
 
@@ -112,7 +113,7 @@ async def run_node(settings: Settings, parent: Parent, failing: Failing) -> int:
         told_to_stop = listen_for_stop(parent, failing)
         node = AssembledNode(settings, disk, directory, parent, failing)
         try:
-            await node.start()
+            await first_of(node.start(), told_to_stop.wait())
             await told_to_stop.wait()
             failing.fail_after(STOP_S, 1, f"could not stop within {STOP_S:g} s; what was acknowledged is on disk")
         finally:
@@ -125,6 +126,19 @@ async def run_node(settings: Settings, parent: Parent, failing: Failing) -> int:
 def new_incarnation() -> str:
     """Return a name for a new data directory, later ones greater: nodes tell by it which of two is of the past."""
     return f"{time.time_ns() // 1_000_000:012x}-{secrets.token_hex(4)}"
+
+
+async def first_of(work: Coroutine[Any, Any, None], stop: Coroutine[Any, Any, Any]) -> None:
+    """Do ``work`` until it is done, or given up because ``stop`` is; raises what ``work`` raises."""
+    tasks = [asyncio.ensure_future(work), asyncio.ensure_future(stop)]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if tasks[0].done():
+            tasks[0].result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def listen_for_stop(parent: Parent, failing: Failing) -> asyncio.Event:
@@ -196,7 +210,7 @@ class AssembledNode:
         self._rng = Random(seed)
         self._booted = False
         self._ending = False
-        self._recovered = False
+        self._recovered = asyncio.Event()
         self._paused = False
         self._http: dict[NodeId, str] = {settings.id: str(settings.advertise_http)}
         """Where clients reach the nodes, as they told us."""
@@ -207,18 +221,16 @@ class AssembledNode:
         self._link = self._make_link()
         self._system = start_on_loop(node_id=settings.id, transport=self._link, shutdown_timeout_s=END_ACTORS_S)
         self._node: ActorAddress = self._system.createActor(Node, globalName=NODE)
-        self._client = Client(self._ask, rng=self._rng)
+        # The roles look for requests whose time is over at their heartbeats, one that founds at every second.
+        answer_grace_s = max(ANSWER_GRACE_S, 3 * settings.timing.heartbeat_ms / 1000)
+        self._client = Client(self._ask, rng=self._rng, answer_grace_s=answer_grace_s)
         self._front = FrontEnd(self._client, node_id=settings.id, limits=settings.limits, describe=self._describe)
 
     # --- Starting and stopping.
 
     async def start(self) -> None:
-        """Listen for peers, then for clients, then let the node begin; raises ``StartError``."""
+        """Listen for clients, let the node begin, and listen for peers; raises ``StartError``."""
         settings = self._settings
-        try:
-            await self._link.start()
-        except OSError as error:
-            raise cannot_listen("raft", settings.raft, error) from None
         try:
             self._front.listen(*settings.http)
         except OSError as error:
@@ -226,8 +238,16 @@ class AssembledNode:
         # No await from here to the first message: what comes from outside finds a node that has it.
         self._boot()
         http = settings.http._replace(port=self._front.port)
-        logger.info("listening at %s for clients and at %s for peers", http, settings.raft)
+        logger.info("listening at %s for clients", http)
         self._parent.tell(Listening(settings.id, str(http), str(settings.raft)))
+        # Not before the journal has been read, which tells the cluster: peers of another one would be let in, and
+        # their leader would cut off our log.
+        await self._recovered.wait()
+        try:
+            await self._link.start()
+        except OSError as error:
+            raise cannot_listen("raft", settings.raft, error) from None
+        logger.info("listening at %s for peers", settings.raft)
         self._spawn(self._report_waiting())
 
     def _boot(self) -> None:
@@ -347,19 +367,12 @@ class AssembledNode:
         logger.info("%s in term %d, leader %s: %s", event.role, event.term, event.leader or "unknown", event.reason)
         self._client.view.changed(event)
         self._parent.tell(Role(event.id, event.role, event.term, event.leader, event.reason))
-        if not self._recovered:
-            self._recovered = True
+        self._cluster_id = event.cluster_id
+        if not self._recovered.is_set():
+            self._recovered.set()
             # What was recovered stays for long: looking through it again and again would make the loop late.
             gc.collect()
             gc.freeze()
-
-        if self._cluster_id is None and not self._ending:
-            self._spawn(self._learn_cluster_id())
-
-    async def _learn_cluster_id(self) -> None:
-        status = await self._status()
-        if status is not None:
-            self._cluster_id = status.cluster_id
 
     async def _report_waiting(self) -> None:
         """Say why there is no leader: soon, whenever the reason is another one, and once in a while."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections import deque
 from typing import Literal
 
+UNKNOWN_ROOM = 2**62
+"""What a node says of the room on its disk while there is plenty."""
+
 
 class Progress:
     """Replication to one peer: ``match_index < next_index``.
@@ -14,7 +17,7 @@ class Progress:
     """
 
     __slots__ = ("_inflight", "_limit", "full_until_ms", "heard_ms", "inflight_bytes", "match_index", "next_index",
-                 "progress_ms", "read_round", "state", "waiting")  # fmt: skip
+                 "progress_ms", "read_round", "room", "state", "waiting")  # fmt: skip
 
     def __init__(self, next_index: int, now_ms: float, inflight_limit_bytes: int) -> None:
         self.match_index = 0
@@ -28,6 +31,8 @@ class Progress:
         """When a message on its way was last confirmed, or the first of them was sent."""
         self.read_round = 0
         """The latest round of heartbeats that this peer has answered."""
+        self.room = UNKNOWN_ROOM
+        """Bytes of entries that the peer has room for, as it last said."""
         self.full_until_ms = 0.0
         """Until when no entries are sent, since the peer's disk was full."""
         self.inflight_bytes = 0

@@ -13,6 +13,9 @@ from typing import Any
 from raftkv.configuration import Configuration
 from raftkv.entry import Entry, NodeId
 from raftkv.log import Log
+from raftkv.progress import UNKNOWN_ROOM
+
+PLENTY_OF_ROOM = 1 << 30
 
 
 @dataclass(slots=True)
@@ -77,6 +80,8 @@ class Replica:
         """Up to here our log is known to equal that of the leader of the current term."""
         self.handed_index = 0
         """The last index that was given to the store."""
+        self.applies: deque[int] = deque()
+        """The last index of each message to the store that it has not confirmed."""
         self.last_applied = 0
         self.first_commit_heard: int | None = None
         """The first commit index this life has heard of: stale reads wait for it, or they would go back in time."""
@@ -88,6 +93,7 @@ class Replica:
         """Term or vote have changed since the last save was asked for."""
         self.room = room
         """Bytes of entries that could be saved before the disk is full when the last save was confirmed."""
+        self.room_asked_ms = float("-inf")
         self._unsaved_bytes = 0
         """Bytes of entries in the log that no save was asked for yet."""
         self.connected: set[NodeId] = set()
@@ -121,6 +127,11 @@ class Replica:
     def room_left(self) -> int:
         """Bytes of entries that can be appended: what is under way to the disk already has its place there."""
         return self.room - self._unsaved_bytes - sum(save.size for save in self.saves)
+
+    @property
+    def room_to_tell(self) -> int:
+        """What the leader is told of the room here: a number only where it may begin to matter."""
+        return self.room_left if self.room_left < PLENTY_OF_ROOM else UNKNOWN_ROOM
 
     # --- saves and what waits for them
 

@@ -9,6 +9,7 @@ from typing import Literal
 
 import msgspec
 
+from raftkv.commands import MAX_KEY_BYTES, MAX_VALUE_BYTES
 from raftkv.entry import NodeId
 from raftkv.option import (
     Endpoint,
@@ -92,13 +93,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _LIMITS: dict[str, tuple[str, int, int]] = {
-    "key_bytes": ("Longest key, in bytes of UTF-8", 1, 64 << 10),
-    "value_bytes": ("Largest value", 1, 64 << 20),
+    "key_bytes": ("Longest key, in bytes of UTF-8", 1, MAX_KEY_BYTES),
+    "value_bytes": ("Largest value", 1, MAX_VALUE_BYTES),
     "header_bytes": ("Largest header of an HTTP request", 1 << 10, 1 << 20),
     "uncommitted_bytes": ("Entries a leader appends before a majority has them", 1 << 20, 1 << 30),
     "append_bytes": ("Entries in one message to a peer", 1 << 10, 1 << 20),
     "inflight_bytes": ("Entries under way to one peer", 1 << 10, 1 << 30),
-    "held_requests": ("Requests that wait at a node at once", 1, 1 << 20),
+    "held_requests": ("Batches of requests that wait for a leader at once", 1, 1 << 20),
     "segment_bytes": ("A segment of the journal", 64 << 10, 1 << 30),
 }
 

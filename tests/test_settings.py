@@ -259,7 +259,7 @@ def test_a_wrong_value_is_told_with_where_it_stands(tmp_path: Path) -> None:
             {"value_bytes": "1MB"},
             "--value-bytes: '1MB' is no size; give bytes, or a whole number of KiB, MiB or GiB, such as 64KiB",
         ),
-        ({"value_bytes": "1GiB"}, "--value-bytes: '1GiB' is out of range; give 1 to 64MiB"),
+        ({"value_bytes": "1GiB"}, "--value-bytes: '1GiB' is out of range; give 1 to 16MiB"),
         (
             {"uncommitted_bytes": "2MiB"},
             "--uncommitted-bytes: 2MiB is less than twice the largest key and value; give 2056KiB or more",

@@ -16,6 +16,8 @@ from raftkv.actors.system.link_settings import Context, LinkSettings, logger
 from raftkv.actors.system.names import Addresses, Resolver, split_address
 from raftkv.actors.system.outgoing import Outgoing
 
+OVERFLOW = "more waits to be sent than may wait"
+
 _encode_body = msgspec.msgpack.Encoder().encode
 
 
@@ -75,14 +77,15 @@ class Peer:
             self._context.stats.messages_sent += 1
             connection.wake()
         else:
+            # First who was certainly not sent, then that others may be lost: the first may be asked for again.
+            self._refuse(parcel.target, parcel.source, parcel.message, parcel.control, OVERFLOW)
             self._overflow(connection)
-            self._refuse(parcel.target, parcel.source, parcel.message, parcel.control, self.refusal)
 
     def _overflow(self, connection: Outgoing) -> None:
         connection.overflowed = True
         if self.up:
             self._context.stats.overflows += 1
-            self._down("more waits to be sent than may wait")
+            self._down(OVERFLOW)
 
     def _refuse(self, target: str, source: str, message: Any, control: bool, reason: str) -> None:
         if control:
@@ -110,11 +113,11 @@ class Peer:
         """Say so, and give back the bulk messages of which nothing has left this node."""
         self._connection = None
         self._context.stats.losses += 1
-        self._down(connection.reason)
         unsent, others = connection.lanes.clear()
         self._context.stats.bulk_lost += others
         for parcel in unsent:
             self._refuse(parcel.target, parcel.source, parcel.message, parcel.control, connection.reason)
+        self._down(connection.reason)
 
     def _came_up(self) -> None:
         self.up = True

@@ -76,7 +76,9 @@ def test_a_request_goes_one_hop_and_never_more(node: Any, leader_known: str, req
     """It is neither passed on a second time nor held: two nodes could send it back and forth."""
     bystander = node()
 
-    refusal = ForwardReply("n1", 5, 1, Refused("not_leader", leader_known))
+    refusal = ForwardReply(
+        "n1", 5, 1, Refused("not_leader", f"{leader_known} leads" if leader_known else "no leader is known")
+    )
 
     assert bystander.gets(request_of_a_peer) == [("n3", refusal)]
     assert list(bystander.replica.held) == []

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from raftkv.actors.messages import AppendEntries, AppendEntriesReply, Apply, NotSent, PeerDown, Refused, Save, Saved
+from raftkv.actors.messages import (
+    AppendEntries,
+    AppendEntriesReply,
+    AppliedUpTo,
+    Apply,
+    AskRoom,
+    NotSent,
+    PeerDown,
+    Refused,
+    Room,
+    Save,
+    Saved,
+)
+from raftkv.actors.role import APPLIES_UNDER_WAY, APPLY_ENTRIES
 from tests.roles.rehearsal import (
     ROOM,
     Becomes,
@@ -142,6 +155,14 @@ def test_a_leader_saves_and_sends_in_parallel_and_counts_itself_by_its_disk() ->
     assert only(Apply, chief.gets(matched("n2", term=2, match_index=3))) == []
     assert chief.replica.commit_index == 2
     assert [m.first_index for _, m in only(Apply, chief.disk_answers())] == [3]
+
+
+def test_nothing_is_committed_that_the_leader_alone_has() -> None:
+    """3.5: whatever is on the way to the others, only what they confirm counts."""
+    chief = settled_leader()
+
+    assert only(Apply, chief.gets(write(), write())) == []
+    assert chief.replica.commit_index == 2
 
 
 def test_a_leader_commits_without_its_own_disk_when_a_majority_has_it() -> None:
@@ -301,10 +322,35 @@ def test_a_follower_without_room_says_so_and_appends_nothing() -> None:
     full = follower(term=2)
     full.replica.room = 10
 
-    (answer,) = full.gets(append(entry(2, 2), term=2))
+    asked, answer = full.gets(append(entry(2, 2), term=2))
 
-    assert (answer[1].success, answer[1].no_room) == (False, True)
+    assert asked == ("journal", AskRoom())
+    assert (answer[1].success, answer[1].no_room, answer[1].room) == (False, True, 10)
     assert full.replica.log.last_index == 1
+
+
+def test_a_follower_takes_entries_again_when_the_journal_says_that_there_is_room() -> None:
+    """It saves nothing meanwhile, so no save would tell it; it asks now and then, not at every refusal."""
+    full = follower(term=2)
+    full.replica.room = 10
+    full.gets(append(entry(2, 2), term=2))
+    assert only(AskRoom, full.gets(append(entry(2, 2), term=2))) == []
+
+    full.gets(Room(1 << 20))
+
+    (answer,) = only(AppendEntriesReply, full.gets(append(entry(2, 2), term=2)))
+    assert (answer[1].success, answer[1].match_index) == (True, 2)
+
+
+def test_a_follower_without_room_takes_the_no_op_of_a_new_leader() -> None:
+    """There is always a place for it; without it the leader could serve no reads."""
+    full = follower(term=2)
+    full.replica.room = 10
+
+    shown = full.gets(append(noop(2, 2), term=2))
+
+    assert [type(message) for _, message in shown] == [Save, AppendEntriesReply]
+    assert shown[1][1].success
 
 
 def test_writes_pending_when_a_leader_steps_down_are_answered_when_their_fate_is_known() -> None:
@@ -350,3 +396,18 @@ def test_entries_that_were_not_flushed_are_saved_when_the_leader_steps_down() ->
     saves = only(Save, old.gets(append(term=3, sender="n2", prev=(2, 2))))
 
     assert [entry.index for _, save in saves for entry in save.entries] == [3]
+
+
+def test_much_that_is_committed_at_once_is_applied_in_pieces_without_a_gap() -> None:
+    """Pitfall 26: after a restart a whole log is committed with one message, and must not stall the loop."""
+    count = 2 * APPLY_ENTRIES + 10
+    restarted = follower(term=2, entries=log(*([2] * (count - 1))), commit_index=0)
+    restarted.applies = False
+
+    pieces = [apply for _, apply in only(Apply, restarted.gets(append(term=2, prev=(count, 2), commit=count)))]
+    assert len(pieces) == APPLIES_UNDER_WAY
+    pieces += [apply for _, apply in only(Apply, restarted.gets(AppliedUpTo(APPLY_ENTRIES)))]
+    assert only(Apply, restarted.gets(AppliedUpTo(2 * APPLY_ENTRIES))) == []
+
+    assert [entry.index for apply in pieces for entry in apply.entries] == list(range(1, count + 1))
+    assert [len(apply.entries) for apply in pieces] == [APPLY_ENTRIES, APPLY_ENTRIES, 10]

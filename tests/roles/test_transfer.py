@@ -10,6 +10,7 @@ from raftkv.actors.messages import (
     AppendEntries,
     AppendEntriesReply,
     Apply,
+    AskRoom,
     Done,
     Forward,
     ForwardReply,
@@ -215,7 +216,7 @@ def test_what_a_follower_passes_on_is_not_held_but_sent_back() -> None:
     chief = settled_leader()
     chief.gets(retire())
 
-    refusal = Refused("not_leader", "n3")
+    refusal = Refused("not_leader", "leadership goes to n3")
 
     assert chief.gets(write(asker="n2", forward=(5, 1)), ask_read_index("n2", 2)) == [
         ("n2", ForwardReply("n1", 5, 1, refusal)),
@@ -224,18 +225,16 @@ def test_what_a_follower_passes_on_is_not_held_but_sent_back() -> None:
 
 
 def test_what_was_appended_before_is_still_answered() -> None:
-    """A transfer loses no write."""
+    """A transfer loses no write: who asked is remembered in the replica."""
     chief = settled_leader()
     asked = write()
-    chief.gets(asked)
-    chief.gets(retire())
-    chief.gets(matched("n3", term=2, match_index=3))
+    chief.gets(asked, retire())
     chief.gets(RequestVote("n3", 3, 3, 2, transfer=True))
+    assert chief.role == "follower"
 
-    ((_, apply),) = only(Apply, chief.gets(append(noop(4, 3), sender="n3", term=3, prev=(3, 2), commit=4)))
+    shown = chief.gets(append(noop(4, 3), sender="n3", term=3, prev=(3, 2), commit=4))
 
-    assert [entry.index for entry in apply.entries] == [4]
-    assert chief.replica.waiting_for(3) == []
+    assert [(apply.first_index, apply.askers) for _, apply in only(Apply, shown)] == [(3, ((3, asked.asker),)), (4, ())]
 
 
 # --- the chosen peer
@@ -287,6 +286,7 @@ def test_a_leader_without_room_hands_over_to_a_peer_that_has_some() -> None:
     shown = chief.gets(write())
 
     assert shown == [
+        ("journal", AskRoom()),
         ("n3", TimeoutNow("n1", 2)),
         ("client", Refused("no_room", "the disks of a majority are full; deleting is possible")),
     ]

@@ -129,6 +129,9 @@ class Load:
         before = {node: self.written(node) for node in self._ports}
 
         def look() -> bool:
+            for client in self._clients:
+                if client.done():
+                    client.result()
             more = {node: self.written(node) - before[node] for node in before}
             return min(more[node] for node in nodes) >= count if nodes else sum(more.values()) >= count
 

@@ -19,7 +19,7 @@ from raftkv.actors.messages import (
     is_control,
 )
 from raftkv.actors.system.link import Codec, Link
-from raftkv.commands import Put
+from raftkv.commands import Put, encode_commands
 from raftkv.entry import Entry, Kind
 from tests.system.link_nodes import (
     Node,
@@ -62,7 +62,9 @@ async def test_three_nodes_exchange_messages_every_way() -> None:
 @on_a_loop
 async def test_raft_messages_arrive_as_they_were_sent() -> None:
     n1, n2 = Node("n1", codec=PEER_MESSAGES), Node("n2", codec=PEER_MESSAGES)
-    entries = tuple(Entry(index, 3, Kind.COMMANDS, bytes(index)) for index in range(1, 50))
+    entries = tuple(
+        Entry(index, 3, Kind.COMMANDS, encode_commands((Put("k", bytes(index)),))) for index in range(1, 50)
+    )
     messages: list[PeerMessage] = [
         AppendEntries("n1", 3, 0, 0, entries, 7),
         Forward("n1", 1, 2, Propose((Put("é/\x00", b"\xff"),), 12.5)),

@@ -1,0 +1,10 @@
+"""How a node's process ends when it could not do as it was told; 0 is a stop on request."""
+
+EXIT_UNUSABLE = 1
+"""Something outside of the program is in the way: a port in use, a directory of another node, damage on disk."""
+
+EXIT_USAGE = 2
+"""A setting is wrong or missing."""
+
+EXIT_BUG = 70
+"""A bug, or a disk that failed: going on could do harm (EX_SOFTWARE of sysexits.h)."""
