@@ -7,6 +7,7 @@ from typing import Any
 from raftkv.actors.messages import AppendEntries, AppendEntriesReply, RequestVoteReply, TimeoutNow
 from raftkv.actors.passing import Passing
 from raftkv.entry import Entry, Kind
+from raftkv.progress import UNKNOWN_ROOM
 
 
 class Follower(Passing):
@@ -143,6 +144,9 @@ class Follower(Passing):
             # A heartbeat is answered at once, or a slow disk would look like a dead node: so it reports no more
             # than what is durable already.
             durable = min(replica.matched_index, replica.durable_index)
+            if replica.room_to_tell != UNKNOWN_ROOM:
+                # The leader offers nothing to who has no room: nothing else would find out that there is some again.
+                self.ask_for_room()
             self.send_when_term_saved(
                 self.start.peers[message.sender],
                 AppendEntriesReply(node_id, term, True, durable, message.read_round, room=replica.room_to_tell),

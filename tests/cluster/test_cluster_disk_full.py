@@ -15,6 +15,9 @@ SIZE = 16 << 20
 LEFT = 3 << 20
 """What other files leave of each small disk."""
 
+REFUSED = 300
+"""More than there is room for elections on a full disk."""
+
 VALUE = "x" * 40_000
 
 Mount = Callable[[Path], None]
@@ -106,6 +109,31 @@ def test_full_disks_refuse_writes_and_lose_nothing(cluster: Cluster) -> None:
     assert_all_there(cluster, written[2:])
 
 
+def test_writes_that_are_refused_use_nothing_up(cluster: Cluster) -> None:
+    """However many there are, what is kept for elections and deletes stays: reads and deletes go on."""
+    for node in cluster.nodes.values():
+        take_room(node)
+    written, _ = fill(cluster, "n1")
+    for number in range(REFUSED):
+        assert cluster.put(cluster.ids[number % 3], "b", VALUE).status in (503, 507)
+
+    assert [cluster.get(node_id, written[0]) for node_id in cluster.ids] == [VALUE] * 3
+    assert cluster.ask("n1", "DELETE", f"/keys/{written[0]}/").body == {"deleted": True}
+
+
+def test_writes_go_on_when_full_disks_have_room_again(cluster: Cluster) -> None:
+    """Nobody has to start a node again, or to delete anything in the store first."""
+    ballast = [take_room(node) for node in cluster.nodes.values()]
+    written, refusal = fill(cluster, "n1")
+    assert refusal.status == 507
+
+    for path in ballast:
+        path.unlink()
+    wait_for(lambda: cluster.put("n1", "again", VALUE).status == 200, "a write is taken again")
+    cluster.wait_until_equal()
+    assert_all_there(cluster, [*written, "again"])
+
+
 def test_leadership_moves_away_from_a_full_disk(cluster: Cluster) -> None:
     """The others go on; the full node follows again when it has room."""
     full = cluster.wait_for_leader()
@@ -123,8 +151,10 @@ def test_leadership_moves_away_from_a_full_disk(cluster: Cluster) -> None:
 
     wait_for(write_more_than_fits, lambda: f"more writes than the full disk has room for: {cluster.statuses()}")
     assert cluster.wait_for_leader() in others
+    for node_id in cluster.ids:
+        assert cluster.ask(node_id, "PUT", f"/keys/{node_id}/", {"value": VALUE}).status == 200
     for node_id in others:
-        assert cluster.get(node_id, written[-1], level="stale") == VALUE
+        assert cluster.get(node_id, written[-1]) == VALUE
 
     ballast.unlink()
     cluster.wait_until_equal()

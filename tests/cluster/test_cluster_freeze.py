@@ -8,16 +8,10 @@ from random import Random
 import pytest
 
 from tests.support.cluster import Cluster, rounds, suspend_for, timeout_s
-from tests.support.load import Load, MakeLoad, check
+from tests.support.load import MakeLoad, check
 
 SHORT_ROUNDS = 5
 READS_IN_A_ROW = 40
-
-
-def reads_through(load: Load, node: str) -> list[list[str]]:
-    """Queue reads at a node on several connections; return, later, how each of them ended."""
-    rows = [load.read_in_a_row(node, READS_IN_A_ROW) for _ in range(4)]
-    return [[operation.outcome for operation in row.result(60)] for row in rows]
 
 
 @pytest.mark.timeout(180)
@@ -45,6 +39,37 @@ def test_a_leader_that_was_frozen_steps_down_and_serves_no_stale_read(cluster: C
     follows = cluster.wait_for_status(old, lambda status: status["leader"] == new, f"{old} follows {new}")
     assert follows["role"] == "follower"
     assert follows["term"] > term
+    load.wait_for_writes(5, *cluster.ids)
+    check(cluster, load)
+
+
+@pytest.mark.timeout(180)
+def test_a_leader_that_nobody_tells_of_its_end_serves_no_stale_read(cluster: Cluster, make_load: MakeLoad) -> None:
+    """All that it knows when it goes on is that it leads: the others began anew meanwhile, and stand still now.
+
+    That it was replaced it can only find out by asking before it answers.
+    """
+    load = make_load(cluster)
+    load.wait_for_writes(5, *cluster.ids)
+    old = cluster.wait_for_leader()
+    others = [node_id for node_id in cluster.ids if node_id != old]
+    cluster[old].freeze()
+    cluster.kill(*others)
+    cluster.start(*others)
+    cluster.wait_for_leader(*others)
+    load.wait_for_writes(20, *others)
+
+    rows = [load.read_in_a_row(old, READS_IN_A_ROW) for _ in range(4)]
+    load.wait_for_writes(5, *others)
+    for node_id in others:
+        cluster[node_id].freeze()
+    cluster[old].signal(signal.SIGCONT)
+    cluster.wait_for_status(old, lambda status: status["role"] != "leader", f"{old} leads no more")
+    for node_id in others:
+        cluster[node_id].signal(signal.SIGCONT)
+
+    for row in rows:
+        assert [operation.answer for operation in row.result(60)] == ["200"] * READS_IN_A_ROW
     load.wait_for_writes(5, *cluster.ids)
     check(cluster, load)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 from random import Random
 
 import pytest
 
-from tests.support.cluster import Cluster, rounds, timeout_s
+from tests.support.cluster import Cluster, MakeCluster, rounds, timeout_s
 from tests.support.load import MakeLoad, check
 
 LEADER_ROUNDS, ALL_ROUNDS = 5, 3
@@ -44,4 +45,26 @@ def test_no_acknowledged_write_is_lost_when_all_nodes_are_killed_at_once(
         cluster.kill()
         cluster.start()
         load.wait_for_writes(1, *cluster.ids)
+    check(cluster, load)
+
+
+def test_a_node_that_missed_writes_is_not_elected(make_cluster: MakeCluster, make_load: MakeLoad) -> None:
+    """It asks for votes far sooner than the only other node, and yet that one must be elected."""
+    cluster = make_cluster(election_min_ms="1000", election_max_ms="2000")
+    cluster.start()
+    load = make_load(cluster)
+    load.wait_for_writes(5, *cluster.ids)
+    leader = cluster.wait_for_leader()
+    behind, complete = (node_id for node_id in cluster.ids if node_id != leader)
+    cluster.kill(behind)
+    load.wait_for_writes(20, leader, complete)
+    cluster[complete].freeze()
+    cluster.kill(leader)
+    cluster.start(behind, election_min_ms="150", election_max_ms="300")
+    cluster.wait_for_status(behind, lambda status: status["role"] == "candidate", f"{behind} asks for votes")
+    cluster[complete].signal(signal.SIGCONT)
+
+    assert cluster.wait_for_leader(behind, complete) == complete
+    load.wait_for_writes(5, behind, complete)
+    cluster.start(leader)
     check(cluster, load)

@@ -87,7 +87,6 @@ def test_requests_in_flight_are_answered_before_a_leader_stops(cluster: Cluster,
         connection.close()
     assert cluster[leader].wait() == STOPPED_IN_TIME
     cluster.wait_for_leader()
-    print([answer.status for answer in answers])
     for number, answer in enumerate(answers):
         value = cluster.get(others[0], f"in-flight-{number}")
         if answer.status == 200:

@@ -342,6 +342,18 @@ def test_a_follower_takes_entries_again_when_the_journal_says_that_there_is_room
     assert (answer[1].success, answer[1].match_index) == (True, 2)
 
 
+def test_a_follower_whose_room_is_scarce_looks_for_more_with_its_heartbeats() -> None:
+    """Its leader, who knows, sends it nothing that it could refuse."""
+    full = follower(term=2)
+    full.gets(append(term=2))
+    full.replica.room = 10
+
+    shown = full.gets(append(term=2)) + full.gets(append(term=2))
+
+    assert [target for target, _ in shown] == ["journal", "n2", "n2"]
+    assert [message.room for _, message in only(AppendEntriesReply, shown)] == [10, 10]
+
+
 def test_a_follower_without_room_takes_the_no_op_of_a_new_leader() -> None:
     """There is always a place for it; without it the leader could serve no reads."""
     full = follower(term=2)

@@ -2,7 +2,8 @@
 
 This is a rehearsal, driven by a seed: messages between nodes may be lost, delayed and repeated, nodes crash and lose
 what was not saved. Inside a node a mailbox is first in, first out, as on our own system base. The actors take turns
-in the order in which they were sent something, or, ``shuffled``, in any: as if each of them had a thread.
+in the order in which they were sent something, and time goes on when none has anything left to do; or, ``shuffled``,
+they take turns in any order, and time does not wait for them: as if each of them had a thread, and the machine no time.
 """
 
 from __future__ import annotations
@@ -21,6 +22,12 @@ from raftkv.disk import Disk
 from raftkv.entry import Entry
 from raftkv.settings import Limits, Timing
 from tests.support.stage import Stage
+
+HURRY = 0.2
+"""How often time goes on though there is something to do."""
+
+HURRY_MS = 2.0
+"""By how much at most."""
 
 
 class SafeBox:
@@ -202,6 +209,8 @@ class InMemoryCluster:
 
     def step(self) -> None:
         """Deliver one message, or move time to what is next."""
+        if self.shuffled and self.inbox and self.random.random() < HURRY:
+            self._advance(within_ms=HURRY_MS)
         place = self._next_place()
         if place is None:
             self._advance()
@@ -255,12 +264,14 @@ class InMemoryCluster:
             due = self.stage.clock.ms + self.random.uniform(*self.delay_ms)
             self.network.append((due, next(self.stage.order), source, target, message))
 
-    def _advance(self) -> None:
+    def _advance(self, within_ms: float = float("inf")) -> None:
         asleep = [wakeup for wakeup in self.stage.wakeups if wakeup[2].split("/")[0] in self.paused]
         awake = [wakeup for wakeup in self.stage.wakeups if wakeup[2].split("/")[0] not in self.paused]
         times = [item[0] for item in self.network] + [wakeup[0] for wakeup in awake]
         if not times:
-            self.stage.clock.ms += 1.0
+            self.stage.clock.ms += min(1.0, within_ms)
+            return
+        if min(times) > self.stage.clock.ms + within_ms:
             return
         self.stage.clock.ms = max(self.stage.clock.ms, min(times))
         arrived = sorted(item for item in self.network if item[0] <= self.stage.clock.ms)
