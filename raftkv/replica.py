@@ -131,7 +131,7 @@ class Replica:
     @property
     def room_to_tell(self) -> int:
         """What the leader is told of the room here: a number only where it may begin to matter."""
-        return self.room_left if self.room_left < PLENTY_OF_ROOM else UNKNOWN_ROOM
+        return max(0, self.room_left) if self.room_left < PLENTY_OF_ROOM else UNKNOWN_ROOM
 
     # --- saves and what waits for them
 
