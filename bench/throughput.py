@@ -43,7 +43,8 @@ CASES = (
 class Figures(msgspec.Struct, frozen=True):
     """One measurement: right answers a second, percentiles in milliseconds, and errors by what they were.
 
-    Processor time is in microseconds for each answer: of the leader, of its followers on average, and of the load.
+    Processor time is in microseconds for each answer: of the leader, of its followers on average, of all nodes
+    together, and of the load. It tells versions apart where somebody else's use of the machine blurs the rates.
     ``others`` is how many processors those used who have nothing to do with it, ``load_average`` the one before.
     """
 
@@ -57,6 +58,7 @@ class Figures(msgspec.Struct, frozen=True):
     errors: dict[str, int]
     leader_us: float
     follower_us: float
+    nodes_us: float
     load_us: float
     others: float
     load_average: float
@@ -104,6 +106,7 @@ def measure(cluster: Cluster, case: Case, seconds: float, warm_up_s: float) -> F
         outcome.errors,
         leader_s * answer_s,
         statistics.mean(followers_s) * answer_s,
+        sum(outcome.pids_cpu_s) * answer_s,
         outcome.own_cpu_s * answer_s,
         max(0.0, outcome.machine_cpu_s - ours_s) / outcome.seconds,
         load_before,

@@ -12,7 +12,7 @@ from bench.outage import Outage
 from bench.report import comparison_table, figures_table, outages_table
 from bench.throughput import Figures
 
-FIGURES = Figures("write-64", 1000.0, 10.0, 50.0, 90.0, 100.4, 5000, {}, 400.0, 200.0, 30.0, 0.25, 1.5)
+FIGURES = Figures("write-64", 1000.0, 10.0, 50.0, 90.0, 100.4, 5000, {}, 400.0, 200.0, 800.0, 30.0, 0.25, 1.5)
 
 MOUNTS = """\
 /dev/vda / ext4 rw 0 0
@@ -44,12 +44,14 @@ def test_figures_are_medians_with_the_lowest_and_highest_and_all_errors() -> Non
 
 def test_a_comparison_takes_the_ratio_of_each_round() -> None:
     there, here = [figures(1000.0), figures(500.0)], [figures(1100.0, 9.0), figures(600.0, 9.5, {"404": 1})]
+    alike = ["50.0 (50.0–50.0)", "800 (800–800)", "0.2 (0.2–0.2)"]
 
     assert cells(comparison_table(here, there, "v1"))[2:] == [
+        ["write-64", "v1", "750 (500–1,000)", "", "10.00 (10.00–10.00)", alike[0], "0", alike[1], "", alike[2]],
         [
-            *("write-64", "750 (500–1,000)", "850 (600–1,100)", "1.15 (1.10–1.20)"),
-            *("10.00", "9.25", "50.0", "50.0", "0", "1 404"),
-        ]
+            *("", "here", "850 (600–1,100)", "1.15 (1.10–1.20)", "9.25 (9.00–9.50)", alike[0], "1 404"),
+            *(alike[1], "1.00 (1.00–1.00)", alike[2]),
+        ],
     ]
 
 
