@@ -141,3 +141,35 @@ def test_a_node_that_was_moved_to_another_cluster_founds_none_there(make_cluster
     second.wait_for_log("n2", "different clusters")
     assert second.put("n2", "c", "3").status == 200
     assert [second.get(node_id, key) for node_id in ("n2", "n3") for key in "abc"] == [None, "2", "3"] * 2
+
+
+def test_a_node_among_the_nodes_of_another_cluster_keeps_its_log(cluster: Cluster) -> None:
+    """Same ids, same addresses, another founding: peers are let in only once the journal has told which it is.
+
+    It was the other way round: the other cluster's leader, in a later term, cut off what had been acknowledged.
+    """
+    for number in range(100):
+        assert cluster.put("n1", f"a{number}", "x" * 50_000).status == 200
+    before = cluster.wait_for_status("n3", lambda status: status["last_applied"] >= 101, "all that was written")
+    cluster.terminate()
+    aside = cluster.directory / "aside"
+    cluster["n3"].directory.rename(aside)
+    for node_id in cluster.ids:
+        shutil.rmtree(cluster[node_id].directory, ignore_errors=True)
+
+    cluster.start()
+    while cluster.wait_for_status(cluster.wait_for_leader(), lambda _: True, "a status")["term"] <= before["term"] + 2:
+        leader = cluster.wait_for_leader()
+        cluster.kill(leader)
+        cluster.start(leader)
+    assert cluster.put("n1", "b", "1").status == 200
+    cluster.kill("n3")
+    shutil.rmtree(cluster["n3"].directory)
+    aside.rename(cluster["n3"].directory)
+    said = len(cluster["n3"].log)
+    cluster.start("n3")
+
+    cluster.wait_for_log("n3", "no leader: no majority", after=said)
+    after = cluster.wait_for_status("n3", lambda status: bool(status["cluster_id"]), "its cluster")
+    assert (after["cluster_id"], after["last_log_index"]) == (before["cluster_id"], before["last_log_index"])
+    assert "is connected" not in cluster["n3"].log[said:]
