@@ -86,7 +86,7 @@ class LocalCluster:
         while line := await child.line.readline():
             # While all are being stopped, that one or the other loses its leader is no news.
             if not self._stops:
-                with contextlib.suppress(msgspec.DecodeError):
+                with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
                     self._story.tell(decode_event(line))
         status = await child.process.wait()
         child.our_end.close()

@@ -91,7 +91,7 @@ def _read_shape(path: Path) -> Shape | None:
         return msgspec.json.decode(path.read_bytes(), type=Shape)
     except FileNotFoundError:
         return None
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"--data-dir: cannot read {path}: {error}") from None
 
 

@@ -162,7 +162,7 @@ class RecordReader:
             raise Refusal(Reason.VERSION, f"one side speaks version {version}, the other {VERSION}")
         try:
             return _decoder.decode(body)
-        except (msgspec.DecodeError, RecursionError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise Refusal(Reason.MALFORMED, tell=False) from None
 
 

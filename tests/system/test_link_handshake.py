@@ -219,6 +219,14 @@ def test_a_record_out_of_turn_is_malformed(record: Record) -> None:
     assert (raised.value.reason, raised.value.tell) == (Reason.MALFORMED, False)
 
 
+def test_a_record_with_text_that_is_not_utf_8_is_malformed() -> None:
+    """The decoder tells of it by another exception than of all else; rubbish at a node's port found that."""
+    body = bytes(dialler().hello())[PREAMBLE.size :].replace(b"n1", b"n\xa3", 1)
+    with pytest.raises(Refusal) as raised:
+        read(PREAMBLE.pack(MAGIC, VERSION, len(body)) + body)
+    assert (raised.value.reason, raised.value.tell) == (Reason.MALFORMED, False)
+
+
 def test_a_hello_or_challenge_is_heard_once() -> None:
     left, right = dialler(), acceptor()
     hello = read(left.hello())
