@@ -1,0 +1,554 @@
+"""Roles and structures with one mistake each, as real implementations had them (and some that they were spared).
+
+Nothing but the tests knows of them. They are subclasses of the right ones, which do all the rest.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from raftkv.actors.candidate import Candidate
+from raftkv.actors.follower import Follower
+from raftkv.actors.founder import Founder
+from raftkv.actors.leader import Leader
+from raftkv.actors.messages import (
+    Answer,
+    AppendEntries,
+    AppendEntriesReply,
+    AppliedUpTo,
+    Apply,
+    Asked,
+    Flush,
+    Forward,
+    Introduce,
+    PeerDown,
+    Propose,
+    Read,
+    Refused,
+    RequestVote,
+    RequestVoteReply,
+    TimeoutNow,
+)
+from raftkv.actors.passing import Passing
+from raftkv.actors.role import Role
+from raftkv.actors.store import Store
+from raftkv.configuration import Member, founding_configuration
+from raftkv.entry import Entry
+from raftkv.log import Log
+from raftkv.progress import Progress
+from raftkv.replica import Replica
+
+ROLES: tuple[type[Role], ...] = (Founder, Follower, Candidate, Leader)
+
+
+def everywhere(mistake: type[Role], *but: type[Role]) -> tuple[type[Role], ...]:
+    """Return all roles (``but`` some) with a mistake in what they share."""
+    return tuple(type(f"{mistake.__name__}{role.__name__}", (mistake, role), {}) for role in ROLES if role not in but)
+
+
+# --- durability
+
+
+class SaysBeforeItIsSaved(Role):
+    """Term and vote are said before they are on disk."""
+
+    def send_when_saved(self, address: Any, message: Any) -> None:
+        self._save_what_changed()
+        self.send(address, message)
+
+
+class AcknowledgesBeforeItIsSaved(Follower):
+    """Entries are confirmed when they are in the log, not on disk."""
+
+    def _confirm(self, message: AppendEntries, match_index: int) -> None:
+        replica = self.replica
+        confirmation = AppendEntriesReply(replica.node_id, replica.current_term, True, match_index, message.read_round)
+        self._save_what_changed()
+        self.send(self.start.peers[message.sender], confirmation)
+
+
+class ConfirmsInHeartbeatsWhatIsNotSaved(Follower):
+    """A heartbeat is answered with the end of the log."""
+
+    def _confirm(self, message: AppendEntries, match_index: int) -> None:
+        replica = self.replica
+        if message.entries:
+            super()._confirm(message, match_index)
+            return
+        confirmation = AppendEntriesReply(replica.node_id, replica.current_term, True, match_index, message.read_round)
+        self.send_when_term_saved(self.start.peers[message.sender], confirmation)
+
+
+class CountsItselfBeforeItIsSaved(Leader):
+    """The leader takes its own log for durable."""
+
+    def _commit(self) -> None:
+        durable, self.replica.durable_index = self.replica.durable_index, self.replica.log.last_index
+        super()._commit()
+        if self.has_replica:
+            self.replica.durable_index = durable
+
+
+class ForgetsWhatWasCutOff(Replica):
+    """A save under way makes durable what has been cut off since."""
+
+    def truncate(self, index: int) -> None:
+        lasts = [save.last_index for save in self.saves]
+        super().truncate(index)
+        for save, last in zip(self.saves, lasts, strict=True):
+            save.last_index = last
+
+    def saved(self, number: int) -> None:
+        for save in self.saves:
+            save.last_index = min(save.last_index, self.log.last_index)
+        super().saved(number)
+
+
+class DropsWhatWasNotFlushed(Leader):
+    """Entries that wait for the flush are not saved when the leader steps down."""
+
+    def leaving(self) -> None:
+        self.unflushed = []
+        super().leaving()
+
+
+# --- elections
+
+
+class VotesForAnyLog(Log):
+    """The candidate's log need not be up to date."""
+
+    def is_up_to_date(self, last_log_index: int, last_log_term: int) -> bool:
+        return True
+
+
+class ComparesTheIndexFirst(Log):
+    """The longer log wins, whatever its last term."""
+
+    def is_up_to_date(self, last_log_index: int, last_log_term: int) -> bool:
+        return (last_log_index, last_log_term) >= (self.last_index, self.last_term)
+
+
+class ComparesTheTermAlone(Log):
+    """The longer of two logs of one term does not matter."""
+
+    def is_up_to_date(self, last_log_index: int, last_log_term: int) -> bool:
+        return last_log_term >= self.last_term
+
+
+class CountsMessages(Candidate):
+    """Votes are counted by message, not by voter."""
+
+    def on_RequestVoteReply(self, message: RequestVoteReply) -> None:
+        counted = len(self.votes)
+        super().on_RequestVoteReply(message)
+        if self.has_replica and message.vote_granted and len(self.votes) == counted:
+            self.votes.add(min(self.replica.configuration.all_voters - self.votes, default=""))
+            self._count()
+
+
+class CountsVotesOfAnyTerm(Candidate):
+    """A vote of an earlier election counts, and a pre-vote like a vote."""
+
+    def on_RequestVoteReply(self, message: RequestVoteReply) -> None:
+        if message.vote_granted:
+            self.votes.add(message.sender)
+            self._count()
+        else:
+            super().on_RequestVoteReply(message)
+
+
+class VotesAgainAfterSteppingDown(Candidate):
+    """Stepping down within a term clears the vote."""
+
+    def leaving(self) -> None:
+        super().leaving()
+        if self.replica.voted_for == self.replica.node_id:
+            self.replica.voted_for = None
+
+
+class VotesTwice(Role):
+    """A second candidate of a term gets a vote too."""
+
+    def on_RequestVote(self, message: RequestVote) -> None:
+        if message.term == self.replica.current_term and self.role == "follower":
+            self.replica.voted_for = None
+        super().on_RequestVote(message)
+
+
+class CampaignsWithoutAsking(Candidate):
+    """No pre-vote: whoever was cut off comes back in a later term."""
+
+    def _ask_pre_votes(self) -> None:
+        self._campaign(transfer=False)
+
+
+class HearsNoLeader(Role):
+    """A candidate is voted for though the leader has just been heard."""
+
+    def hears_leader(self) -> bool:
+        return False
+
+
+class StaysInOfficeAlone(Leader):
+    """The leader does not notice that nobody answers."""
+
+    def _heard_lately(self, progress: Progress, now_ms: float) -> bool:
+        return True
+
+
+class AlwaysWaitsTheSame(Role):
+    """Election timeouts are not random."""
+
+    def election_timeout(self) -> float:
+        return self.start.timing.election_min_ms
+
+
+class NeverCampaigns(Follower):
+    """After a restart nobody begins."""
+
+    def _may_campaign(self, now_ms: float) -> bool:
+        return False
+
+
+class IgnoresLaterTerms(Leader):
+    """A leader does not step down when it is told of a later term."""
+
+    def steps_down_for(self, message: Any) -> bool:
+        return False
+
+
+class OldTimeoutNow(Follower):
+    """A request of a leader of the past to campaign is heeded."""
+
+    def on_TimeoutNow(self, message: TimeoutNow) -> None:
+        super().on_TimeoutNow(TimeoutNow(message.sender, self.replica.current_term))
+
+
+# --- replication
+
+
+class CommitsByCounting(Leader):
+    """Entries of earlier terms are committed once a majority has them (figure 3.7)."""
+
+    def _commit(self) -> None:
+        replica = self.replica
+        index = replica.configuration.quorum_value(
+            lambda voter: replica.durable_index if voter == replica.node_id else self.progress[voter].match_index
+        )
+        if index > replica.commit_index:
+            self.commit_to(index)
+
+
+class BeginsWithoutNoOp(Leader):
+    """A new leader waits for a client."""
+
+    def _append(self, kind: Any, data: bytes) -> Entry:
+        return super()._append(kind, data) if data else Entry(0, 0, kind, data)
+
+
+class CutsOffOnAnyAppend(Follower):
+    """Whatever stands behind the entries of a request is removed."""
+
+    def _append(self, entries: tuple[Entry, ...]) -> bool:
+        replica = self.replica
+        if entries and entries[0].index <= replica.log.last_index:
+            replica.log.truncate(entries[0].index)
+            replica.durable_index = min(replica.durable_index, entries[0].index - 1)
+            for save in replica.saves:
+                save.last_index = min(save.last_index, entries[0].index - 1)
+        return super()._append(entries)
+
+
+class NeverCutsOff(Follower):
+    """Conflicting entries stay, and what comes for their places is taken for known."""
+
+    def _append(self, entries: tuple[Entry, ...]) -> bool:
+        return super()._append(tuple(e for e in entries if e.index > self.replica.log.last_index))
+
+
+class SkipsTheConsistencyCheck(Log):
+    """The entry before those of a request need not match."""
+
+    def matches(self, index: int, term: int) -> bool:
+        return index <= self.last_index
+
+
+class CommitsPastTheNewEntries(Follower):
+    """All of one's own log is committed as far as the leader's commit index goes."""
+
+    def on_AppendEntries(self, message: AppendEntries) -> None:
+        super().on_AppendEntries(message)
+        if self.has_replica and message.term == self.replica.current_term:
+            self.commit_to(min(message.leader_commit, self.replica.log.last_index))
+
+
+class CountsAnswersOfAnyTerm(Leader):
+    """Late answers to an earlier leader count."""
+
+    def on_AppendEntriesReply(self, message: AppendEntriesReply) -> None:
+        if message.term < self.replica.current_term:
+            message = AppendEntriesReply(
+                message.sender, self.replica.current_term, message.success, message.match_index, message.read_round
+            )
+        super().on_AppendEntriesReply(message)
+
+
+class TakesAProbeForAMatch(Progress):
+    """What the leader guesses of a peer's log counts as known."""
+
+    def __init__(self, next_index: int, now_ms: float, inflight_limit_bytes: int) -> None:
+        super().__init__(next_index, now_ms, inflight_limit_bytes)
+        self.match_index = next_index - 1
+
+
+class MatchGoesBack(Progress):
+    """A late confirmation lowers what is known to match."""
+
+    def matched(self, index: int, now_ms: float) -> bool:
+        self.match_index = min(self.match_index, index)
+        return super().matched(index, now_ms)
+
+
+class SentIsMatched(Progress):
+    """Entries count as replicated when they are sent."""
+
+    def sent(self, last_index: int, size: int, now_ms: float) -> None:
+        super().sent(last_index, size, now_ms)
+        self.match_index = max(self.match_index, last_index)
+        self.next_index = max(self.next_index, last_index + 1)
+
+
+class StepsBackAlone(Progress):
+    """After a refusal the leader probes where it did before."""
+
+    def rejected(self, prev_log_index: int, next_index: int) -> bool:
+        return super().rejected(prev_log_index, prev_log_index + 1)
+
+
+class AppliesWhatIsNotOnDisk(Role):
+    """The store is given what is committed, though this node's disk has not got it."""
+
+    def apply_committed(self) -> None:
+        durable, self.replica.durable_index = self.replica.durable_index, self.replica.log.last_index
+        super().apply_committed()
+        self.replica.durable_index = durable
+
+
+class SkipsWhenItAppliesInPieces(Role):
+    """With more committed than fits into one piece, the rest is skipped."""
+
+    def apply_committed(self) -> None:
+        super().apply_committed()
+        replica = self.replica
+        replica.handed_index = max(replica.handed_index, min(replica.commit_index, replica.durable_index))
+
+
+class AppliesTwice(Store):
+    """Entries that come again are applied again."""
+
+    def on_apply(self, message: Apply) -> None:
+        self.last_applied = min(self.last_applied, message.first_index - 1)
+        super().on_apply(message)
+
+
+class AppliedInOrderOnly(Role):
+    """The store's word must not be overtaken at a change of role."""
+
+    def on_AppliedUpTo(self, message: AppliedUpTo) -> None:
+        assert self.replica.last_applied <= message.index
+        super().on_AppliedUpTo(message)
+
+
+# --- reads and requests
+
+
+class ReadsWithoutARound(Leader):
+    """A leader answers reads without asking whether it still is one."""
+
+    def serve(self, asked: Asked) -> None:
+        if isinstance(asked.request, Read) and self.replica.commit_index >= self.term_start:
+            self._serve_read(asked, self.replica.commit_index)
+        else:
+            super().serve(asked)
+
+
+class ReadsBeforeTheNoOp(Leader):
+    """A leader answers reads before it knows what is committed."""
+
+    def _begin_round(self) -> None:
+        start, self.term_start = self.term_start, 0
+        super()._begin_round()
+        self.term_start = start
+
+
+class JoinsARoundUnderWay(Leader):
+    """A read is confirmed by answers to heartbeats that were sent before it came."""
+
+    def _begin_round(self) -> None:
+        if self.round is not None:
+            self.round.reads.extend(self.reads)
+            self.reads = []
+        super()._begin_round()
+
+
+class OneRoundForAll(Leader):
+    """All rounds of a term have one name, so that an answer to one confirms the next."""
+
+    def _begin_round(self) -> None:
+        if self.reads and self.round is None:
+            self.rounds = 0
+        super()._begin_round()
+
+
+class ReadsAtOnceInTheStore(Store):
+    """A query is answered before its read index is applied."""
+
+    def on_answer(self, message: Answer) -> None:
+        self._answer(message)
+
+
+class StaleReadsAtOnce(Role):
+    """After a restart a node shows what it has applied again so far."""
+
+    def _read_stale(self, asked: Asked, read: Read) -> None:
+        self.send(self.start.store, Answer(read.queries, asked.asker, 0, asked.deadline_ms))
+
+
+class StaleReadsFromAnyCommit(Follower):
+    """The first commit index heard counts though it may be behind what was acknowledged."""
+
+    def on_AppendEntries(self, message: AppendEntries) -> None:
+        if self.replica.first_commit_heard is None and message.term >= self.replica.current_term:
+            self.replica.first_commit_heard = message.leader_commit
+        super().on_AppendEntries(message)
+
+
+class StepsDownWithAnAnswer(Leader):
+    """Who waits for a write is told that it was not done when the leader steps down."""
+
+    def leaving(self) -> None:
+        for asker in self.replica.expired_askers(float("inf")):
+            self.reply(asker, Refused("not_leader", "leadership was lost"))
+        super().leaving()
+
+
+class LostMeansNotDone(Role):
+    """A write that was passed on over a connection that ended is said not to be done."""
+
+    def _lost(self, asked: Asked, why: str) -> None:
+        self.reply(asked.asker, Refused("retry", why))
+
+
+class PassesOnTwice(Role):
+    """A request that was lost with a connection is passed on again."""
+
+    def on_PeerDown(self, message: PeerDown) -> None:
+        replica = self.replica
+        lost = [waiting.asked for waiting in replica.forwarded.values() if waiting.leader == message.peer]
+        replica.forwarded = {n: w for n, w in replica.forwarded.items() if w.leader != message.peer}
+        super().on_PeerDown(message)
+        replica.held.extend(lost)
+
+
+class HopsOn(Passing):
+    """What a peer has passed on is passed on again."""
+
+    def serve(self, asked: Asked) -> None:
+        leader = self.replica.leader_id
+        if asked.asker.forward is not None and leader in self.start.peers and isinstance(asked.request, Propose):
+            number = self.replica.forward(asked, leader)
+            passed = Forward(self.replica.node_id, self.replica.boot, number, asked.request)
+            self.send(self.start.peers[leader], passed)
+        else:
+            super().serve(asked)
+
+
+class AnswersByIndexAlone(Role):
+    """Whoever waits at an index is answered when anything is committed there."""
+
+    def _askers_of(self, entries: Any) -> Any:
+        for entry in entries:
+            for waiting in self.replica.waiting_for(entry.index):
+                yield entry.index, waiting.asker
+
+
+# --- the baton
+
+
+class DropsWithoutTheReplica(Role):
+    """What comes to a role that has just handed the replica on is lost."""
+
+    def _handle(self, message: Any) -> None:
+        if self.has_replica or type(message).__name__ in ("Start", "Assume", "WakeupMessage"):
+            super()._handle(message)
+
+
+class ReturnsItsFlush(Role):
+    """A flush of an earlier tenure goes back to Node."""
+
+    def _handle(self, message: Any) -> None:
+        if isinstance(message, Flush) and not self.has_replica:
+            self.send(self.start.node, message)
+        super()._handle(message)
+
+
+class HeedsOldWakeUps(Role):
+    """Any wake-up will do."""
+
+    def _handle(self, message: Any) -> None:
+        if type(message).__name__ == "WakeupMessage" and self.has_replica:
+            self.wake(self.now())
+            self._save_what_changed()
+        else:
+            super()._handle(message)
+
+
+class ForgetsTheCause(Role):
+    """The message that changed the role is not handled by the new one."""
+
+    def _take_over(self, message: Any) -> None:
+        message.cause = None
+        super()._take_over(message)
+
+
+# --- the founding
+
+
+class FoundsWithAMajority(Founder):
+    """The cluster begins when most of its nodes have met."""
+
+    def _found(self) -> None:
+        mine = self._all_met()
+        others = [peer for peer in self.met if peer != self.replica.node_id]
+        if len(mine) > (len(self.start.peers) + 1) // 2 and all(self.said.get(peer) == mine for peer in others):
+            members = [Member(node_id, self.start.addresses[node_id], incarnation) for node_id, incarnation in mine]
+            self._adopt(founding_configuration(members).encode(), "most of us have met")
+
+
+class FoundsWhenItHasMetAll(Founder):
+    """Whether the others have met each other is not asked."""
+
+    def _found(self) -> None:
+        for peer in self.said:
+            self.said[peer] = self._all_met()
+        super()._found()
+
+
+class AdoptsAnyFounding(Founder):
+    """A node whose disk was wiped goes on as if nothing had happened."""
+
+    def on_Introduce(self, message: Introduce) -> None:
+        if message.founding:
+            self._adopt(message.founding, "whoever we are")
+        else:
+            super().on_Introduce(message)
+
+
+class BelievesOldIntroductions(Founder):
+    """An incarnation that is gone is believed again."""
+
+    def on_Introduce(self, message: Introduce) -> None:
+        if not message.founding and message.sender in self.met:
+            self.met[message.sender] = ""
+        super().on_Introduce(message)
