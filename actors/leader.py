@@ -25,7 +25,7 @@ from raftkv.actors.messages import (
     RequestVoteReply,
     TimeoutNow,
 )
-from raftkv.actors.role import Role
+from raftkv.actors.serving import Serving
 from raftkv.commands import Command, Delete, encode_commands, invalid
 from raftkv.entry import ENTRY_OVERHEAD, Entry, Kind, NodeId
 from raftkv.progress import Progress
@@ -46,7 +46,7 @@ class ReadRound:
     reads: list[Asked]
 
 
-class Leader(Role):
+class Leader(Serving):
     """Holds the replica while a majority follows."""
 
     role = "leader"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from raftkv.actors.messages import Asked, AskReadIndex, Forward, Propose, Refused
-from raftkv.actors.role import Role
+from raftkv.actors.serving import Serving
 
 
-class Passing(Role):
+class Passing(Serving):
     """A role that serves no request itself."""
 
     def serve(self, asked: Asked) -> None:

@@ -1,0 +1,189 @@
+"""What all roles do for those who ask: serve, hold, pass back, give up in time, and say how things stand."""
+
+from __future__ import annotations
+
+from raftkv.actors.messages import (
+    Answer,
+    Applied,
+    Asked,
+    AskStatus,
+    Done,
+    Forward,
+    ForwardReply,
+    Introduce,
+    NotSent,
+    PeerDown,
+    PeerStatus,
+    PeerUp,
+    Propose,
+    Read,
+    ReadIndex,
+    Refused,
+    Retire,
+    Status,
+)
+from raftkv.actors.role import Role
+from raftkv.configuration import majority
+from raftkv.entry import NodeId
+
+
+class Serving(Role):
+    """A role's side towards the front end, and towards peers that come and go."""
+
+    # --- requests
+
+    def on_Asked(self, asked: Asked) -> None:
+        """Serve a request, or find who does."""
+        request = asked.request
+        if isinstance(request, AskStatus):
+            self.reply(asked.asker, self.status())
+        elif isinstance(request, Retire):
+            self.replica.retired = True
+            self.retire(asked)
+        elif isinstance(request, Read) and request.level == "stale":
+            self._read_stale(asked, request)
+        elif asked.deadline_ms <= self.now():
+            self.reply(asked.asker, Refused("no_leader", "the time for this request was over before it could begin"))
+        else:
+            self.serve(asked)
+
+    def serve(self, asked: Asked) -> None:
+        """Serve a request that needs a leader."""
+        raise AssertionError(f"{self.role} does not serve requests")
+
+    def retire(self, asked: Asked) -> None:
+        """Prepare to be stopped."""
+        self.reply(asked.asker, Done())
+
+    def _read_stale(self, asked: Asked, read: Read) -> None:
+        # Not before what was known when this node started has been applied again: a client that saw a value here
+        # before a restart must not find it gone after.
+        floor = self.replica.first_commit_heard
+        if floor is None:
+            self.hold(asked)
+        else:
+            self.send(self.start.store, Answer(read.queries, asked.asker, floor, asked.deadline_ms))
+
+    def hold(self, asked: Asked) -> None:
+        """Keep a request until there is a leader, or until its time is over."""
+        held = self.replica.held
+        if len(held) >= self.start.limits.held_requests:
+            self.reply(asked.asker, Refused("overloaded", f"{len(held)} requests wait for a leader already"))
+        else:
+            held.append(asked)
+
+    def release_held(self) -> None:
+        """Serve again what waited; what has to go on waiting is held anew."""
+        held = self.replica.held
+        for _ in range(len(held)):
+            if not self.has_replica:
+                return
+            self.on_Asked(held.popleft())
+
+    def expire(self, now_ms: float) -> None:
+        """Answer those whose time is over: not done, or not known."""
+        replica = self.replica
+        for _ in range(len(replica.held)):
+            asked = replica.held.popleft()
+            if asked.deadline_ms > now_ms:
+                replica.held.append(asked)
+            else:
+                self.reply(asked.asker, Refused("no_leader", self.reason_for_no_leader()))
+        for asker in replica.expired_askers(now_ms):
+            self.reply(asker, Refused("unknown", "not committed in time; it may yet be"))
+        for number in [n for n, waiting in replica.forwarded.items() if waiting.asked.deadline_ms <= now_ms]:
+            self._lost(replica.forwarded.pop(number).asked, "the leader did not answer in time")
+
+    def _lost(self, asked: Asked, why: str) -> None:
+        """Answer a request that was passed on and may or may not have arrived."""
+        if isinstance(asked.request, Propose):
+            self.reply(asked.asker, Refused("unknown", why))
+        else:
+            self.reply(asked.asker, Refused("retry", why))
+
+    def on_ForwardReply(self, message: ForwardReply) -> None:
+        """Pass on the leader's answer."""
+        replica = self.replica
+        waiting = replica.forwarded.get(message.number) if message.boot == replica.boot else None
+        if waiting is None or waiting.leader != message.sender:
+            return
+        del replica.forwarded[message.number]
+        asked, answer = waiting.asked, message.reply
+        if isinstance(answer, ReadIndex) and isinstance(asked.request, Read):
+            queries = asked.request.queries
+            self.send(self.start.store, Answer(queries, asked.asker, answer.index, asked.deadline_ms))
+        elif isinstance(answer, Refused) or (isinstance(answer, Applied) and isinstance(asked.request, Propose)):
+            self.reply(asked.asker, answer)
+        else:
+            self._lost(asked, f"{message.sender} answered what was not asked")
+
+    # --- peers
+
+    def on_PeerUp(self, message: PeerUp) -> None:
+        """Note that messages reach this peer."""
+        self.replica.connected.add(message.peer)
+
+    def on_PeerDown(self, message: PeerDown) -> None:
+        """Note that what was sent to this peer may be lost: who asked it through us must not wait in vain."""
+        replica = self.replica
+        replica.connected.discard(message.peer)
+        for number in [n for n, waiting in replica.forwarded.items() if waiting.leader == message.peer]:
+            self._lost(replica.forwarded.pop(number).asked, f"the connection to {message.peer}, the leader, was lost")
+
+    def on_NotSent(self, message: NotSent) -> None:
+        """Take back a request that never left this node."""
+        if isinstance(message.message, Forward):
+            waiting = self.replica.forwarded.pop(message.message.number, None)
+            if waiting is not None:
+                why = f"{message.peer} can't be reached: {message.reason}"
+                self.reply(waiting.asked.asker, Refused("not_leader", why))
+
+    def on_Introduce(self, message: Introduce) -> None:
+        """Tell a node that has no configuration yet how the cluster was founded."""
+        replica = self.replica
+        if message.answer and message.sender in self.start.peers and replica.durable_index >= 1:
+            self.send(
+                self.start.peers[message.sender],
+                Introduce(replica.node_id, replica.incarnation, message.start_list, (), replica.founding),
+            )
+
+    # --- status
+
+    def status(self) -> Status:
+        """Return what this node knows of itself and the others."""
+        replica = self.replica
+        return Status(
+            id=replica.node_id,
+            role=self.role,
+            term=replica.current_term,
+            leader=replica.leader_id,
+            commit_index=replica.commit_index,
+            last_applied=replica.last_applied,
+            last_log_index=replica.log.last_index,
+            durable_index=replica.durable_index,
+            cluster_id=self._cluster_id(),
+            incarnation=replica.incarnation,
+            voters=tuple(sorted(replica.configuration.all_voters)),
+            peers=tuple(
+                self.peer_status(member.id, member.address)
+                for member in replica.configuration.members
+                if member.id != replica.node_id
+            ),
+            reason=None if replica.leader_id else self.reason_for_no_leader(),
+        )
+
+    def peer_status(self, peer: NodeId, address: str) -> PeerStatus:
+        """Return what is known of one peer."""
+        return PeerStatus(peer, address, peer in self.replica.connected)
+
+    def reason_for_no_leader(self) -> str:
+        """Say in words why there is no leader."""
+        replica = self.replica
+        voters = replica.configuration.all_voters
+        reached = {voter for voter in voters if voter == replica.node_id or voter in replica.connected}
+        if not replica.configuration.has_quorum(reached):
+            missing = ", ".join(sorted(voters - reached))
+            return f"no majority: {missing} can't be reached, and {majority(len(voters))} of {len(voters)} are needed"
+        if replica.leader_id is not None:
+            return f"{replica.leader_id} leads, but did not take the request"
+        return "an election is under way"
