@@ -1,0 +1,223 @@
+"""A cluster whose doings are written down as a story: who says what to whom and when, in words."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from raftkv.actors.messages import (
+    Answers,
+    AppendEntries,
+    AppendEntriesReply,
+    Applied,
+    AskReadIndex,
+    Forward,
+    ForwardReply,
+    Introduce,
+    Propose,
+    Read,
+    ReadIndex,
+    Refused,
+    RequestVote,
+    RequestVoteReply,
+    RoleChanged,
+    TimeoutNow,
+)
+from raftkv.commands import Command, Put, decode_commands
+from raftkv.configuration import decode_configuration
+from raftkv.entry import Entry, Kind
+from tests.support.in_memory import InMemoryCluster
+
+
+class Line(NamedTuple):
+    """What one node did or said at some moment."""
+
+    ms: float
+    who: str
+    what: str
+
+    def __str__(self) -> str:
+        """Return it as it is told."""
+        return f"{self.ms:8.1f} ms  {self.who:<12}  {self.what}"
+
+
+class Storyteller(InMemoryCluster):
+    """Writes down every message between nodes when it is sent, but for heartbeats that tell nothing new."""
+
+    def __init__(self, size: int, seed: int) -> None:
+        self.lines: list[str | Line] = []
+        self.telling = False
+        self.routine = 0
+        """Heartbeats and answers since the last line that were left out."""
+        self.known: dict[tuple[str, str], object] = {}
+        """What each node has last told each other one with a heartbeat or an answer to one."""
+        self.told_changes = 0
+        self.told_replies = 0
+        super().__init__(size, seed)
+
+    # --- telling
+
+    def chapter(self, title: str, *text: str) -> None:
+        """Begin a part of the story."""
+        self._tell_routine()
+        self.lines += ["", f"== {title} ==", *text, ""]
+
+    def story(self) -> str:
+        """Return what has been told."""
+        self._tell_routine()
+        return "\n".join(map(str, self.lines)).strip("\n") + "\n"
+
+    def asks(self, asker: str, name: str, message: Propose | Read) -> None:
+        """Let a client ask a node."""
+        what = ", ".join(map(_command, message.commands)) if isinstance(message, Propose) else _queries(message)
+        self._tell(f"{asker} -> {name}", what)
+        self.ask(name, message, asker)
+
+    def happens(self, name: str, what: str) -> None:
+        """Tell of something that no message says."""
+        self._tell(f"{name} !", what)
+
+    def step(self) -> None:
+        """Do what the cluster does, and tell of changes of role and of answers to clients."""
+        super().step()
+        for change in self.changes[self.told_changes :]:
+            self._tell_change(change)
+        self.told_changes = len(self.changes)
+        for asker, reply in self.replies[self.told_replies :]:
+            self._tell(f"{asker} <-", _reply(reply))
+        self.told_replies = len(self.replies)
+
+    def _post(self, source: str, target: str, message: Any) -> None:
+        lost = (source, target) in self.cut or target not in self.stage.actors
+        if self._is_routine(source, target, message):
+            self.routine += self.telling
+        else:
+            self._tell(f"{source} {'-x' if lost else '->'} {target}", in_words(message))
+        super()._post(source, target, message)
+
+    def _is_routine(self, source: str, target: str, message: Any) -> bool:
+        """Whether a message repeats what its sender has told this node before."""
+        if isinstance(message, AppendEntries) and not message.entries:
+            news: object = (message.term, message.prev_log_index, message.leader_commit, message.read_round)
+        elif isinstance(message, AppendEntriesReply) and message.success:
+            news = (message.term, message.match_index, message.read_round)
+        else:
+            return not self.telling
+        before, self.known[source, target] = self.known.get((source, target)), news
+        return news == before
+
+    def _tell_change(self, change: RoleChanged) -> None:
+        """Tell of a change before what the node said in its new role at the same moment."""
+        self._tell(f"{change.id} *", f"{change.role} in term {change.term}: {change.reason}")
+        place = len(self.lines) - 1
+        while self.telling and place > 0 and self._said_now(self.lines[place - 1], change.id):
+            self.lines[place - 1], self.lines[place] = self.lines[place], self.lines[place - 1]
+            place -= 1
+
+    def _said_now(self, line: str | Line, name: str) -> bool:
+        return isinstance(line, Line) and line.ms == self.stage.clock.ms and line.who.startswith(f"{name} -")
+
+    def _tell(self, who: str, what: str) -> None:
+        if self.telling:
+            self._tell_routine()
+            self.lines.append(Line(self.stage.clock.ms, who, what))
+
+    def _tell_routine(self) -> None:
+        if self.routine:
+            plural = "s" * (self.routine > 1)
+            self.lines.append(f"{'':13}(… {self.routine} message{plural} with nothing new)")
+            self.routine = 0
+
+
+# --- in words
+
+
+def in_words(message: Any) -> str:
+    """Return what a node says to another one with this message."""
+    match message:
+        case RequestVote():
+            log = f"my log ends with {message.last_log_index} of term {message.last_log_term}"
+            if message.pre_vote:
+                return f"would you vote for me in term {message.term}? {log}"
+            return f"vote for me in term {message.term}: {log}{', and the leader asked me to' * message.transfer}"
+        case RequestVoteReply(pre_vote=True):
+            return f"I would, in term {message.term}" if message.vote_granted else f"no; it is term {message.term} here"
+        case RequestVoteReply():
+            return (
+                f"you have my vote in term {message.term}"
+                if message.vote_granted
+                else f"no, not in term {message.term}"
+            )
+        case AppendEntries():
+            return _append(message)
+        case AppendEntriesReply():
+            return _append_reply(message)
+        case TimeoutNow():
+            return f"take over from me, the leader of term {message.term}"
+        case Forward(request=Propose() as propose):
+            return f"request {message.number} for you: {', '.join(map(_command, propose.commands))}"
+        case Forward(request=AskReadIndex()):
+            return f"request {message.number} for you: up to where must I have applied to read now?"
+        case ForwardReply():
+            return f"to your request {message.number}: {_reply(message.reply)}"
+        case Introduce():
+            met = ", ".join(name for _, name in message.met)
+            return "this is how our cluster was founded" if message.founding else f"I am here, and have met {met}"
+        case _:
+            return type(message).__name__
+
+
+def _append(message: AppendEntries) -> str:
+    after = f"{message.prev_log_index} of term {message.prev_log_term}"
+    round_of_reads = f"; round {message.read_round} of reads" if message.read_round else ""
+    commit = f"; committed up to {message.leader_commit}{round_of_reads}"
+    if not message.entries:
+        return f"I lead in term {message.term}; you should have {after}{commit}"
+    entries = ", ".join(map(_entry, message.entries))
+    return f"I lead in term {message.term}; after {after} comes {entries}{commit}"
+
+
+def _append_reply(message: AppendEntriesReply) -> str:
+    if message.success:
+        return f"in term {message.term} I have all up to {message.match_index} on disk"
+    if message.conflict_term:
+        return (
+            f"in term {message.term}, no: my entry {message.match_index} is of term {message.conflict_term}, "
+            f"which begins at {message.conflict_index}"
+        )
+    if message.conflict_index:
+        return (
+            f"in term {message.term}, no: I have no {message.match_index}, my log ends before {message.conflict_index}"
+        )
+    return f"no: it is term {message.term} here"
+
+
+def _entry(entry: Entry) -> str:
+    if entry.kind == Kind.NOOP:
+        what = "no-op"
+    elif entry.kind == Kind.CONFIGURATION:
+        what = f"configuration {', '.join(decode_configuration(entry.data).ids)}"
+    else:
+        what = ", ".join(map(_command, decode_commands(entry.data)))
+    return f"{entry.index} of term {entry.term} ({what})"
+
+
+def _command(command: Command) -> str:
+    return f"put {command.key}={command.value.decode()}" if isinstance(command, Put) else f"delete {command.key}"
+
+
+def _queries(message: Read) -> str:
+    return f"get {', '.join(query.key for query in message.queries)}"
+
+
+def _reply(reply: Any) -> str:
+    match reply:
+        case Applied():
+            return f"done, with entry {reply.index} of term {reply.term}"
+        case Answers():
+            return "found " + ", ".join(record.value.decode() if record else "nothing" for record in reply.records)
+        case ReadIndex():
+            return f"up to {reply.index}"
+        case Refused():
+            return f"{reply.code}: {reply.detail}"
+        case _:
+            return type(reply).__name__

@@ -1,0 +1,134 @@
+"""Two stories of a cluster, told message by message, as they stand in the files beside this one.
+
+They are for reading; and whoever changes what nodes say to each other sees here what that comes to.
+``pytest tests/golden --rewrite-golden`` writes them anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from raftkv.actors.messages import Propose, Read
+from raftkv.commands import Get, Put
+from tests.golden.storyteller import Storyteller
+
+HERE = Path(__file__).parent
+MS = 5000.0
+
+
+def put(key: str, value: str) -> Propose:
+    """Return a client's write."""
+    return Propose((Put(key, value.encode()),), MS)
+
+
+def get(key: str) -> Read:
+    """Return a client's read."""
+    return Read((Get(key),), "linearizable", MS)
+
+
+def election() -> str:
+    """Three nodes elect a leader, serve clients, lose the leader, elect another, and get the first one back."""
+    cluster = Storyteller(3, seed=1)
+    while any(not box.entries for box in cluster.boxes.values()):
+        cluster.step()
+    cluster.run_ms(10)
+    cluster.telling = True
+    cluster.chapter(
+        "An election",
+        "Three nodes have met and founded their cluster: entry 1, the configuration, is on all their disks.",
+        "Nobody leads yet. Whoever has waited the longest first asks whether it would be elected (9.6), then for",
+        "votes (3.4), and begins its term with a no-op (3.6.2).",
+    )
+    while not cluster.leaders():
+        cluster.step()
+    cluster.run_ms(120)
+    leader = cluster.leaders()[0]
+    helper = next(name for name in cluster.names if name != leader)
+    cluster.chapter(
+        "A write and a read",
+        f"A client asks {helper}, which does not lead and passes the write on. It is done once it is on the disks of",
+        "a majority (3.5). For a read a follower needs no more than the index up to which it must have applied, once",
+        "a round of heartbeats has shown that the leader still is one (6.4).",
+    )
+    cluster.asks("client", helper, put("colour", "green"))
+    cluster.run_ms(60)
+    cluster.asks("client", helper, get("colour"))
+    cluster.run_ms(60)
+    cluster.chapter("The leader stops", "The others notice by its silence, and elect another one.")
+    cluster.happens(leader, "stops")
+    cluster.crash(leader)
+    while not cluster.leaders():
+        cluster.step()
+    cluster.run_ms(60)
+    cluster.chapter("It comes back", "It has its term, its vote and its log, and follows.")
+    cluster.happens(leader, "starts again")
+    cluster.boot(leader)
+    cluster.run_ms(120)
+    return cluster.story()
+
+
+def divergence() -> str:
+    """A leader that was cut off has appended what nobody else has; its log is made like the new leader's."""
+    cluster = Storyteller(3, seed=2)
+    while not cluster.leaders():
+        cluster.step()
+    cluster.run_ms(60)
+    (old,) = cluster.leaders()
+    others = [name for name in cluster.names if name != old]
+    cluster.asks("client", old, put("colour", "green"))
+    cluster.run_ms(60)
+    cluster.telling = True
+    cluster.chapter(
+        "Cut off",
+        f"{old} leads, and all have the same log: the configuration, a no-op, and colour=green. Now the network loses",
+        f"whatever goes to or from {old} (-x). It still takes writes, and can't commit them.",
+    )
+    cluster.cut = {pair for other in others for pair in ((old, other), (other, old))}
+    cluster.asks("client a", old, put("colour", "red"))
+    cluster.asks("client b", old, put("shape", "round"))
+    cluster.run_ms(100)
+    cluster.chapter(
+        "Two logs",
+        "The others elect one of them, and go on: at index 4 its log has another entry now. The old leader hears",
+        "from no majority and steps down (6.2); those who wait for it are not told that their writes failed, for all",
+        "it knows they may have been replicated.",
+    )
+    while cluster.leaders() in ([old], []):
+        cluster.step()
+    (new,) = [name for name in cluster.leaders() if name != old]
+    (third,) = [name for name in others if name != new]
+    cluster.run_ms(20)
+    cluster.asks("client c", new, put("colour", "blue"))
+    cluster.run_ms(100)
+    cluster.chapter(
+        "Who may lead",
+        f"{new} stops, and the network is whole again. The logs of {old} and {third} are equally long, but that of",
+        f"{third} ends in a later term: only {third} can be elected, which has all that was committed (3.6.1).",
+    )
+    cluster.cut = set()
+    cluster.happens(new, "stops")
+    cluster.crash(new)
+    while (cluster.changes[-1].id, cluster.changes[-1].role) != (third, "leader"):
+        cluster.step()
+    cluster.chapter(
+        "One log again",
+        f"{third} begins behind its own last entry. {old} refuses what does not follow its log, and says where the",
+        f"term of its own entry begins; {third} goes on behind its last entry of that term (3.5). What nobody else has",
+        "is replaced; once something else is committed in its place, whoever asked for it learns that it was not done.",
+    )
+    cluster.run_ms(200)
+    return cluster.story()
+
+
+@pytest.mark.parametrize("tell", [election, divergence])
+def test_the_story_is_as_it_was_written_down(tell: Callable[[], str], request: pytest.FixtureRequest) -> None:
+    """The same seed, the same story: on every version of Python, with every hash seed."""
+    path = HERE / f"{tell.__name__}.txt"
+    told = tell()
+    if request.config.getoption("--rewrite-golden"):
+        path.write_text(told)
+
+    assert told == path.read_text()
