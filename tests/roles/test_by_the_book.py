@@ -9,7 +9,9 @@ import pytest
 from raftkv.actors.messages import (
     AppendEntries,
     AppendEntriesReply,
+    Applied,
     Apply,
+    Propose,
     RequestVote,
     RequestVoteReply,
     Save,
@@ -32,9 +34,11 @@ from tests.roles.rehearsal import (
     matched,
     noop,
     only,
+    put,
     settled_leader,
     write,
 )
+from tests.support.in_memory import InMemoryCluster
 
 SIZES = range(1, 10)
 
@@ -362,3 +366,59 @@ def test_a_vote_reply_alone_makes_nobody_a_candidate() -> None:
 
     assert player.gets(RequestVoteReply("n2", 2, True), RequestVoteReply("n3", 2, True)) == []
     assert player.role == "follower"
+
+
+# --- whole clusters, where elections could go on for ever (9.6)
+
+
+def three_nodes(seed: int) -> InMemoryCluster:
+    """Return a cluster with a leader."""
+    cluster = InMemoryCluster(3, seed)
+    cluster.run_ms(2000)
+    assert len(cluster.leaders()) == 1
+    return cluster
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_leader_that_stops_does_not_keep_the_others_from_electing(seed: int) -> None:
+    """Pitfall 15: one of three is gone, and the other two need each other's pre-vote."""
+    cluster = three_nodes(seed)
+    for _ in range(3):
+        (old,) = cluster.leaders()
+        cluster.crash(old)
+        cluster.run_ms(2000)
+
+        (new,) = cluster.leaders()
+        assert new != old
+        cluster.boot(old)
+        cluster.run_ms(1000)
+        assert cluster.leaders() == [new]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_leader_stays_while_one_follower_can_t_hear_it(seed: int) -> None:
+    """Pitfall 17: that one campaigns all the time, and the other one goes on hearing the leader."""
+    cluster = three_nodes(seed)
+    (chief,) = cluster.leaders()
+    deaf = next(name for name in cluster.names if name != chief)
+    cluster.cut = {(chief, deaf)}
+    cluster.run_ms(10_000)
+
+    assert cluster.leaders() == [chief]
+    assert cluster.replica(chief).current_term == cluster.replica(deaf).current_term
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_chain_of_three_has_a_leader(seed: int) -> None:
+    """Pitfall 17: the two ends can't reach each other, and both reach the one in the middle."""
+    cluster = three_nodes(seed)
+    cluster.cut = {("n1", "n3"), ("n3", "n1")}
+    cluster.run_ms(2000)
+    leaders = cluster.leaders()
+    cluster.run_ms(10_000)
+
+    assert len(leaders) == 1
+    assert cluster.leaders() == leaders
+    cluster.ask(leaders[0], Propose((put(1, 1),), 1000.0), "client")
+    cluster.run_ms(100)
+    assert [(asker, type(reply)) for asker, reply in cluster.replies] == [("client", Applied)]
