@@ -8,7 +8,10 @@ STAMP := $(VENV)/.installed
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$python; break; }; done)
 
-.PHONY: help run test thespian coverage check fix bench clean
+# A plugin of docker, or a command of its own, as older systems have it.
+COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
+
+.PHONY: help run docker test pickled thespian simulate coverage check fix bench clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -16,14 +19,30 @@ help: ## show this list
 run: $(STAMP) ## start three nodes here and tell what they do; Ctrl-C stops them
 	@$(BIN)/python -m raftkv local $(ARGS)
 
+docker: $(STAMP) ## start three nodes in containers, at 127.0.0.1:4001 to 4003; ARGS=down ends them
+	@$(COMPOSE) version >/dev/null 2>&1 || \
+		{ echo "there is no Docker Compose here; \`$(BIN)/python -m deploy up\` does the same without it" >&2; exit 1; }
+	@$(if $(ARGS),true,$(BIN)/python -m deploy build)
+	$(COMPOSE) -p raftkv -f deploy/compose.yaml $(or $(ARGS),up -d --no-build)
+
 test: $(STAMP) ## run the tests
 	$(BIN)/python -m pytest $(ARGS)
+
+pickled: $(STAMP) ## run the tests of the roles with every message pickled
+	$(BIN)/python -m pytest --pickled tests/roles $(ARGS)
 
 thespian: $(STAMP) ## run Thespian's own tests on the event-loop system base
 	$(BIN)/python tests/thespian_suite/run.py
 
+# SEEDS is 2000, 500-999 or 500-; MINUTES ends it, whichever comes first. More: python -m raftkv simulate --help
+SEEDS ?= $(if $(MINUTES),0-,2000)
+simulate: $(STAMP) ## live thousands of lives of clusters, with faults: SEEDS=2000, MINUTES=10, ARGS="--faults each"
+	@$(BIN)/python -m raftkv simulate --seeds $(SEEDS) $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
+
 coverage: $(STAMP) ## run the tests and show which lines and branches they miss
+	$(BIN)/python -m coverage erase
 	$(BIN)/python -m coverage run -m pytest $(ARGS)
+	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report --show-missing --skip-covered
 
 check: $(STAMP) ## format, lint, types, import contracts; changes nothing

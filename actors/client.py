@@ -11,14 +11,24 @@ import logging
 from collections.abc import Awaitable, Callable
 from math import ceil
 from random import Random
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar
 
-from raftkv.actors.messages import Answers, Applied, AskStatus, Propose, Read, Refused, RoleChanged, RoleName, Status
-from raftkv.commands import Command, Query, Record, Result, cost
+from raftkv.actors.messages import (
+    Applied,
+    AskStatus,
+    Level,
+    Propose,
+    Read,
+    ReadResult,
+    Refused,
+    RoleChanged,
+    RoleName,
+    Status,
+)
+from raftkv.commands import Command, Item, Query, Result, cost
 from raftkv.entry import NodeId
 
 Ask = Callable[[object, float], Awaitable[object | None]]
-Level = Literal["linearizable", "stale"]
 
 BATCH_BYTES = 256 << 10
 BATCH_REQUESTS = 1000
@@ -102,7 +112,7 @@ class _Batch(Generic[Request, Outcome]):
 
 
 _Writes = _Batch[Command, tuple[Applied, Result]]
-_Reads = _Batch[Query, tuple[Answers, Record | None]]
+_Reads = _Batch[Query, tuple[ReadResult, Item | None]]
 
 
 class Client:
@@ -148,10 +158,10 @@ class Client:
         batch.add(command, size, future)
         return future
 
-    def read(self, query: Query, level: Level, timeout_s: float) -> asyncio.Future[tuple[Answers, Record | None]]:
-        """Return a future of ``Answers`` and what this query found; it fails with ``RequestFailed``."""
+    def read(self, query: Query, level: Level, timeout_s: float) -> asyncio.Future[tuple[ReadResult, Item | None]]:
+        """Return a future of ``ReadResult`` and what this query found; it fails with ``RequestFailed``."""
         loop = self._running_loop()
-        future: asyncio.Future[tuple[Answers, Record | None]] = loop.create_future()
+        future: asyncio.Future[tuple[ReadResult, Item | None]] = loop.create_future()
         steps = ceil(timeout_s / TIMEOUT_STEP_S)
         batch = self._reads.get((level, steps))
         if batch is None or not batch.has_room(0):
@@ -220,8 +230,8 @@ class Client:
         reply = await self._carry(batch, message, _RETRIED_READS)
         if isinstance(reply, Refused):
             batch.fail(reply)
-        elif isinstance(reply, Answers) and len(reply.records) == len(batch.waiting):
-            batch.succeed([(reply, record) for record in reply.records])
+        elif isinstance(reply, ReadResult) and len(reply.items) == len(batch.waiting):
+            batch.succeed([(reply, item) for item in reply.items])
         else:
             batch.fail(_nonsense(reply))
 

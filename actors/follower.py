@@ -88,11 +88,8 @@ class Follower(Passing):
         replica.matched_index = max(replica.matched_index, match_index)
         self.commit_to(min(message.leader_commit, replica.matched_index))
         self._confirm(message, match_index)
-        if replica.first_commit_heard is None and replica.log.matches(message.leader_commit, message.term):
-            # A new leader's commit index may lie behind what was acknowledged before, until it has committed an
-            # entry of its own term.
-            replica.first_commit_heard = message.leader_commit
-            self.release_held()
+        if replica.read_floor is None:
+            self.ask_for_read_floor(message.sender)
 
     def _heard(self, leader: str) -> None:
         replica = self.replica

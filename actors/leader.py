@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from typing import Any
 
 from raftkv.actors.messages import (
-    Answer,
     AppendEntries,
     AppendEntriesReply,
     Asked,
@@ -20,6 +18,7 @@ from raftkv.actors.messages import (
     PeerUp,
     Propose,
     Read,
+    ReadAt,
     ReadIndex,
     Refused,
     RequestVoteReply,
@@ -29,21 +28,10 @@ from raftkv.actors.serving import Serving
 from raftkv.commands import Command, Delete, encode_commands, invalid
 from raftkv.entry import ENTRY_OVERHEAD, Entry, Kind, NodeId
 from raftkv.progress import Progress
+from raftkv.read_rounds import ReadRounds
 from raftkv.replica import Waiting
 
 logger = logging.getLogger("raftkv.raft")
-
-NO_ROOM_PAUSE_MS = 1000.0
-"""How long a peer with a full disk is left alone before entries are offered again."""
-
-
-@dataclass
-class ReadRound:
-    """Reads that wait for one round of heartbeats to confirm that we still led when it was sent."""
-
-    number: int
-    read_index: int
-    reads: list[Asked]
 
 
 class Leader(Serving):
@@ -61,11 +49,7 @@ class Leader(Serving):
         self.uncommitted_bytes = 0
         self.quorum_ms = 0.0
         """When it is checked next that a majority still answers."""
-        self.reads: list[Asked] = []
-        """Reads that no round has been sent for."""
-        self.round: ReadRound | None = None
-        self.rounds = 0
-        """Rounds sent so far; with the term this names a round once and for all, so it is never set back."""
+        self.rounds = ReadRounds()
         self.transfer_to: NodeId | None = None
         self.transfer_ms = 0.0
         """When the transfer under way is given up."""
@@ -82,8 +66,7 @@ class Leader(Serving):
         self.unflushed = []
         self.flush_is_due = False
         self.uncommitted_bytes = replica.log.bytes_after(replica.commit_index)
-        self.reads.clear()
-        self.round = None
+        self.rounds.take_all()
         self.transfer_to = None
         self.retiring = []
         self.quorum_ms = now_ms + self.start.timing.election_max_ms
@@ -100,10 +83,7 @@ class Leader(Serving):
             self.save()
         if replica.leader_id == replica.node_id:
             replica.leader_id = None
-        reads = [*(self.round.reads if self.round else ()), *self.reads]
-        self.reads.clear()
-        self.round = None
-        for asked in reads:
+        for asked in self.rounds.take_all():
             self.reply(asked.asker, Refused("retry", "leadership was lost before the read was confirmed"))
         self._answer_retiring()
 
@@ -147,7 +127,7 @@ class Leader(Serving):
         elif isinstance(request, Propose):
             self._propose(asked, request)
         elif isinstance(request, Read | AskReadIndex):
-            self.reads.append(asked)
+            self.rounds.waiting.append(asked)
             self._flush_soon()
 
     def _propose(self, asked: Asked, propose: Propose) -> None:
@@ -170,7 +150,7 @@ class Leader(Serving):
         deletes = all(isinstance(command, Delete) for command in commands)
         needed = size if deletes else size + self.start.limits.segment_bytes // 2
         now_ms = self.now()
-        with_room = [peer for peer, p in self.progress.items() if p.room >= needed and p.full_until_ms <= now_ms]
+        with_room = [peer for peer, p in self.progress.items() if p.has_room(needed, now_ms)]
         if needed > self.replica.room_left:
             self.ask_for_room()
             if self.transfer_to is None:
@@ -219,7 +199,7 @@ class Leader(Serving):
         """Send what this peer lacks, as far as it may be under way."""
         replica, limits = self.replica, self.start.limits
         log, now_ms = replica.log, self.now()
-        while progress.next_index <= log.last_index and progress.may_send and progress.full_until_ms <= now_ms:
+        while progress.next_index <= log.last_index and progress.may_send(now_ms):
             entries = log.between(progress.next_index, log.last_index, limits.append_bytes)
             self._send_append(peer, progress.next_index - 1, entries)
             progress.sent(entries[-1].index, sum(entry.size for entry in entries), now_ms)
@@ -235,7 +215,7 @@ class Leader(Serving):
                 replica.log.term(prev_log_index),
                 entries,
                 replica.commit_index,
-                self.rounds,
+                self.rounds.sent,
             ),
         )
 
@@ -266,7 +246,7 @@ class Leader(Serving):
         if progress is None or message.term < self.replica.current_term:
             return
         now_ms = self.now()
-        if message.match_index > self.replica.log.last_index or message.read_round > self.rounds:
+        if message.match_index > self.replica.log.last_index or message.read_round > self.rounds.sent:
             logger.error("%s answers what its leader never sent: %r", message.sender, message)
             return
         progress.heard_ms = now_ms
@@ -276,8 +256,7 @@ class Leader(Serving):
             if progress.matched(message.match_index, now_ms):
                 self._commit()
         elif message.no_room:
-            progress.probe()
-            progress.full_until_ms = now_ms + NO_ROOM_PAUSE_MS
+            progress.full(now_ms)
         elif progress.rejected(message.match_index, self._next_after_conflict(message)):
             self._send_heartbeat(message.sender, progress)
             progress.waiting = True
@@ -316,8 +295,8 @@ class Leader(Serving):
         self.commit_to(index)
         if not had_committed:
             # From here on the commit index covers everything that any earlier leader has acknowledged.
-            if replica.first_commit_heard is None:
-                replica.first_commit_heard = index
+            if replica.read_floor is None:
+                replica.read_floor = index
             self.release_held()
             self._begin_round()
 
@@ -325,39 +304,34 @@ class Leader(Serving):
 
     def _begin_round(self) -> None:
         """Send one round of heartbeats for all reads that wait, unless one is under way (6.4)."""
-        replica = self.replica
-        if not self.reads or self.round is not None or replica.commit_index < self.term_start:
+        rounds, commit_index = self.rounds, self.replica.commit_index
+        if not rounds.waiting or rounds.under_way is not None or commit_index < self.term_start:
             return
-        self.rounds += 1
-        self.round = ReadRound(self.rounds, replica.commit_index, self.reads)
-        self.reads = []
+        rounds.begin(commit_index)
         for peer, progress in self.progress.items():
             self._send_heartbeat(peer, progress)
         self._confirm_round()
 
     def _confirm_round(self) -> None:
         """Serve the reads of the round once a majority has answered it: we led when it was sent."""
-        while (current := self.round) is not None:
+        while (current := self.rounds.under_way) is not None:
             answered = {peer for peer, p in self.progress.items() if p.read_round >= current.number}
             if not self.replica.configuration.has_quorum(answered | {self.replica.node_id}):
                 return
-            self.round = None
+            self.rounds.end()
             for asked in current.reads:
                 self._serve_read(asked, current.read_index)
             self._begin_round()
 
     def _expire_reads(self, now_ms: float) -> None:
         """Answer reads whose time is over: a no-op that no other disk has room for is never committed."""
-        for reads in (self.reads, self.round.reads if self.round else []):
-            late = [asked for asked in reads if asked.deadline_ms <= now_ms]
-            for asked in late:
-                reads.remove(asked)
-                self.reply(asked.asker, Refused("retry", "leadership was not confirmed in time"))
+        for asked in self.rounds.take_late(now_ms):
+            self.reply(asked.asker, Refused("retry", "leadership was not confirmed in time"))
 
     def _serve_read(self, asked: Asked, read_index: int) -> None:
         if isinstance(asked.request, Read):
             queries = asked.request.queries
-            self.send(self.start.store, Answer(queries, asked.asker, read_index, asked.deadline_ms))
+            self.send(self.start.store, ReadAt(queries, asked.asker, read_index, asked.deadline_ms))
         else:
             self.reply(asked.asker, ReadIndex(read_index))
 

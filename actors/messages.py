@@ -1,8 +1,8 @@
 """Every message between the actors, and which of them may cross from node to node.
 
-All are frozen data but ``Assume``, which hands the one replica over. Those in ``PeerMessage`` travel in MessagePack
-(``encode_peer``/``decode_peer``); their tags are on the wire and are never used again. ``sender`` is the node that
-sent the message: the link checks it against the peer that proved its identity. Times are milliseconds, sizes bytes.
+All are frozen data but ``Assume``, which hands the one replica over. Those in ``PeerMessage`` travel as bytes
+(``raftkv.actors.wire``); their tags are on the wire and are never used again. ``sender`` is the node that sent the
+message: the link checks it against the peer that proved its identity. Times are milliseconds, sizes bytes.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import msgspec
 from thespian.actors import ActorAddress
 
 from raftkv.clock import Clock
-from raftkv.commands import Command, Query, Record, Result, decode_commands
+from raftkv.commands import Command, Item, Query, Result
 from raftkv.disk import Disk
-from raftkv.entry import Entry, Kind, NodeId
+from raftkv.entry import Entry, NodeId
+from raftkv.names import NAME_LENGTH
 from raftkv.progress import UNKNOWN_ROOM
 from raftkv.settings import Limits, Timing
 
@@ -28,7 +29,9 @@ RoleName = Literal["founder", "follower", "candidate", "leader"]
 Index = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 Term = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 TimeoutMs = Annotated[float, msgspec.Meta(ge=0, le=86_400_000)]
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=NAME_LENGTH)]
+Level = Literal["linearizable", "stale"]
+"""How fresh a read is to be."""
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
@@ -131,12 +134,12 @@ class Applied(Wire, frozen=True, tag=17):
     results: tuple[Result, ...]
 
 
-class Answers(Wire, frozen=True, tag=18):
-    """What queries found, in order, in a keyspace at ``revision`` after applying ``index``."""
+class ReadResult(Wire, frozen=True, tag=18):
+    """What the queries of a ``Read`` found, in order, in a keyspace at ``revision`` after applying ``index``."""
 
     index: Index
     revision: int
-    records: tuple[Record | None, ...]
+    items: tuple[Item | None, ...]
 
 
 class ReadIndex(Wire, frozen=True, tag=19):
@@ -149,7 +152,7 @@ class Done(Wire, frozen=True, tag=20):
     """What was asked for has been done."""
 
 
-Reply = Applied | Answers | ReadIndex | Done | Refused
+Reply = Applied | ReadResult | ReadIndex | Done | Refused
 
 
 class Propose(Wire, frozen=True, tag=32):
@@ -217,56 +220,15 @@ PeerMessage = (
     | About
 )
 
-_encoder = msgspec.msgpack.Encoder()
-_decoder: msgspec.msgpack.Decoder[PeerMessage] = msgspec.msgpack.Decoder(PeerMessage)
-
-encode_peer: Callable[[PeerMessage], bytes] = _encoder.encode
-
-
-def decode_peer(data: bytes) -> PeerMessage:
-    """Return a peer's message; raises ``msgspec.DecodeError`` where it is not one that a node of ours would send."""
-    try:
-        message = _decoder.decode(data)
-    except UnicodeDecodeError as error:
-        raise msgspec.ValidationError(f"text that is not UTF-8: {error}") from None
-    if isinstance(message, AppendEntries):
-        _check_entries(message)
-    return message
-
-
-def _check_entries(message: AppendEntries) -> None:
-    """Raise ``msgspec.ValidationError`` for entries that would stop the node that appends or applies them."""
-    index, term = message.prev_log_index, message.prev_log_term
-    for entry in message.entries:
-        index += 1
-        if entry.index != index or not term <= entry.term <= message.term or entry.kind not in _KINDS:
-            raise msgspec.ValidationError(f"entry {entry.index} of term {entry.term} where {index} belongs")
-        if entry.kind == Kind.COMMANDS:
-            decode_commands(entry.data)
-        elif entry.kind == Kind.CONFIGURATION and index != 1:
-            # The members are those of the founding, until there is a way to change them.
-            raise msgspec.ValidationError(f"a configuration at index {index}")
-        term = entry.term
-
-
-_KINDS = frozenset(Kind)
-
-
-def is_control(message: PeerMessage) -> bool:
-    """Whether ``message`` goes in the control lane of the link, before anything bulky."""
-    return not isinstance(message, Forward | ForwardReply) and not (
-        isinstance(message, AppendEntries) and message.entries
-    )
-
 
 # --- Requests of the front end, to Node.
 
 
 class Read(Message, frozen=True):
-    """Answer queries: ``Answers``, or ``Refused``."""
+    """Answer queries: ``ReadResult``, or ``Refused``."""
 
     queries: tuple[Query, ...]
-    level: Literal["linearizable", "stale"]
+    level: Level
     timeout_ms: TimeoutMs
 
 
@@ -327,7 +289,7 @@ class RoleChanged(Message, frozen=True):
 # --- Between the actors of one node.
 
 
-class Boot(Message, frozen=True):
+class Boot(Message, frozen=True, gc=True):
     """Everything a node's parent actor needs to start the others; see ``Start`` for the shared fields.
 
     ``http`` is where clients reach this node (host:port). The ``observer`` gets every ``RoleChanged`` and ``About``.
@@ -348,7 +310,7 @@ class Boot(Message, frozen=True):
     fail: Callable[[int, str], None]
 
 
-class Start(Message, frozen=True):
+class Start(Message, frozen=True, gc=True):
     """First message to every actor of a node: whom it talks to, and its only access to time, chance and disk.
 
     ``addresses`` are the Raft addresses (host:port) of all nodes of the start list. ``fail(status, line)`` stops the
@@ -441,8 +403,8 @@ class AppliedUpTo(Message, frozen=True):
     index: int
 
 
-class Answer(Message, frozen=True):
-    """Answer these queries once ``read_index`` is applied, or ``Refused`` at ``deadline_ms``."""
+class ReadAt(Message, frozen=True):
+    """Ask the store to answer these queries once ``read_index`` is applied, or ``Refused`` at ``deadline_ms``."""
 
     queries: tuple[Query, ...]
     asker: Asker

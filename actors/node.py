@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import traceback
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -48,7 +47,7 @@ from raftkv.actors.messages import (
 from raftkv.actors.replying import reply
 from raftkv.actors.role import Role
 from raftkv.actors.store import Store
-from raftkv.configuration import cluster_id, decode_configuration
+from raftkv.configuration import start_list_hash
 from raftkv.exit_status import EXIT_BUG, EXIT_UNUSABLE
 from raftkv.replica import Replica
 
@@ -168,9 +167,8 @@ class Node(Actor):
         if set(configuration.ids) == set(dict(self.boot.start_list)):
             return None
         theirs, ours = ", ".join(configuration.ids), ", ".join(sorted(dict(self.boot.start_list)))
-        cluster = cluster_id(decode_configuration(replica.founding))
         return (
-            f"data directory {self.boot.directory} belongs to another cluster: {cluster} of {theirs}, "
+            f"data directory {self.boot.directory} belongs to another cluster: {replica.cluster_id} of {theirs}, "
             f"while --cluster names {ours}"
         )
 
@@ -248,8 +246,3 @@ class Node(Actor):
     def on_poison(self, message: PoisonMessage, sender: ActorAddress) -> None:
         """Stop: an actor could not handle a message of ours."""
         self.boot.fail(EXIT_BUG, f"an actor of node {self.boot.node_id} failed on {message.poisonMessage!r:.500}")
-
-
-def start_list_hash(start_list: tuple[tuple[str, str], ...]) -> str:
-    """Return a hash of the list of nodes that a cluster starts with, the same for every order of it."""
-    return hashlib.sha256(repr(sorted(start_list)).encode()).hexdigest()[:16]

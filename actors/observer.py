@@ -10,7 +10,7 @@ from thespian.actors import Actor
 from raftkv.actors.messages import About, Message, RoleChanged
 
 
-class Observe(Message, frozen=True, gc=False):
+class Observe(Message, frozen=True, gc=True):
     """The observer's first message: call ``callback`` at each change, on the thread of the actors' loop."""
 
     callback: Callable[[RoleChanged | About], None]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from raftkv.actors.messages import Asked, AskReadIndex, Forward, Propose, Refused
+from raftkv.actors.messages import Asked, Asker, AskReadIndex, Forward, Propose, Refused
 from raftkv.actors.serving import Serving
+from raftkv.entry import NodeId
+
+READ_FLOOR_MS = 1000.0
+"""How long the leader may take to say what stale reads have to show."""
 
 
 class Passing(Serving):
@@ -21,5 +25,19 @@ class Passing(Serving):
             left_ms = asked.deadline_ms - self.now()
             request = asked.request
             passed = Propose(request.commands, left_ms) if isinstance(request, Propose) else AskReadIndex(left_ms)
-            number = replica.forward(asked, leader)
-            self.send(self.start.peers[leader], Forward(replica.node_id, replica.boot, number, passed))
+            self._pass_on(asked, leader, passed)
+
+    def ask_for_read_floor(self, leader: NodeId) -> None:
+        """Ask the leader what stale reads have to show at least, unless that question is under way."""
+        replica = self.replica
+        if replica.read_floor_asked not in replica.forwarded:
+            request = AskReadIndex(READ_FLOOR_MS)
+            # Whatever becomes of it is told to Node, who takes no notice: we ask again at the next heartbeat.
+            asked = Asked(request, Asker(self.start.node), self.now() + READ_FLOOR_MS)
+            replica.read_floor_asked = self._pass_on(asked, leader, request)
+
+    def _pass_on(self, asked: Asked, leader: NodeId, passed: Propose | AskReadIndex) -> int:
+        replica = self.replica
+        number = replica.forward(asked, leader)
+        self.send(self.start.peers[leader], Forward(replica.node_id, replica.boot, number, passed))
+        return number

@@ -35,7 +35,6 @@ from raftkv.actors.messages import (
     Status,
 )
 from raftkv.actors.replying import reply
-from raftkv.configuration import cluster_id, decode_configuration
 from raftkv.entry import Entry, NodeId
 from raftkv.exit_status import EXIT_BUG
 from raftkv.replica import Replica
@@ -147,13 +146,9 @@ class Role(Actor):
             self.send(
                 self.start.node,
                 RoleChanged(
-                    replica.node_id, self.role, replica.current_term, replica.leader_id, reason, self._cluster_id()
+                    replica.node_id, self.role, replica.current_term, replica.leader_id, reason, replica.cluster_id
                 ),
             )
-
-    def _cluster_id(self) -> str | None:
-        founding = self.replica.founding
-        return cluster_id(decode_configuration(founding)) if founding else None
 
     # --- time
 

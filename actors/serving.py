@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from raftkv.actors.messages import (
-    Answer,
     Applied,
     Asked,
     AskStatus,
@@ -17,6 +16,7 @@ from raftkv.actors.messages import (
     PeerUp,
     Propose,
     Read,
+    ReadAt,
     ReadIndex,
     Refused,
     Retire,
@@ -40,7 +40,7 @@ class Serving(Role):
         elif isinstance(request, Retire):
             self.replica.retired = True
             self.retire(asked)
-        elif isinstance(request, Read) and request.level == "stale":
+        elif isinstance(request, Read) and request.level == "stale" and self.replica.read_floor is not None:
             self._read_stale(asked, request)
         elif asked.deadline_ms <= self.now():
             self.reply(asked.asker, Refused("no_leader", "the time for this request was over before it could begin"))
@@ -56,13 +56,12 @@ class Serving(Role):
         self.reply(asked.asker, Done())
 
     def _read_stale(self, asked: Asked, read: Read) -> None:
-        # Not before what was known when this node started has been applied again: a client that saw a value here
-        # before a restart must not find it gone after.
-        floor = self.replica.first_commit_heard
-        if floor is None:
-            self.hold(asked)
-        else:
-            self.send(self.start.store, Answer(read.queries, asked.asker, floor, asked.deadline_ms))
+        # A client that saw a value here before a restart must not find it gone after. So a life begins with a question
+        # to the leader, and until that is answered stale reads are served as linearizable ones. No other message tells
+        # what was committed by our start: one of an earlier life, of the same leader and term, may still arrive.
+        floor = self.replica.read_floor
+        assert floor is not None
+        self.send(self.start.store, ReadAt(read.queries, asked.asker, floor, asked.deadline_ms))
 
     def hold(self, asked: Asked) -> None:
         """Keep a request until there is a leader, or until its time is over."""
@@ -109,9 +108,12 @@ class Serving(Role):
             return
         del replica.forwarded[message.number]
         asked, answer = waiting.asked, message.reply
-        if isinstance(answer, ReadIndex) and isinstance(asked.request, Read):
-            queries = asked.request.queries
-            self.send(self.start.store, Answer(queries, asked.asker, answer.index, asked.deadline_ms))
+        if isinstance(answer, ReadIndex) and not isinstance(asked.request, Propose):
+            if replica.read_floor is None:
+                replica.read_floor = answer.index
+            if isinstance(asked.request, Read):
+                queries = asked.request.queries
+                self.send(self.start.store, ReadAt(queries, asked.asker, answer.index, asked.deadline_ms))
         elif isinstance(answer, Refused) or (isinstance(answer, Applied) and isinstance(asked.request, Propose)):
             self.reply(asked.asker, answer)
         else:
@@ -161,7 +163,7 @@ class Serving(Role):
             last_applied=replica.last_applied,
             last_log_index=replica.log.last_index,
             durable_index=replica.durable_index,
-            cluster_id=self._cluster_id(),
+            cluster_id=replica.cluster_id,
             incarnation=replica.incarnation,
             voters=tuple(sorted(replica.configuration.all_voters)),
             peers=tuple(

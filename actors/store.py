@@ -10,7 +10,7 @@ from typing import Any
 
 from thespian.actors import Actor, WakeupMessage
 
-from raftkv.actors.messages import Answer, Answers, Applied, AppliedUpTo, Apply, Refused, Start
+from raftkv.actors.messages import Applied, AppliedUpTo, Apply, ReadAt, ReadResult, Refused, Start
 from raftkv.actors.replying import reply
 from raftkv.commands import Result, decode_commands
 from raftkv.entry import Entry, Kind
@@ -31,12 +31,12 @@ class Store(Actor):
         self.start: Start
         self.keyspace = Keyspace()
         self.last_applied = 0
-        self.waiting: deque[Answer] = deque()
+        self.waiting: deque[ReadAt] = deque()
         """Queries for a state that is not reached yet."""
         self.wakeup_is_due = False
         self._handlers: dict[type, Callable[[Any], None]] = {
             Apply: self.on_apply,
-            Answer: self.on_answer,
+            ReadAt: self.on_read_at,
             Start: self.on_start,
             WakeupMessage: self.on_wakeup,
         }
@@ -74,7 +74,7 @@ class Store(Actor):
             return ()
         return tuple(self.keyspace.apply(command) for command in decode_commands(entry.data))
 
-    def on_answer(self, message: Answer) -> None:
+    def on_read_at(self, message: ReadAt) -> None:
         """Answer queries from a state that holds everything up to their read index."""
         if message.read_index <= self.last_applied:
             self._answer(message)
@@ -106,7 +106,7 @@ class Store(Actor):
             else:
                 self.waiting.append(query)
 
-    def _answer(self, message: Answer) -> None:
+    def _answer(self, message: ReadAt) -> None:
         get = self.keyspace.get
-        records = tuple([get(query.key) for query in message.queries])
-        reply(self, self.start.node_id, message.asker, Answers(self.last_applied, self.keyspace.revision, records))
+        items = tuple([get(query.key) for query in message.queries])
+        reply(self, self.start.node_id, message.asker, ReadResult(self.last_applied, self.keyspace.revision, items))

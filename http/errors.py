@@ -108,6 +108,17 @@ def bad_request(code: str, message: str) -> HttpError:
     return HttpError(400, code, message)
 
 
+def not_allowed(method: str, allowed: str) -> HttpError:
+    """Return the error for a method that a path does not have (405)."""
+    message = f"{method[:32]} is not possible here; possible are {allowed}"
+    return HttpError(405, "method_not_allowed", message, headers=(("Allow", allowed),))
+
+
+def unwanted_body() -> HttpError:
+    """Return the error for a body that nobody asked for and that is too long to be skipped (413)."""
+    return HttpError(413, "body_too_large", "a request of this kind takes no body")
+
+
 def internal_error(*, writes: bool) -> HttpError:
     """Return the error for a bug of ours (500), which says nothing of the inside."""
     return HttpError(

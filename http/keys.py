@@ -13,11 +13,11 @@ from urllib.parse import quote
 
 from tornado.httputil import HTTPHeaders
 
-from raftkv.actors.client import Client, Level
-from raftkv.actors.messages import Answers, Applied
-from raftkv.commands import Delete, DeleteDone, Get, Put, PutDone, Record, Result
+from raftkv.actors.client import Client
+from raftkv.actors.messages import Applied, Level, ReadResult
+from raftkv.commands import Delete, DeleteDone, Get, Item, Put, PutDone, Result
 from raftkv.http import bodies
-from raftkv.http.errors import JSON, Answer, Headers, HttpError, bad_request
+from raftkv.http.errors import JSON, Answer, Headers, HttpError, bad_request, not_allowed, unwanted_body
 from raftkv.http.exchange import Action
 from raftkv.http.target import choice, decode_key, parse_query, timeout_s
 from raftkv.settings import Limits
@@ -88,11 +88,11 @@ class ReadKey:
         self._missing_is_404 = missing_is_404
         self._form = form
 
-    def start(self, body: bytes) -> asyncio.Future[tuple[Answers, Record | None]]:
+    def start(self, body: bytes) -> asyncio.Future[tuple[ReadResult, Item | None]]:
         return self._client.read(Get(self._key), self._level, self._seconds)
 
-    def answer(self, outcome: tuple[Answers, Record | None]) -> Answer:
-        answers, record = outcome
+    def answer(self, outcome: tuple[ReadResult, Item | None]) -> Answer:
+        answers, item = outcome
         view = self._client.view
         place: Headers = (
             ("X-Raft-Revision", str(answers.revision)),
@@ -100,11 +100,11 @@ class ReadKey:
             ("X-Raft-Level", self._level),
             *leader_header(view.leader),
         )
-        if record is not None:
-            place = (("ETag", f'"{record.modify_revision}"'), *place)
+        if item is not None:
+            place = (("ETag", f'"{item.modify_revision}"'), *place)
         elif self._missing_is_404:
             raise HttpError(404, "no_such_key", "there is no such key", headers=place)
-        value = b"" if record is None else record.value
+        value = b"" if item is None else item.value
         if self._form is bodies.Form.OCTETS:
             return bodies.octets_answer(value, place)
         try:
@@ -194,14 +194,3 @@ def leader_header(leader: str | None) -> Headers:
 def header_text(name: str) -> str:
     """Return ``name`` as it can stand in a header, whatever characters it has."""
     return quote(name, safe="!#$&'*+-.^_`|~:/@")
-
-
-def not_allowed(method: str, allowed: str) -> HttpError:
-    """Return the error for a method that a path does not have (405)."""
-    message = f"{method[:32]} is not possible here; possible are {allowed}"
-    return HttpError(405, "method_not_allowed", message, headers=(("Allow", allowed),))
-
-
-def unwanted_body() -> HttpError:
-    """Return the error for a body that nobody asked for and that is too long to be skipped (413)."""
-    return HttpError(413, "body_too_large", "a request of this kind takes no body")

@@ -15,8 +15,7 @@ from raftkv.actors.client import Client, RequestFailed
 from raftkv.actors.messages import PeerStatus, Status
 from raftkv.commands import Get
 from raftkv.entry import NodeId
-from raftkv.http.errors import JSON, RETRY_SOON, Answer, HttpError
-from raftkv.http.keys import not_allowed, unwanted_body
+from raftkv.http.errors import JSON, RETRY_SOON, Answer, HttpError, not_allowed, unwanted_body
 from raftkv.http.target import parse_query
 
 METHODS = "GET, HEAD"

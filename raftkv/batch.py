@@ -95,7 +95,7 @@ def decode_record(payload: bytes) -> Record:
     """Return what ``encode_record`` was given; raises ``BadFormat``."""
     try:
         return _decoder.decode(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadFormat(f"its content is not a record: {error}") from error
 
 

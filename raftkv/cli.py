@@ -1,4 +1,4 @@
-"""The command line: `serve` runs one node, `local` a whole cluster on this machine."""
+"""The command line: `serve` runs one node, `local` a whole cluster on this machine, `simulate` clusters in a seed."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from raftkv import __version__
+from raftkv.exit_status import EXIT_UNUSABLE, EXIT_USAGE
 from raftkv.local import LocalCluster
 from raftkv.local_files import (
     DEFAULT_BASE_PORT,
@@ -30,8 +31,6 @@ from raftkv.settings import OPTIONS, read_settings, read_shared
 
 logger = logging.getLogger(__name__)
 
-BAD_USAGE = 2
-
 
 def run(arguments: list[str]) -> int:
     """Run the command that ``arguments`` name and return the exit status; every complaint is one line on stderr."""
@@ -40,7 +39,7 @@ def run(arguments: list[str]) -> int:
     except (click.ClickException, SettingsError) as error:
         message = error.format_message() if isinstance(error, click.ClickException) else str(error)
         click.echo(f"raftkv: {one_line(message)}", err=True)
-        return BAD_USAGE
+        return EXIT_USAGE
     except click.Abort:
         # Ctrl-C before anything had begun.
         return 128 + signal.SIGINT
@@ -145,10 +144,40 @@ def local(nodes: int | None, base_port: int | None, base_raft_port: int | None, 
             "--base-port and --base-raft-port",
             err=True,
         )
-        return 1
+        return EXIT_UNUSABLE
     local_nodes = prepare(directory, shape, shared)
     say(f"Starting {len(local_nodes)} nodes; their data is in {directory}.")
     return asyncio.run(LocalCluster(local_nodes, directory, say).run())
+
+
+@cli.command()
+@click.option("--seed", type=click.IntRange(0), metavar="N", help="Live this one life.")
+@click.option("--seeds", metavar="FROM-TO", help="Live all of these, on all cores; 2000 is 0-1999.")
+@click.option("--schedule", metavar="FILE", help="Live what was recorded in this file.")
+@click.option("--minutes", type=click.FloatRange(0), metavar="M", help="As many seeds as fit into this time.")
+@click.option("--nodes", type=click.IntRange(1, 99), metavar="N", help="How many; else the seed says.")
+@click.option("--events", type=click.IntRange(1), metavar="N", help="How long, before all faults end.")
+@click.option(
+    "--faults",
+    default="mixed",
+    show_default=True,
+    metavar="CLASSES",
+    help="network, partition, crash, pause, clock, disk, damage, with commas; none; or each by itself and the mixed.",
+)
+@click.option("--trace", is_flag=True, help="Tell everything that happens.")
+@click.option("--html", metavar="FILE", help="Draw the requests of the clients here.")
+@click.option("--save", metavar="FILE", help="Record the faults that came to pass here.")
+@click.option("--shrink", is_flag=True, help="Make what fails as small as it gets.")
+@click.option("--jobs", type=click.IntRange(1), metavar="N", help="Processes for --seeds.  [default: all cores]")
+def simulate(**wanted: Any) -> int:
+    """Live whole lives of clusters in virtual time, with faults, and judge them.
+
+    The status is 0 if all was well, else 1; what failed leaves a schedule and a picture in .raftkv-simulation.
+    """
+    from raftkv.simulation.command import Wanted
+    from raftkv.simulation.command import simulate as do
+
+    return do(Wanted(**wanted), say)
 
 
 def say(line: str) -> None:

@@ -50,7 +50,7 @@ class Get(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
 Query = Get
 
 
-class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class Item(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What the keyspace holds under a key; revisions count changes of the whole keyspace, from 1."""
 
     value: bytes
@@ -74,6 +74,8 @@ def decode_commands(data: bytes) -> tuple[Command, ...]:
         return _decoder.decode(data)
     except UnicodeDecodeError as error:
         raise msgspec.ValidationError(f"a key that is not UTF-8: {error}") from None
+    except RecursionError:
+        raise msgspec.ValidationError("nested too deeply") from None
 
 
 MAX_COMMANDS = 10_000

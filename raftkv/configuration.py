@@ -87,6 +87,8 @@ def decode_configuration(data: bytes) -> Configuration:
         return _decoder.decode(data)
     except UnicodeDecodeError as error:
         raise msgspec.ValidationError(f"a name that is not UTF-8: {error}") from None
+    except RecursionError:
+        raise msgspec.ValidationError("nested too deeply") from None
 
 
 def founding_configuration(members: Collection[Member]) -> Configuration:
@@ -98,3 +100,8 @@ def founding_configuration(members: Collection[Member]) -> Configuration:
 def cluster_id(configuration: Configuration) -> str:
     """Return the cluster's id: a hash of its founding configuration, the same on every node."""
     return hashlib.sha256(configuration.encode()).hexdigest()[:16]
+
+
+def start_list_hash(start_list: tuple[tuple[NodeId, str], ...]) -> str:
+    """Return a hash of the list of nodes that a cluster starts with, the same for every order of it."""
+    return hashlib.sha256(repr(sorted(start_list)).encode()).hexdigest()[:16]

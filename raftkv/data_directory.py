@@ -99,7 +99,7 @@ def read_identity(disk: Disk, path: str) -> Identity | None:
     name = os.path.join(path, _IDENTITY)
     try:
         found = msgspec.json.decode(data, type=_IdentityFile)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DataDirectoryError(f"data directory {path}: {name} is damaged: {error}") from error
     if found.format > FORMAT:
         raise DataDirectoryError(

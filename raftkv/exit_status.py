@@ -3,6 +3,9 @@
 EXIT_UNUSABLE = 1
 """Something outside of the program is in the way: a port in use, a directory of another node, damage on disk."""
 
+EXIT_UNFINISHED = 1
+"""Told to stop, it did not do so in order and in time; what was acknowledged is on disk all the same."""
+
 EXIT_USAGE = 2
 """A setting is wrong or missing."""
 

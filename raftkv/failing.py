@@ -8,6 +8,7 @@ import threading
 import traceback
 from typing import NoReturn
 
+from raftkv.exit_status import EXIT_BUG
 from raftkv.log_output import LogOutput
 
 logger = logging.getLogger(__name__)
@@ -44,4 +45,4 @@ class Failing:
         """Be a ``threading.excepthook``: a thread that ends by an exception is a bug."""
         trace = "".join(traceback.format_exception(hook.exc_type, hook.exc_value, hook.exc_traceback))
         name = hook.thread.name if hook.thread is not None else "unknown"
-        self.fail(70, f"bug in thread {name}: {hook.exc_value!r}\n{trace}")
+        self.fail(EXIT_BUG, f"bug in thread {name}: {hook.exc_value!r}\n{trace}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sortedcontainers import SortedDict
 
-from raftkv.commands import Command, Delete, DeleteDone, Put, PutDone, Record, Result
+from raftkv.commands import Command, Delete, DeleteDone, Item, Put, PutDone, Result
 
 
 class Keyspace:
@@ -13,23 +13,23 @@ class Keyspace:
     Applying is deterministic and total: the same commands in the same order give the same keyspace on every node.
     """
 
-    __slots__ = ("_records", "revision")
+    __slots__ = ("_items", "revision")
 
     def __init__(self) -> None:
-        self._records: SortedDict[str, Record] = SortedDict()
+        self._items: SortedDict[str, Item] = SortedDict()
         self.revision = 0
 
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self._items)
 
-    def get(self, key: str) -> Record | None:
+    def get(self, key: str) -> Item | None:
         """Return what is under ``key``, if anything."""
-        record: Record | None = self._records.get(key)
-        return record
+        item: Item | None = self._items.get(key)
+        return item
 
-    def items(self) -> list[tuple[str, Record]]:
+    def items(self) -> list[tuple[str, Item]]:
         """Return everything, in order of the keys."""
-        return list(self._records.items())
+        return list(self._items.items())
 
     def apply(self, command: Command) -> Result:
         """Carry out one command and say what came of it."""
@@ -39,15 +39,15 @@ class Keyspace:
 
     def _put(self, command: Put) -> PutDone:
         self.revision += 1
-        old: Record | None = self._records.get(command.key)
+        old: Item | None = self._items.get(command.key)
         if old is None:
-            self._records[command.key] = Record(command.value, self.revision, self.revision, 1)
+            self._items[command.key] = Item(command.value, self.revision, self.revision, 1)
         else:
-            self._records[command.key] = Record(command.value, old.create_revision, self.revision, old.version + 1)
+            self._items[command.key] = Item(command.value, old.create_revision, self.revision, old.version + 1)
         return PutDone(self.revision)
 
     def _delete(self, command: Delete) -> DeleteDone:
-        if self._records.pop(command.key, None) is None:
+        if self._items.pop(command.key, None) is None:
             return DeleteDone(self.revision, False)
         self.revision += 1
         return DeleteDone(self.revision, True)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 from raftkv.entry import NodeId
 from raftkv.local_files import LocalNode
-from raftkv.parent import Event, Listening, Role, Waiting
+from raftkv.parent import Event, Leaderless, Listening, RoleReport
 
 
 class Story:
@@ -32,7 +32,7 @@ class Story:
             self._up.add(event.id)
             log = self._nodes[event.id].log
             self._say(f"{event.id} is up: http://{event.http} (pid {self._pid_of(event.id)}, log {log})")
-        elif isinstance(event, Waiting):
+        elif isinstance(event, Leaderless):
             self._tell_once(event.id, event, f"{event.id} has no leader: {event.reason}")
         else:
             self._tell_role(event)
@@ -43,7 +43,7 @@ class Story:
         self._up.discard(node_id)
         self._knows_leader.discard(node_id)
 
-    def _tell_role(self, event: Role) -> None:
+    def _tell_role(self, event: RoleReport) -> None:
         if event.leader is not None and event.term > self._term:
             self._leader, self._term = event.leader, event.term
             self._knows_leader.clear()

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import errno
 import gc
 import logging
 import os
-import resource
 import secrets
-import signal
-import socket
 import sys
 import threading
 import time
@@ -35,25 +30,24 @@ from raftkv.actors.messages import (
     Retire,
     RoleChanged,
     Status,
-    decode_peer,
-    encode_peer,
-    is_control,
 )
-from raftkv.actors.node import Node, start_list_hash
+from raftkv.actors.node import Node
 from raftkv.actors.observer import Observe, Observer
 from raftkv.actors.system.addresses import remote_address
 from raftkv.actors.system.eventloop import start_on_loop
 from raftkv.actors.system.link import Codec, Link, LinkSettings
+from raftkv.actors.wire import decode_peer, encode_peer, is_control
 from raftkv.clock import SystemClock
+from raftkv.configuration import start_list_hash
 from raftkv.data_directory import DataDirectory, DataDirectoryError, open_data_directory
 from raftkv.entry import NodeId
-from raftkv.exit_status import EXIT_BUG
+from raftkv.exit_status import EXIT_BUG, EXIT_UNFINISHED, EXIT_UNUSABLE
 from raftkv.failing import Failing
 from raftkv.http.operations import Addresses
 from raftkv.http.server import FrontEnd
 from raftkv.log_output import LogOutput
-from raftkv.option import Endpoint
-from raftkv.parent import Listening, Parent, Role, Waiting
+from raftkv.parent import Leaderless, Listening, Parent, RoleReport
+from raftkv.process import StartError, allow_many_files, cannot_listen, check_free, listen_for_stop
 from raftkv.real_disk import RealDisk
 from raftkv.settings import Settings
 
@@ -76,23 +70,19 @@ DRAIN_LOOK_S = 0.005
 LOOK_S, REPEAT_S = 3.0, 60.0
 
 
-class StartError(Exception):
-    """The node cannot start; the text is one line for people."""
-
-
 def serve_node(settings: Settings, output: LogOutput, parent: Parent) -> int:
     """Run a node until it is told to stop; return the exit status."""
     failing = Failing(output)
     threading.excepthook = failing.on_thread_exception
     # The loop waits for the interpreter as long as another thread keeps it: the journal's checksums, for one.
     sys.setswitchinterval(0.0005)
-    _allow_many_files()
+    allow_many_files()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             status = runner.run(run_node(settings, parent, failing))
     except (StartError, DataDirectoryError) as error:
         output.line(f"raftkv: {error}")
-        status = 1
+        status = EXIT_UNUSABLE
     except Exception as error:
         failing.fail(EXIT_BUG, f"bug in the node's start or stop: {error!r}\n{traceback.format_exc()}")
     output.flush_within(1.0)
@@ -115,7 +105,9 @@ async def run_node(settings: Settings, parent: Parent, failing: Failing) -> int:
         try:
             await first_of(node.start(), told_to_stop.wait())
             await told_to_stop.wait()
-            failing.fail_after(STOP_S, 1, f"could not stop within {STOP_S:g} s; what was acknowledged is on disk")
+            failing.fail_after(
+                STOP_S, EXIT_UNFINISHED, f"could not stop within {STOP_S:g} s; what was acknowledged is on disk"
+            )
         finally:
             await node.stop()
     finally:
@@ -139,59 +131,6 @@ async def first_of(work: Coroutine[Any, Any, None], stop: Coroutine[Any, Any, An
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def listen_for_stop(parent: Parent, failing: Failing) -> asyncio.Event:
-    """Return what is set on the first SIGTERM or SIGINT, or when the parent is gone; a second signal ends at once."""
-    loop = asyncio.get_running_loop()
-    told = asyncio.Event()
-
-    def on_signal(number: signal.Signals) -> None:
-        if told.is_set():
-            failing.fail(1, f"stopped at once, on a second {number.name}")
-        logger.info("stopping on %s", number.name)
-        told.set()
-
-    def on_parent(descriptor: int) -> None:
-        if parent.is_gone():
-            loop.remove_reader(descriptor)
-            logger.info("stopping, because the process that started this one has gone")
-            told.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal, number)
-    descriptor = parent.fileno()
-    if descriptor is not None:
-        loop.add_reader(descriptor, on_parent, descriptor)
-    return told
-
-
-def _allow_many_files() -> None:
-    """Use all the file descriptors we may have: each client's connection takes one."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # Where there is no hard limit, some systems refuse to have no soft one.
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (65536 if hard == resource.RLIM_INFINITY else hard, hard))
-
-
-def check_free(name: str, endpoint: Endpoint) -> None:
-    """Raise ``StartError`` if we cannot listen at ``endpoint``, which the setting ``name`` gave."""
-    try:
-        found = socket.getaddrinfo(*endpoint, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        for family, kind, protocol, _, address in found:
-            with socket.socket(family, kind, protocol) as trial:
-                trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if family == socket.AF_INET6:
-                    trial.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                trial.bind(address)
-    except OSError as error:
-        raise cannot_listen(name, endpoint, error) from None
-
-
-def cannot_listen(name: str, endpoint: Endpoint, error: OSError) -> StartError:
-    """Return what to say when listening at ``endpoint`` failed."""
-    why = "another process listens there" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
-    return StartError(f"cannot listen at {endpoint} (--{name}): {why}")
 
 
 class AssembledNode:
@@ -348,9 +287,11 @@ class AssembledNode:
 
     def _on_up(self, peer: str) -> None:
         self._tell(PeerUp(peer))
+        self._system.base.peer_changed(peer, True)
 
     def _on_down(self, peer: str, reason: str) -> None:
         self._tell(PeerDown(peer, reason))
+        self._system.base.peer_changed(peer, False)
 
     def _on_refused(self, peer: str, target: str, source: str, message: Any, reason: str) -> None:
         self._tell(NotSent(peer, message, reason))
@@ -366,7 +307,7 @@ class AssembledNode:
     def _on_role_changed(self, event: RoleChanged) -> None:
         logger.info("%s in term %d, leader %s: %s", event.role, event.term, event.leader or "unknown", event.reason)
         self._client.view.changed(event)
-        self._parent.tell(Role(event.id, event.role, event.term, event.leader, event.reason))
+        self._parent.tell(RoleReport(event.id, event.role, event.term, event.leader, event.reason))
         self._cluster_id = event.cluster_id
         if not self._recovered.is_set():
             self._recovered.set()
@@ -388,7 +329,7 @@ class AssembledNode:
                 told, told_s = reason, now_s
                 refusals = "; ".join(f"{peer}: {why}" for peer, why in self._link.peer_refusals().items() if why)
                 logger.info("no leader: %s%s", reason, f" ({refusals})" if refusals else "")
-                self._parent.tell(Waiting(self._settings.id, reason))
+                self._parent.tell(Leaderless(self._settings.id, reason))
 
     async def _status(self) -> Status | None:
         try:

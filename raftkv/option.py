@@ -15,11 +15,16 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from raftkv.names import NAME_LENGTH
+
 PREFIX = "RAFTKV_"
 
 
 class SettingsError(Exception):
     """A setting is wrong or contradicts another: one line that says which, from where, and what would be right."""
+
+    def __init__(self, line: str) -> None:
+        super().__init__(printable(line))
 
 
 class Option(msgspec.Struct, frozen=True):
@@ -133,27 +138,35 @@ def _parse_file(file: Given) -> dict[str, Any]:
             return tomllib.load(stream)
     except OSError as error:
         raise SettingsError(f"{file.origin}: cannot read {file.text}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
+        # What is no TOML or no UTF-8; and a number of thousands of digits, at which Python itself stops.
         raise SettingsError(f"{file.origin}: {file.text} is not TOML: {one_line(str(error))}") from None
+    except RecursionError:
+        raise SettingsError(f"{file.origin}: {file.text} is nested too deeply") from None
 
 
 def _as_text(value: object, origin: str) -> str:
     """Return a value from TOML as it would be written in a flag; a table is a list of NAME=VALUE."""
-    match value:
-        case str():
-            return value
-        case int() | float() if not isinstance(value, bool):
-            return str(value)
-        case dict() if all(isinstance(part, str) for part in value.values()):
-            return ",".join(f"{name}={part}" for name, part in value.items())
-    raise SettingsError(f"{origin}: {value!r} is neither text nor a number")
+    try:
+        match value:
+            case str():
+                return value
+            case int() | float() if not isinstance(value, bool):
+                return str(value)
+            case dict() if all(isinstance(part, str) for part in value.values()):
+                return ",".join(f"{name}={part}" for name, part in value.items())
+        shown = repr(value)
+    except ValueError:
+        # Python reads hexadecimal numbers of any length, and writes no decimal ones of thousands of digits.
+        raise SettingsError(f"{origin}: there is a number in it that is too large") from None
+    raise SettingsError(f"{origin}: {shown} is neither text nor a number")
 
 
 def unknown_variables(options: Iterable[Option], environ: Mapping[str, str], known: Iterable[str] = ()) -> list[str]:
     """Return a warning for each RAFTKV_… variable that is no option (``known`` are further ones that are)."""
     names = {option.variable for option in options} | set(known)
     return [
-        f"{name} in the environment is no setting and changes nothing{did_you_mean(name, names)}"
+        f"{printable(name)} in the environment is no setting and changes nothing{did_you_mean(name, names)}"
         for name in sorted(environ)
         if name.startswith(PREFIX) and name not in names
     ]
@@ -165,6 +178,11 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
     plain = {other.removeprefix(PREFIX): other for other in names}
     near = difflib.get_close_matches(name.removeprefix(PREFIX), list(plain), n=1)
     return f"; did you mean {plain[near[0]]}?" if near else ""
+
+
+def printable(text: str) -> str:
+    """Return ``text`` with an escape sequence for every character that would move a terminal or end the line."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def one_line(text: str) -> str:
@@ -225,8 +243,10 @@ def parse_reachable(text: str) -> Endpoint:
 
 def parse_name(text: str) -> str:
     """Parse the id of a node."""
-    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", text) is None:
-        raise ValueError(f"{text!r} is no id; use up to 64 letters, digits, dots, dashes and underscores, such as n1")
+    if len(text) > NAME_LENGTH or re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", text) is None:
+        raise ValueError(
+            f"{text!r} is no id; use up to {NAME_LENGTH} letters, digits, dots, dashes and underscores, such as n1"
+        )
     return text
 
 

@@ -23,7 +23,7 @@ class Listening(msgspec.Struct, frozen=True, tag="listening"):
     raft: str
 
 
-class Role(msgspec.Struct, frozen=True, tag="role"):
+class RoleReport(msgspec.Struct, frozen=True, tag="role"):
     """The node's role, term or leader changed; ``reason`` is a sentence for people."""
 
     id: NodeId
@@ -33,14 +33,14 @@ class Role(msgspec.Struct, frozen=True, tag="role"):
     reason: str
 
 
-class Waiting(msgspec.Struct, frozen=True, tag="waiting"):
+class Leaderless(msgspec.Struct, frozen=True, tag="waiting"):
     """The node has known no leader for a while, and why."""
 
     id: NodeId
     reason: str
 
 
-Event = Listening | Role | Waiting
+Event = Listening | RoleReport | Leaderless
 
 decode_event: Callable[[bytes], Event] = msgspec.json.Decoder(Event).decode
 

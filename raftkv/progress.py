@@ -8,6 +8,9 @@ from typing import Literal
 UNKNOWN_ROOM = 2**62
 """What a node says of the room on its disk while there is plenty."""
 
+NO_ROOM_PAUSE_MS = 1000.0
+"""How long a peer with a full disk is left alone before entries are offered again."""
+
 
 class Progress:
     """Replication to one peer: ``match_index < next_index``.
@@ -39,10 +42,13 @@ class Progress:
         self._inflight: deque[tuple[int, int]] = deque()
         self._limit = inflight_limit_bytes
 
-    @property
-    def may_send(self) -> bool:
+    def may_send(self, now_ms: float) -> bool:
         """Whether a message with entries may go out now."""
-        return not self.waiting and self.inflight_bytes < self._limit
+        return not self.waiting and self.inflight_bytes < self._limit and self.full_until_ms <= now_ms
+
+    def has_room(self, size: int, now_ms: float) -> bool:
+        """Whether the peer's disk has room for ``size`` bytes of entries, as far as it has told."""
+        return self.room >= size and self.full_until_ms <= now_ms
 
     @property
     def has_inflight(self) -> bool:
@@ -84,6 +90,11 @@ class Progress:
             return False
         self.probe(max(self.match_index + 1, min(next_index, prev_log_index)))
         return True
+
+    def full(self, now_ms: float) -> None:
+        """Note that the peer's disk had no room for what was sent."""
+        self.probe()
+        self.full_until_ms = now_ms + NO_ROOM_PAUSE_MS
 
     def probe(self, next_index: int | None = None) -> None:
         """Go back to probing, at ``next_index`` or behind the last match: what was on its way may be lost.

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from raftkv.configuration import Configuration
+from raftkv.configuration import Configuration, cluster_id, decode_configuration
 from raftkv.entry import Entry, NodeId
 from raftkv.log import Log
 from raftkv.progress import UNKNOWN_ROOM
@@ -83,8 +83,10 @@ class Replica:
         self.applies: deque[int] = deque()
         """The last index of each message to the store that it has not confirmed."""
         self.last_applied = 0
-        self.first_commit_heard: int | None = None
-        """The first commit index this life has heard of: stale reads wait for it, or they would go back in time."""
+        self.read_floor: int | None = None
+        """A read index that was confirmed in this life: stale reads show no less, or they would go back in time."""
+        self.read_floor_asked = 0
+        """The number of the request by which we ask for it."""
         self.leader_id: NodeId | None = None
         self.leader_heard_ms = float("-inf")
         self.durable_term = current_term
@@ -117,6 +119,11 @@ class Replica:
     def founding(self) -> bytes:
         """The data of entry 1, which founded the cluster; empty while this node belongs to none."""
         return self.log.entry(1).data if self.log.last_index else b""
+
+    @property
+    def cluster_id(self) -> str | None:
+        """The id of the cluster that entry 1 founded; None while this node belongs to none."""
+        return cluster_id(decode_configuration(self.founding)) if self.founding else None
 
     @property
     def peers(self) -> tuple[NodeId, ...]:

@@ -28,6 +28,7 @@ from raftkv.option import (
     parse_path,
     parse_reachable,
     parse_size,
+    printable,
     unknown_variables,
 )
 
@@ -264,7 +265,8 @@ def _secret(values: Values) -> tuple[Secret | None, list[str]]:
             f"{path} is empty; fill it once, as with `openssl rand -hex 32`, and copy it to all nodes",
         )
     if mode & (stat.S_IRGRP | stat.S_IROTH):
-        return Secret(value), [f"{path} can be read by others on this machine; `chmod 600 {path}` keeps it secret"]
+        shown = printable(path)
+        return Secret(value), [f"{shown} can be read by others on this machine; `chmod 600 {shown}` keeps it secret"]
     return Secret(value), []
 
 

@@ -88,11 +88,13 @@ class Wal:
         """
         with self._disk_work():
             free = self._disk.free(self._directory)
-        here = self._tail.size - self._tail.end
+        whole_segment = self._segment_bytes - SECTOR
+        # A segment from before the setting was lowered may have room for more than the spare would take, but of
+        # several batches the last may not fit here.
+        here = min(self._tail.size - self._tail.end, whole_segment)
         beyond = self._spare.prepared + free - self._segment_bytes
         # What does not fit here any more goes to the next segment, and what is left here is wasted: the two do not
         # add up. Nor do later segments: batches that fit badly leave up to half of each unused.
-        whole_segment = self._segment_bytes - SECTOR
         elsewhere = beyond if beyond <= whole_segment else max(whole_segment, beyond // 2)
         return payload_room(max(here + min(beyond, 0), elsewhere))
 

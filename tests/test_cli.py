@@ -18,7 +18,7 @@ import pytest
 from raftkv import __version__
 from raftkv.cli import run
 from raftkv.local_files import Shape, busy_port
-from raftkv.parent import Parent, Role
+from raftkv.parent import Parent, RoleReport
 from tests.support.processes import ROOT, WITHIN_S, Process, environment, free_ports, full_pipe, process, request
 
 
@@ -80,7 +80,7 @@ def test_what_is_wrong_is_one_line_and_status_2(
 
 def test_without_a_command_the_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert run([]) == 0
-    assert re.findall(r"^  (\w+)  ", capsys.readouterr().out, flags=re.MULTILINE)[-2:] == ["local", "serve"]
+    assert re.findall(r"^  (\w+)  ", capsys.readouterr().out, flags=re.MULTILINE)[-3:] == ["local", "serve", "simulate"]
 
 
 def test_the_version_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
@@ -274,7 +274,7 @@ def test_a_node_never_waits_for_a_parent_that_does_not_read() -> None:
     with ours:
         parent = Parent(its.detach())
         for _ in range(100_000):
-            parent.tell(Role("n1", "leader", 1, "n1", "x" * 100))
+            parent.tell(RoleReport("n1", "leader", 1, "n1", "x" * 100))
         assert not parent.is_gone()
     assert parent.is_gone()
     parent.close()

@@ -21,7 +21,7 @@ from raftkv.data_directory import (
 )
 from raftkv.disk import Disk, File
 from raftkv.real_disk import RealDisk
-from tests.disk_model import DiskModel, PowerCut, fails_with
+from raftkv.simulation.disk import PowerCut, SimulatedDisk, fails_with
 
 PATH = "/var/raftkv"
 
@@ -41,7 +41,7 @@ def refusal(disk: Disk, path: str = PATH, node_id: str = "n1") -> str:
 
 def test_a_new_directory_gets_an_incarnation_and_keeps_it() -> None:
     """Identity is drawn once, whatever later starts would have drawn."""
-    disk = DiskModel()
+    disk = SimulatedDisk()
     assert read_identity(disk, "/") is None
     first = opened(disk, incarnation="first")
     assert first.identity == Identity("n1", "first", 1)
@@ -54,13 +54,13 @@ def test_a_new_directory_gets_an_incarnation_and_keeps_it() -> None:
 
 def test_a_wiped_directory_gets_another_incarnation() -> None:
     """So that the cluster can tell it from the member that gave its votes."""
-    identities = [opened(DiskModel(), incarnation=incarnation).identity for incarnation in ("first", "second")]
+    identities = [opened(SimulatedDisk(), incarnation=incarnation).identity for incarnation in ("first", "second")]
     assert identities == [Identity("n1", "first"), Identity("n1", "second")]
 
 
 def test_one_process_at_a_time() -> None:
     """The second is told why, at once; it gets the directory when the first is gone, in whatever way."""
-    disk = DiskModel()
+    disk = SimulatedDisk()
     held = opened(disk)
     assert refusal(disk) == f"data directory {PATH} is held by another process"
     held.close()
@@ -71,7 +71,7 @@ def test_one_process_at_a_time() -> None:
 
 def test_a_directory_that_was_refused_is_not_held() -> None:
     """An error must not lock out the start that follows it."""
-    disk = DiskModel()
+    disk = SimulatedDisk()
     opened(disk).close()
     refusal(disk, node_id="n2")
     opened(disk).close()
@@ -79,14 +79,14 @@ def test_a_directory_that_was_refused_is_not_held() -> None:
 
 def test_another_nodes_directory_is_refused() -> None:
     """Its votes and its log are not ours."""
-    disk = DiskModel()
+    disk = SimulatedDisk()
     opened(disk, node_id="n2").close()
     assert refusal(disk, node_id="n1") == f"data directory {PATH} belongs to node n2, not to n1"
 
 
 def test_no_changed_byte_changes_the_identity() -> None:
     """Whichever byte of the file is damaged, or lost with all after it, the directory is refused."""
-    disk = DiskModel()
+    disk = SimulatedDisk()
     opened(disk).close()
     whole = disk.files()[f"{PATH}/identity"]
     for offset, mask in itertools.product(range(len(whole)), (0x01, 0x02, 0x04, 0x80, 0xFF)):
@@ -101,14 +101,14 @@ def test_no_changed_byte_changes_the_identity() -> None:
 
 def test_a_newer_format_is_refused() -> None:
     """Someone went back to an older version of the program."""
-    disk = DiskModel()
+    disk = SimulatedDisk()
     disk.put(f"{PATH}/identity", b'{"format":2,"what":"ever"}')
     assert refusal(disk) == f"data directory {PATH} has format 2; this version of raftkv knows formats up to 1"
 
 
 def test_a_journal_without_an_identity_is_refused() -> None:
     """It has votes in it, and nobody knows whose."""
-    disk = DiskModel()
+    disk = SimulatedDisk()
     disk.put(f"{journal_directory(PATH)}/0000000000000001.wal", b"")
     message = f"data directory {PATH} has a journal but no file identity: it is not known whose journal it is"
     assert refusal(disk) == message
@@ -119,7 +119,7 @@ def test_a_crash_while_it_is_made_leaves_all_of_it_or_nothing() -> None:
     """At every moment, of the process or of the machine; once somebody has seen the identity it is there for good."""
     rng = random.Random(0)
     for number in itertools.count():
-        disk = DiskModel()
+        disk = SimulatedDisk()
         disk.before = _at(itertools.count(), number, PowerCut())
         try:
             opened(disk)
@@ -153,11 +153,11 @@ def _at(calls: Iterator[int], number: int, fault: BaseException) -> Callable[[st
 def test_a_disk_that_fails_is_one_clear_line() -> None:
     """At any call; and nothing is held or half made afterwards."""
     calls = itertools.count()
-    disk = DiskModel()
+    disk = SimulatedDisk()
     disk.before = _at(calls, -1, PowerCut())
     opened(disk)
     for number in range(next(calls)):
-        disk = DiskModel()
+        disk = SimulatedDisk()
         disk.before = _at(itertools.count(), number, fails_with(errno.EIO, PATH))
         assert refusal(disk) == f"data directory {PATH}: Input/output error"
         assert disk.open_files() == []
@@ -180,7 +180,7 @@ def test_permission_denied_names_the_file(tmp_path: Path) -> None:
     assert refusal(RealDisk(), str(tmp_path)) == expected
 
 
-class DeniedDisk(DiskModel):
+class DeniedDisk(SimulatedDisk):
     """A disk on which another user owns everything."""
 
     def lock(self, path: str) -> File:

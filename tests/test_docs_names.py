@@ -19,10 +19,11 @@ import tornado.web
 from raftkv.actors.messages import Refused
 from raftkv.cli import cli
 from raftkv.settings import OPTIONS
+from raftkv.simulation.faults import KINDS
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
-FOLDERS = ("raftkv", "actors", "http", "tests", "bench", "deploy", "docs")
+PAGES = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+FOLDERS = ("raftkv", "actors", "http", "simulation", "tests", "bench", "deploy", "docs")
 FOREIGN = (builtins, thespian.actors, tornado.web)
 
 PATH = re.compile(rf"(?:{'|'.join(FOLDERS)})/[\w./-]*|[\w-]+\.(?:py|md|toml|txt)")
@@ -139,7 +140,8 @@ def exists(name: str) -> bool:
     if FLAG.fullmatch(name):
         return name in flags()
     if SETTING.fullmatch(name):
-        return name in {option.name for option in OPTIONS}
+        faults = {kind for kinds in KINDS.values() for kind in kinds}
+        return name in {option.name for option in OPTIONS} | faults
     return True
 
 

@@ -12,15 +12,15 @@ import pytest
 from thespian.actors import Actor, ActorAddress, ActorExitRequest, ActorSystem
 
 from raftkv.actors.journal import Journal
-from raftkv.actors.messages import Recovered, Save, Saved, Start
+from raftkv.actors.messages import AskRoom, Recovered, Room, Save, Saved, Start
 from raftkv.clock import SystemClock
 from raftkv.data_directory import journal_directory, open_data_directory
 from raftkv.disk import Disk
 from raftkv.entry import Entry
 from raftkv.real_disk import RealDisk
 from raftkv.settings import Limits, Timing
+from raftkv.simulation.disk import SimulatedDisk, fails_with
 from raftkv.wal import Wal
-from tests.disk_model import DiskModel, fails_with
 from tests.wal_tools import entry, state_of
 
 DIRECTORY = "/data"
@@ -103,9 +103,9 @@ def system() -> Iterator[ActorSystem]:
 
 
 @pytest.fixture
-def disk() -> DiskModel:
+def disk() -> SimulatedDisk:
     """An empty disk with a data directory on it."""
-    disk = DiskModel()
+    disk = SimulatedDisk()
     disk.make_directory(DIRECTORY)
     return disk
 
@@ -146,14 +146,14 @@ def fail_at(operation: str, path: str, number: int) -> Callable[[str, str], None
     return before
 
 
-def test_an_empty_disk_is_an_empty_log(system: ActorSystem, disk: DiskModel) -> None:
+def test_an_empty_disk_is_an_empty_log(system: ActorSystem, disk: SimulatedDisk) -> None:
     """Term 0, no vote, no entries."""
     stage = Stage(system, disk)
     assert without_room(stage.tell()) == [Recovered(0, None, (), 0)]
     assert stage.failures == []
 
 
-def test_a_save_is_on_disk_when_it_is_answered(system: ActorSystem, disk: DiskModel) -> None:
+def test_a_save_is_on_disk_when_it_is_answered(system: ActorSystem, disk: SimulatedDisk) -> None:
     """A power cut right behind the answer takes nothing of it."""
     stage = Stage(system, disk)
     stage.tell()
@@ -167,7 +167,7 @@ def test_a_save_is_on_disk_when_it_is_answered(system: ActorSystem, disk: DiskMo
         assert state_of(history) == (number, f"n{number}", entries)
 
 
-def test_a_hundred_saves_that_wait_share_one_write_and_one_sync(system: ActorSystem, disk: DiskModel) -> None:
+def test_a_hundred_saves_that_wait_share_one_write_and_one_sync(system: ActorSystem, disk: SimulatedDisk) -> None:
     """Group commit; one answer says that all of them are on disk."""
     stage = Stage(system, disk)
     stage.tell(save(1, 1))
@@ -180,8 +180,22 @@ def test_a_hundred_saves_that_wait_share_one_write_and_one_sync(system: ActorSys
     assert without_room(stage.tell()) == [Recovered(1, None, tuple(entry(i, 1) for i in range(1, 101)), 0)]
 
 
+def test_who_asks_for_room_is_told_how_much_there_is(system: ActorSystem, disk: SimulatedDisk) -> None:
+    """A node that saves nothing, as its disk is full, would never hear that there is room again."""
+    stage = Stage(system, disk)
+    (recovered,) = stage.tell()
+    assert stage.tell(AskRoom()) == [Room(recovered.room)]
+
+    disk.capacity = disk.used()
+    (full,) = stage.tell(AskRoom())
+    disk.capacity = 1 << 40
+
+    assert full.room < recovered.room
+    assert stage.tell(AskRoom()) == [Room(recovered.room)]
+
+
 def test_a_later_save_cuts_off_entries_of_an_earlier_one_in_the_same_batch(
-    system: ActorSystem, disk: DiskModel
+    system: ActorSystem, disk: SimulatedDisk
 ) -> None:
     """What is on disk is what the saves one after another would have left, with the latest term and vote."""
     stage = Stage(system, disk)
@@ -197,7 +211,7 @@ def test_a_later_save_cuts_off_entries_of_an_earlier_one_in_the_same_batch(
     assert without_room(stage.tell()) == [expected]
 
 
-def test_the_spare_is_made_in_slices_with_saves_in_between(system: ActorSystem, disk: DiskModel) -> None:
+def test_the_spare_is_made_in_slices_with_saves_in_between(system: ActorSystem, disk: SimulatedDisk) -> None:
     """A save that comes while one is made waits for two slices of 256 KiB at most, not for all of it."""
     calls: list[tuple[str, str]] = []
     stage = Stage(system, disk)
@@ -215,7 +229,7 @@ def test_the_spare_is_made_in_slices_with_saves_in_between(system: ActorSystem, 
     assert disk.files()["/data/journal/spare.tmp"] == bytes(SEGMENT)
 
 
-def test_damage_keeps_the_node_out_and_says_where(system: ActorSystem, disk: DiskModel) -> None:
+def test_damage_keeps_the_node_out_and_says_where(system: ActorSystem, disk: SimulatedDisk) -> None:
     """File and byte; and nothing is recovered."""
     Stage(system, disk).tell(save(1, 1), save(2, 1, entry(1, 1)))
     broken = disk.clone()
@@ -228,7 +242,7 @@ def test_damage_keeps_the_node_out_and_says_where(system: ActorSystem, disk: Dis
 
 def test_a_journal_of_another_incarnation_is_refused(system: ActorSystem) -> None:
     """The segments say whose they are, and the identity file says who we are."""
-    ours, theirs = DiskModel(), DiskModel()
+    ours, theirs = SimulatedDisk(), SimulatedDisk()
     incarnations = iter(["first", "second"])
     for disk in (ours, theirs):
         open_data_directory(disk, DIRECTORY, "n1", new_incarnation=lambda: next(incarnations))
@@ -243,7 +257,7 @@ def test_a_journal_of_another_incarnation_is_refused(system: ActorSystem) -> Non
 
 def test_a_damaged_identity_is_refused(system: ActorSystem) -> None:
     """Without it nobody knows whose journal this is."""
-    disk = DiskModel()
+    disk = SimulatedDisk()
     open_data_directory(disk, DIRECTORY, "n1", new_incarnation=lambda: "first")
     disk.flip(f"{DIRECTORY}/identity", 30)
     stage = Stage(system, disk)
@@ -256,7 +270,7 @@ def test_a_damaged_identity_is_refused(system: ActorSystem) -> None:
 @pytest.mark.parametrize("operation", ["write", "sync"])
 @pytest.mark.parametrize(("number", "text"), [(errno.EIO, "Input/output error"), (errno.ENOSPC, "No space left")])
 def test_a_save_that_fails_stops_the_node_and_is_never_tried_again(
-    system: ActorSystem, disk: DiskModel, operation: str, number: int, text: str
+    system: ActorSystem, disk: SimulatedDisk, operation: str, number: int, text: str
 ) -> None:
     """Nobody hears of it, nor of any save after it."""
     stage = Stage(system, disk)
@@ -275,7 +289,7 @@ def test_a_save_that_fails_stops_the_node_and_is_never_tried_again(
     assert disk.open_files() == []
 
 
-def test_a_disk_that_cannot_be_read_stops_the_node(system: ActorSystem, disk: DiskModel) -> None:
+def test_a_disk_that_cannot_be_read_stops_the_node(system: ActorSystem, disk: SimulatedDisk) -> None:
     """Nothing is known then, so nothing is recovered."""
     Stage(system, disk).tell(save(1, 1))
     broken = disk.clone()
@@ -285,7 +299,7 @@ def test_a_disk_that_cannot_be_read_stops_the_node(system: ActorSystem, disk: Di
     assert stage.failures == [(70, f"the journal stops after Input/output error: {FIRST_SEGMENT}")]
 
 
-def test_a_bug_stops_the_node(system: ActorSystem, disk: DiskModel) -> None:
+def test_a_bug_stops_the_node(system: ActorSystem, disk: SimulatedDisk) -> None:
     """A save that is missing: what was promised about the log is not true any more."""
     stage = Stage(system, disk)
     stage.tell(save(1, 1))
@@ -297,7 +311,7 @@ def test_a_bug_stops_the_node(system: ActorSystem, disk: DiskModel) -> None:
     assert trace[0] == "Traceback (most recent call last):"
 
 
-def test_what_it_does_not_know_is_none_of_its_business(system: ActorSystem, disk: DiskModel) -> None:
+def test_what_it_does_not_know_is_none_of_its_business(system: ActorSystem, disk: SimulatedDisk) -> None:
     """System messages, say."""
     stage = Stage(system, disk)
     stage.tell()
@@ -305,7 +319,7 @@ def test_what_it_does_not_know_is_none_of_its_business(system: ActorSystem, disk
     assert stage.failures == []
 
 
-def test_closes_its_files_when_it_goes(system: ActorSystem, disk: DiskModel) -> None:
+def test_closes_its_files_when_it_goes(system: ActorSystem, disk: SimulatedDisk) -> None:
     """So that the next start finds nobody at them."""
     stage = Stage(system, disk)
     stage.tell(save(1, 1))

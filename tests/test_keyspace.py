@@ -9,9 +9,9 @@ from raftkv.commands import (
     Command,
     Delete,
     DeleteDone,
+    Item,
     Put,
     PutDone,
-    Record,
     cost,
     decode_commands,
     encode_commands,
@@ -27,14 +27,14 @@ COMMANDS = st.lists(st.one_of(st.builds(Put, KEYS, st.binary(max_size=8)), st.bu
 def test_applying_is_what_a_dictionary_does_with_revisions(commands: list[Command]) -> None:
     """One revision for each command that changes anything; none for a deletion of what is not there."""
     keyspace = Keyspace()
-    model: dict[str, Record] = {}
+    model: dict[str, Item] = {}
     revision = 0
     for command in commands:
         old = model.get(command.key)
         if isinstance(command, Put):
             revision += 1
             created, version = (old.create_revision, old.version + 1) if old else (revision, 1)
-            model[command.key] = Record(command.value, created, revision, version)
+            model[command.key] = Item(command.value, created, revision, version)
             assert keyspace.apply(command) == PutDone(revision)
         else:
             revision += old is not None

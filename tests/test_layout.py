@@ -12,14 +12,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-OURS = ("raftkv", "actors", "http")
+LINKED = ("actors", "http", "simulation")
+OURS = ("raftkv", *LINKED)
 
 
 def sources(*folders: str) -> Iterator[Path]:
     """Return the Python files of the project, each once."""
     for folder in folders:
         for path in sorted((ROOT / folder).rglob("*.py")):
-            if not (folder == "raftkv" and {"actors", "http"} & set(path.relative_to(ROOT / folder).parts[:1])):
+            if not (folder == "raftkv" and set(LINKED) & set(path.relative_to(ROOT / folder).parts[:1])):
                 yield path
 
 
@@ -62,7 +63,7 @@ def test_http_is_the_standard_library_s_also_in_the_root_of_the_repository() -> 
     )
 
 
-@pytest.mark.parametrize("name", ["actors", "http"])
+@pytest.mark.parametrize("name", LINKED)
 def test_the_folders_are_linked_into_the_package(name: str) -> None:
     link = ROOT / "raftkv" / name
 
@@ -72,12 +73,12 @@ def test_the_folders_are_linked_into_the_package(name: str) -> None:
 
 def test_nobody_imports_a_second_copy_of_the_actors() -> None:
     """`actors.x` would be another module than `raftkv.actors.x`, and its classes others."""
-    assert offenders(lambda name: under(name, "actors"), *OURS, "tests", "bench", "deploy") == {}
+    assert offenders(lambda name: under(name, "actors", "simulation"), *OURS, "tests", "bench", "deploy") == {}
 
 
 def test_imports_are_written_in_full() -> None:
     """A relative import in a linked folder finds its package under either name."""
-    assert offenders(lambda name: name.startswith("."), *OURS) == {}
+    assert offenders(lambda name: name.startswith("."), *OURS, "deploy") == {}
 
 
 def test_rules_and_data_know_nothing_of_actors_and_http() -> None:
@@ -96,7 +97,7 @@ def test_there_is_no_pickle() -> None:
 def test_libraries_log_and_never_print() -> None:
     calls = {
         (str(path.relative_to(ROOT)), part.lineno)
-        for path in sources(*OURS)
+        for path in sources(*OURS, "deploy")
         for part in ast.walk(ast.parse(path.read_text()))
         if isinstance(part, ast.Call) and isinstance(part.func, ast.Name) and part.func.id == "print"
     }
@@ -104,7 +105,7 @@ def test_libraries_log_and_never_print() -> None:
     assert calls == set()
 
 
-def test_a_package_has_all_three_folders() -> None:
+def test_a_package_has_all_folders() -> None:
     """A wheel takes what this finds: through the links, and http as a package without __init__.py."""
     pytest.importorskip("setuptools", reason="from Python 3.12 on, a new environment has no setuptools")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -113,7 +114,7 @@ def test_a_package_has_all_three_folders() -> None:
         f"import setuptools; print(*sorted(setuptools.find_namespace_packages('.', include={include!r})))"
     ).split()
 
-    assert {"raftkv", "raftkv.actors", "raftkv.actors.system", "raftkv.http"} <= set(found)
+    assert {"raftkv", "raftkv.actors", "raftkv.actors.system", "raftkv.http", "raftkv.simulation"} <= set(found)
     assert all(under(name, "raftkv") for name in found)
 
 

@@ -19,7 +19,7 @@ from raftkv.local_files import (
 )
 from raftkv.local_story import Story, how_it_ended
 from raftkv.option import Endpoint, SettingsError
-from raftkv.parent import Event, Listening, Role, Waiting
+from raftkv.parent import Event, Leaderless, Listening, RoleReport
 from raftkv.settings import Secret, Settings, Timing, read_settings
 
 PIDS = {"n1": 101, "n2": 102, "n3": 103}
@@ -35,8 +35,8 @@ def up(number: int) -> Listening:
     return Listening(f"n{number}", f"127.0.0.1:{4000 + number}", f"127.0.0.1:{5000 + number}")
 
 
-def role(node_id: str, role: str, term: int, leader: str | None, reason: str = "because") -> Role:
-    return Role(node_id, role, term, leader, reason)
+def role(node_id: str, role: str, term: int, leader: str | None, reason: str = "because") -> RoleReport:
+    return RoleReport(node_id, role, term, leader, reason)
 
 
 ELECTION: list[Event] = [
@@ -119,8 +119,8 @@ def test_what_a_node_waits_for_is_told_once() -> None:
     story, told = teller()
 
     for _ in range(3):
-        story.tell(Waiting("n1", "n2 is away"))
-    story.tell(Waiting("n1", "n2 and n3 are away"))
+        story.tell(Leaderless("n1", "n2 is away"))
+    story.tell(Leaderless("n1", "n2 and n3 are away"))
 
     assert told == ["n1 has no leader: n2 is away", "n1 has no leader: n2 and n3 are away"]
 

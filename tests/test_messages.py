@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from raftkv.actors.messages import (
     About,
-    Answers,
     AppendEntries,
     AppendEntriesReply,
     Applied,
@@ -23,15 +22,14 @@ from raftkv.actors.messages import (
     PeerMessage,
     Propose,
     ReadIndex,
+    ReadResult,
     Refused,
     RequestVote,
     RequestVoteReply,
     TimeoutNow,
-    decode_peer,
-    encode_peer,
-    is_control,
 )
-from raftkv.commands import Delete, DeleteDone, Put, PutDone, Record, encode_commands
+from raftkv.actors.wire import decode_peer, encode_peer, is_control
+from raftkv.commands import Delete, DeleteDone, Item, Put, PutDone, encode_commands
 from raftkv.entry import Entry, Kind
 
 COMMANDS = (Put("k", b"\xff"), Delete("ä"))
@@ -48,7 +46,7 @@ MESSAGES: list[PeerMessage] = [
         ForwardReply("n1", 1, 5, reply)
         for reply in (
             Applied(5, 3, 2, (PutDone(1), DeleteDone(2, True))),
-            Answers(5, 2, (Record(b"", 1, 2, 2), None)),
+            ReadResult(5, 2, (Item(b"", 1, 2, 2), None)),
             ReadIndex(5),
             Done(),
             Refused("unknown", "who knows"),

@@ -27,7 +27,7 @@ def test_match_index_never_falls_and_stays_below_next_index(events: list[tuple[o
     for event in events:
         match event:
             case ("send", int(count)):
-                if progress.may_send:
+                if progress.may_send(0.0):
                     progress.sent(progress.next_index + count - 1, 400, 0.0)
             case ("matched", int(index)):
                 news = progress.matched(index, 0.0)
@@ -49,9 +49,9 @@ def test_match_index_never_falls_and_stays_below_next_index(events: list[tuple[o
 def test_a_probe_is_one_message_at_a_time() -> None:
     progress = Progress(next_index=5, now_ms=0.0, inflight_limit_bytes=1000)
     progress.sent(7, 100, 0.0)
-    assert (progress.state, progress.may_send, progress.next_index) == ("probe", False, 5)
+    assert (progress.state, progress.may_send(0.0), progress.next_index) == ("probe", False, 5)
     progress.matched(7, 1.0)
-    assert (progress.state, progress.may_send, progress.next_index) == ("replicate", True, 8)
+    assert (progress.state, progress.may_send(0.0), progress.next_index) == ("replicate", True, 8)
 
 
 def test_replicating_runs_ahead_of_the_answers_up_to_the_limit() -> None:
@@ -59,6 +59,6 @@ def test_replicating_runs_ahead_of_the_answers_up_to_the_limit() -> None:
     progress.matched(0, 0.0)
     for last in (1, 2, 3):
         progress.sent(last, 400, 0.0)
-    assert (progress.next_index, progress.may_send) == (4, False)
+    assert (progress.next_index, progress.may_send(0.0)) == (4, False)
     progress.matched(1, 0.0)
-    assert (progress.inflight_bytes, progress.may_send) == (800, True)
+    assert (progress.inflight_bytes, progress.may_send(0.0)) == (800, True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,12 +13,12 @@ import pytest
 
 from raftkv.disk import Disk
 from raftkv.real_disk import RealDisk, RealFile
-from tests.disk_model import DiskModel
+from raftkv.simulation.disk import SimulatedDisk
 
 MakeDisk = Callable[[], Disk]
 
 
-@pytest.fixture(params=[RealDisk, DiskModel])
+@pytest.fixture(params=[RealDisk, SimulatedDisk])
 def disk(request: pytest.FixtureRequest) -> Disk:
     """Each of the two disks."""
     made: Disk = request.param()
@@ -111,7 +113,7 @@ def test_a_full_disk_is_told() -> None:
 def test_free_is_what_a_user_may_still_write(disk: Disk, root: str) -> None:
     """A number of bytes, less when more is there."""
     assert disk.free(root) > 0
-    if isinstance(disk, DiskModel):
+    if isinstance(disk, SimulatedDisk):
         before = disk.free(root)
         disk.open(f"{root}/file", create=True).write(0, b"x" * 513)
         assert before - disk.free(root) == 1024
@@ -127,53 +129,20 @@ def test_what_is_made_is_for_its_user_alone(tmp_path: Path) -> None:
     assert modes == ["0o700", "0o700", "0o600", "0o600"]
 
 
-def test_the_model_loses_what_was_not_synced() -> None:
-    """Piece by piece: sectors, sizes, names."""
-    disk = DiskModel()
-    disk.make_directory("/d")
-    file = disk.open("/d/file", create=True)
-    file.write(0, b"a" * 512)
-    file.sync()
-    disk.sync_directory("/d")
-    file.write(256, b"b" * 1280)
-    disk.rename("/d/file", "/d/new")
-    assert disk.pending() == [
-        ("name", "/d", 0),
-        ("sector", "/d/new", 0),
-        ("sector", "/d/new", 1),
-        ("sector", "/d/new", 2),
-        ("size", "/d/new", 1536),
-    ]
-    expected = {
-        (): {"/d/file": b"a" * 512},
-        (0,): {"/d/new": b"a" * 512},
-        (1,): {"/d/file": b"a" * 256 + b"b" * 256},
-        (3,): {"/d/file": b"a" * 512 + bytes(512) + b"b" * 512},
-        (4,): {"/d/file": b"a" * 512 + bytes(1024)},
-        (0, 1, 2, 3): {"/d/new": b"a" * 256 + b"b" * 1280},
-    }
-    pieces = disk.pending()
-    for kept, files in expected.items():
-        after = disk.clone()
-        after.crash({pieces[number] for number in kept}.__contains__)
-        assert after.files() == files
-        assert after.pending() == []
-    disk.kill()
-    assert disk.files() == {"/d/new": b"a" * 256 + b"b" * 1280}
-    assert len(disk.pending()) == 5
-    with pytest.raises(OSError, match="Bad file descriptor"):
-        file.sync()
+def test_a_write_that_comes_short_is_gone_on_with_and_fails_where_there_is_no_room(tmp_path: Path) -> None:
+    """As on a full disk: the first call takes what fits, the next one says why it takes no more."""
+    size, fits = 1 << 20, 1000
+    file = RealDisk().open(f"{tmp_path}/file", create=True)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + fits, before[1]))
+    try:
+        with pytest.raises(OSError, match=re.escape(f"{tmp_path}/file")) as error:
+            file.write(size, b"x" * 4096)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
-
-def test_the_model_gets_full() -> None:
-    """A write that does not fit leaves the part that does."""
-    disk = DiskModel(capacity=1024)
-    disk.make_directory("/d")
-    file = disk.open("/d/file", create=True)
-    file.write(0, b"x" * 600)
-    with pytest.raises(OSError, match="No space left") as caught:
-        file.write(600, b"y" * 600)
-    assert caught.value.errno == errno.ENOSPC
-    assert disk.files() == {"/d/file": b"x" * 600 + b"y" * 424}
-    file.write(0, b"z" * 1024)
-    assert disk.free("/d") == 0
+    assert error.value.errno == errno.EFBIG
+    assert file.size() == size + fits
+    file.write(size, b"y" * 4096)
+    assert file.read(size, 5000) == b"y" * 4096
+    file.close()

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from raftkv.batch import Record
 from raftkv.history import History
 from raftkv.real_disk import RealDisk
+from raftkv.simulation.disk import SimulatedDisk
 from raftkv.wal import Wal, WalFailed
-from tests.disk_model import DiskModel
 from tests.wal_tools import (
     DIRECTORY,
     OWNER,
@@ -60,7 +60,7 @@ def test_recovers_exactly_what_was_saved(script: list[Step], restarts: set[int])
     """Appending, cutting, voting, at any size, with restarts in between."""
     records = records_of(script)
     expected = states(records)
-    disk = DiskModel()
+    disk = SimulatedDisk()
     wal, found = open_wal(disk)
     for number, each in enumerate(records):
         if script[number][4]:
@@ -102,7 +102,7 @@ def test_entries_that_leave_a_gap_are_refused() -> None:
 
 def test_a_batch_is_one_write_and_one_sync() -> None:
     """What costs the time of a save is the sync, so there is one."""
-    disk = DiskModel()
+    disk = SimulatedDisk()
     wal, _ = open_wal(disk)
     wal.append(RECORDS[0])
     calls: list[tuple[str, str]] = []
@@ -114,7 +114,7 @@ def test_a_batch_is_one_write_and_one_sync() -> None:
 
 def test_a_batch_touches_no_sector_that_holds_an_acknowledged_one() -> None:
     """A write that is torn can then take nothing with it but itself."""
-    disk = DiskModel()
+    disk = SimulatedDisk()
     wal, _ = open_wal(disk)
     taken: set[tuple[str, int]] = set()
     for each in RECORDS:
@@ -134,7 +134,7 @@ def test_a_batch_touches_no_sector_that_holds_an_acknowledged_one() -> None:
 
 def test_segments_are_full_of_zeros_before_they_are_used() -> None:
     """Syncing a batch then changes no size and no allocation of blocks, and a missing sector is seen as one."""
-    disk = DiskModel()
+    disk = SimulatedDisk()
     wal, _ = open_wal(disk)
     assert wal.spare_wanted
     wal.prepare_spare()
@@ -150,7 +150,7 @@ def test_segments_are_full_of_zeros_before_they_are_used() -> None:
 
 def test_a_batch_larger_than_a_segment_gets_one_of_its_own() -> None:
     """An entry may be larger than what segments are made for."""
-    disk = DiskModel()
+    disk = SimulatedDisk()
     wal, _ = open_wal(disk)
     large = record(1, entry(1, 1, b"x" * 10 * SEGMENT), entry(2))
     wal.append(record(1))
@@ -163,7 +163,7 @@ def test_a_batch_larger_than_a_segment_gets_one_of_its_own() -> None:
 
 def test_a_spare_that_was_made_is_used_after_a_restart() -> None:
     """A restart on a full disk finds the reserve that was there before."""
-    disk = DiskModel()
+    disk = SimulatedDisk()
     wal, _ = open_wal(disk)
     wal.prepare_spare()
     wal.close()
@@ -177,7 +177,7 @@ def test_a_spare_that_was_made_is_used_after_a_restart() -> None:
 @pytest.mark.parametrize("content", [b"", bytes(SEGMENT - 1), bytes(SEGMENT - 1) + b"x", bytes(SEGMENT + SECTOR)])
 def test_a_spare_that_is_not_whole_is_made_anew(content: bytes) -> None:
     """Half a spare, or one of another size, is no reserve."""
-    disk = DiskModel()
+    disk = SimulatedDisk()
     disk.put(f"{DIRECTORY}/spare.tmp", content)
     wal, found = open_wal(disk)
     assert found == (0, None, ())
@@ -187,7 +187,7 @@ def test_a_spare_that_is_not_whole_is_made_anew(content: bytes) -> None:
 
 def test_another_segment_size_applies_to_new_segments() -> None:
     """A setting may change between starts; what is there is read as it was written."""
-    disk = DiskModel()
+    disk = SimulatedDisk()
     for number, each in enumerate(RECORDS):
         wal, found = open_wal(disk, segment_bytes=(SEGMENT, 3000, SECTOR)[number % 3])
         assert found == states(RECORDS)[number]
@@ -198,7 +198,7 @@ def test_another_segment_size_applies_to_new_segments() -> None:
 
 def test_a_closed_log_takes_nothing() -> None:
     """What comes after the end is a bug of the caller's, and must not be said to be saved."""
-    wal, _ = open_wal(DiskModel())
+    wal, _ = open_wal(SimulatedDisk())
     wal.close()
     with pytest.raises(WalFailed):
         wal.append(RECORDS[0])

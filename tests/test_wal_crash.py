@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raftkv.batch import Record
+from raftkv.simulation.disk import Piece, PowerCut, SimulatedDisk, fails_with
 from raftkv.wal import Wal, WalFailed
-from tests.disk_model import DiskModel, Piece, PowerCut, fails_with
 from tests.wal_tools import (
     DIRECTORY,
     RECORDS,
@@ -54,7 +54,7 @@ def counting(calls: Iterator[int]) -> Callable[[str, str], None]:
 class Run:
     """A node's life with a journal: start, then save ``records``; how far it came and where it was stopped."""
 
-    def __init__(self, disk: DiskModel, records: Sequence[Record], spares: bool) -> None:
+    def __init__(self, disk: SimulatedDisk, records: Sequence[Record], spares: bool) -> None:
         self.acknowledged = 0
         self.stopped_by: BaseException | None = None
         self.wal: Wal | None = None
@@ -71,13 +71,13 @@ class Run:
 
 def calls_of(records: Sequence[Record], spares: bool) -> int:
     """Return how many operations an undisturbed life takes."""
-    disk, calls = DiskModel(), itertools.count()
+    disk, calls = SimulatedDisk(), itertools.count()
     disk.before = counting(calls)
     assert Run(disk, records, spares).stopped_by is None
     return next(calls)
 
 
-def outcomes(disk: DiskModel, rng: random.Random) -> Iterator[tuple[DiskModel, frozenset[Piece]]]:
+def outcomes(disk: SimulatedDisk, rng: random.Random) -> Iterator[tuple[SimulatedDisk, frozenset[Piece]]]:
     """Give the disk as it may be after losing power now: every way, or, where these are too many, some of each sort."""
     pieces = disk.pending()
     if len(pieces) <= EVERY_SUBSET_UP_TO:
@@ -94,7 +94,7 @@ def outcomes(disk: DiskModel, rng: random.Random) -> Iterator[tuple[DiskModel, f
         yield after, kept
 
 
-def assert_goes_on(disk: DiskModel, allowed: Sequence[State], why: object) -> None:
+def assert_goes_on(disk: SimulatedDisk, allowed: Sequence[State], why: object) -> None:
     """Start on ``disk``, find one of ``allowed``, and save something more."""
     wal, found = open_wal(disk)
     assert found in allowed, why
@@ -116,7 +116,7 @@ def test_a_crash_between_any_two_calls_loses_nothing_acknowledged(spares: bool) 
     expected = states(RECORDS)
     moments = crashes = 0
     for number in range(calls_of(RECORDS, spares) + 1):
-        disk = DiskModel()
+        disk = SimulatedDisk()
         disk.before = at_call(number, PowerCut)
         run = Run(disk, RECORDS, spares)
         moments += 1
@@ -133,7 +133,7 @@ def test_a_crash_during_recovery_loses_nothing_acknowledged() -> None:
     rng = random.Random(0)
     records = [record(1, vote="n1"), record(2, entry(1, 2, b"x" * 600), vote="n2")]
     expected = states(records)
-    disk = DiskModel()
+    disk = SimulatedDisk()
     wal, _ = open_wal(disk)
     wal.append(records[0])
     disk.before = lambda operation, path: cut_at_sync(operation)
@@ -168,7 +168,7 @@ def cut_at_sync(operation: str) -> None:
 def test_many_crashes_in_a_row_lose_nothing_acknowledged(seed: int, lives: int) -> None:
     """A long life on one disk, with power cuts and killed processes, in the middle of anything."""
     rng = random.Random(seed)
-    disk = DiskModel()
+    disk = SimulatedDisk()
     certain: list[Record] = []
     for _ in range(lives):
         disk.before = at_call(rng.randrange(60), PowerCut)
@@ -208,7 +208,7 @@ def test_an_error_at_any_call_stops_the_log_or_does_no_harm(number: int, spares:
     expected = states(RECORDS)
     survived = 0
     for call in range(calls_of(RECORDS, spares)):
-        disk = DiskModel()
+        disk = SimulatedDisk()
         disk.before = at_call(call, lambda: fails_with(number, "somewhere"))
         run = Run(disk, RECORDS, spares)
         if run.stopped_by is None:
@@ -225,7 +225,7 @@ def test_an_error_at_any_call_stops_the_log_or_does_no_harm(number: int, spares:
     assert (survived > 0) == (number == errno.ENOSPC)
 
 
-def assert_takes_nothing(wal: Wal, disk: DiskModel) -> None:
+def assert_takes_nothing(wal: Wal, disk: SimulatedDisk) -> None:
     """A log that failed refuses everything without a look at the disk."""
     calls: list[str] = []
     disk.before = lambda operation, path: calls.append(operation)
@@ -237,7 +237,7 @@ def assert_takes_nothing(wal: Wal, disk: DiskModel) -> None:
 
 def test_a_failed_sync_is_not_healed_by_a_restart() -> None:
     """What it was to sync still reads well from memory and is not on disk: a restart must not take it for saved."""
-    disk = DiskModel()
+    disk = SimulatedDisk()
     wal, _ = open_wal(disk)
     wal.append(RECORDS[0])
 
@@ -256,7 +256,7 @@ def test_a_failed_sync_is_not_healed_by_a_restart() -> None:
 
 def test_a_killed_process_finds_its_last_batch_and_makes_it_durable() -> None:
     """It is in memory only, but reads well: who relies on it must not lose it with the next power cut."""
-    disk = DiskModel()
+    disk = SimulatedDisk()
     wal, _ = open_wal(disk)
     wal.append(RECORDS[0])
     disk.before = lambda operation, path: cut_at_sync(operation)
@@ -268,7 +268,7 @@ def test_a_killed_process_finds_its_last_batch_and_makes_it_durable() -> None:
     assert recovered(disk) == found == states(RECORDS[:2])[-1]
 
 
-class ForgetfulNames(DiskModel):
+class ForgetfulNames(SimulatedDisk):
     """A disk whose ``sync_directory`` does nothing, as for a program that does not call it."""
 
     def sync_directory(self, path: str) -> None:
@@ -277,7 +277,7 @@ class ForgetfulNames(DiskModel):
 
 def test_names_are_on_disk_before_anything_is_acknowledged() -> None:
     """The same life on a disk that keeps names only when asked to, and on one that cannot be asked."""
-    for disk, expected in ((DiskModel(), states(RECORDS)[-1]), (ForgetfulNames(), (0, None, ()))):
+    for disk, expected in ((SimulatedDisk(), states(RECORDS)[-1]), (ForgetfulNames(), (0, None, ()))):
         run = Run(disk, RECORDS, spares=True)
         assert run.acknowledged == len(RECORDS)
         disk.crash()
@@ -286,7 +286,7 @@ def test_names_are_on_disk_before_anything_is_acknowledged() -> None:
 
 def test_a_full_disk_leaves_less_room_and_no_half_made_spare() -> None:
     """Making the spare fails for want of space: saves go on in what there is."""
-    disk = DiskModel(capacity=SEGMENT + SEGMENT // 2)
+    disk = SimulatedDisk(capacity=SEGMENT + SEGMENT // 2)
     wal, _ = open_wal(disk)
     wal.append(record(1, vote="n1"))
     assert not wal.spare_wanted
@@ -317,7 +317,7 @@ def full_at(full: str) -> Callable[[str, str], None]:
 
 def test_a_disk_that_fills_up_during_a_save_stops_the_log() -> None:
     """It was said that there is room: now nobody knows what is on disk."""
-    disk = DiskModel(capacity=SEGMENT)
+    disk = SimulatedDisk(capacity=SEGMENT)
     wal, _ = open_wal(disk)
     wal.append(record(1))
     with pytest.raises(OSError, match="No space left") as caught:
@@ -337,7 +337,7 @@ def test_a_disk_that_fills_up_during_a_save_stops_the_log() -> None:
 def test_what_there_is_room_for_can_be_saved(capacity: int, shares: list[tuple[int, float]], spares: bool) -> None:
     """One to three saves of as much as was promised together; and term and vote many times after."""
     segment = 48 * SECTOR
-    disk = DiskModel(capacity)
+    disk = SimulatedDisk(capacity)
     wal, _ = open_wal(disk, segment_bytes=segment)
     index, records = 0, []
     for count, share in shares:
@@ -358,3 +358,20 @@ def test_what_there_is_room_for_can_be_saved(capacity: int, shares: list[tuple[i
         records.append(record(term))
         wal.append(records[-1])
     assert recovered(disk, segment_bytes=segment) == states(records)[-1]
+
+
+def test_what_there_is_room_for_can_be_saved_in_a_segment_that_is_larger_than_those_made_now() -> None:
+    """The setting was lowered, and the disk is full: of three saves the last does not fit, and the spare is small."""
+    disk = SimulatedDisk()
+    wal, _ = open_wal(disk, segment_bytes=16 * SECTOR)
+    wal.append(record(1))
+    wal.close()
+    wal, _ = open_wal(disk)
+    while wal.spare_wanted:
+        wal.prepare_spare()
+    disk.capacity = disk.used()
+    third = wal.room() // 3
+    records = [record(1), *(record(1, entry(index, 1, b"x" * (third - 32))) for index in (1, 2, 3))]
+    for each in records[1:]:
+        wal.append(each)
+    assert recovered(disk) == states(records)[-1]

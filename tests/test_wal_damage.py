@@ -20,8 +20,8 @@ from raftkv.batch import (
     encode_segment_header,
     owner_of,
 )
+from raftkv.simulation.disk import SimulatedDisk
 from raftkv.wal_reader import DamagedJournal
-from tests.disk_model import DiskModel
 from tests.wal_tools import DIRECTORY, OWNER, RECORDS, SECTOR, SEGMENT, entry, open_wal, record, recovered, states
 
 FIRST, SECOND, THIRD = (f"{DIRECTORY}/{number:016d}.wal" for number in (1, 2, 3))
@@ -29,7 +29,7 @@ FIRST, SECOND, THIRD = (f"{DIRECTORY}/{number:016d}.wal" for number in (1, 2, 3)
 
 def journal() -> dict[str, bytes]:
     """Return the files of a small journal of ``RECORDS``."""
-    disk = DiskModel()
+    disk = SimulatedDisk()
     wal, _ = open_wal(disk)
     for each in RECORDS:
         wal.append(each)
@@ -37,9 +37,9 @@ def journal() -> dict[str, bytes]:
     return disk.files()
 
 
-def disk_with(files: dict[str, bytes]) -> DiskModel:
+def disk_with(files: dict[str, bytes]) -> SimulatedDisk:
     """Return a disk that holds ``files``."""
-    disk = DiskModel()
+    disk = SimulatedDisk()
     for path, data in files.items():
         disk.put(path, data)
     return disk
@@ -55,7 +55,7 @@ def batches(data: bytes) -> list[tuple[int, int]]:
     return found
 
 
-def damage(disk: DiskModel) -> tuple[str, int]:
+def damage(disk: SimulatedDisk) -> tuple[str, int]:
     """Return where the journal is found to be damaged; nothing may have changed by finding it."""
     before = disk.files()
     with pytest.raises(DamagedJournal) as caught:
@@ -91,7 +91,7 @@ def test_a_flipped_bit_in_a_sparse_sector_is_no_torn_write() -> None:
     """Users may store zeros: a sector in which the last bit that was set is gone looks like one never written."""
 
     def segment_with(value: bytes) -> bytes:
-        disk = DiskModel()
+        disk = SimulatedDisk()
         wal, _ = open_wal(disk, segment_bytes=8 * SECTOR)
         wal.append(record(1, entry(1, 1, value)))
         return disk.files()[FIRST]
@@ -109,7 +109,7 @@ def test_bytes_that_look_like_a_batch_are_not_taken_for_one() -> None:
     """Users may store a journal: what they stored must not turn a torn batch into damage."""
     fake, _ = encode_batch(99, 0, b"")
     value = b"".join(fake[:508] + bytes(shift) for shift in range(8)) * 2
-    disk = DiskModel()
+    disk = SimulatedDisk()
     wal, _ = open_wal(disk, segment_bytes=64 * SECTOR)
     wal.append(RECORDS[0])
     wal.append(record(1, *(entry(i + 1, 1, bytes(i) + value) for i in range(3))))
@@ -131,7 +131,7 @@ def test_a_segment_cut_short_anywhere_is_damage() -> None:
 
 def test_of_a_torn_last_batch_no_more_is_lost_than_itself() -> None:
     """However many of its last sectors did not get to disk: what stood before it stays, and writing goes on there."""
-    disk = DiskModel()
+    disk = SimulatedDisk()
     records = [RECORDS[0], record(1, entry(1, 1, b"\xff" * 600)), record(2, entry(2, 2, b"\xff" * 1500), vote="n2")]
     wal, _ = open_wal(disk, segment_bytes=16 * SECTOR)
     for each in records:
@@ -182,7 +182,7 @@ def test_a_segment_of_another_journal_is_damage() -> None:
 
 def test_a_segment_of_a_different_past_is_damage() -> None:
     """Same owner, same numbers, but what came before it was something else."""
-    disk = DiskModel()
+    disk = SimulatedDisk()
     wal, _ = open_wal(disk)
     for each in (record(9), *RECORDS[1:]):
         wal.append(each)
@@ -230,7 +230,7 @@ def test_a_file_longer_than_it_was_made_is_damage() -> None:
 def test_a_whole_batch_whose_content_makes_no_sense_is_damage() -> None:
     """It has its checksums, so it is what was written; going on would mean to guess."""
     for payload, why in ((b"\xc1", "not a record"), (b"\x93\x01\xc0\x91\x94\x05\x01\x00\xc4\x00", None)):
-        disk = DiskModel()
+        disk = SimulatedDisk()
         wal, _ = open_wal(disk)
         wal.append(record(1, entry(1)))
         data = bytearray(disk.files()[FIRST])

@@ -46,9 +46,9 @@ class EventLoopBase(PostOffice):
         shutdown_timeout_s: float = SHUTDOWN_TIMEOUT_S,
     ) -> None:
         """Serve actors on ``loop``, which runs on the thread ``thread`` (as ``threading.get_ident`` says it)."""
-        pump = Pump(loop, thread, self._give_up)
-        super().__init__(node_id, thread, pump, transport, pickled_copy if pickle_messages else None)
         self.loop = loop
+        pump = self._make_pump(thread)
+        super().__init__(node_id, thread, pump, transport, pickled_copy if pickle_messages else None)
         self.capabilities = capabilities
         self.threads: set[ThreadCell] = set()
         self.closing = False
@@ -62,6 +62,9 @@ class EventLoopBase(PostOffice):
         self.sources = Sources(self)
         self._outside = Endpoint(self)
         capabilities.update(_own_capabilities())
+
+    def _make_pump(self, thread: int) -> Pump:
+        return Pump(self.loop, thread, self._give_up)
 
     # --- What Thespian's ActorSystem calls
 
@@ -143,7 +146,7 @@ class EventLoopBase(PostOffice):
         if name and (winner := self.names.get(name)) is not None:
             return winner
         plan.resolve(self.capabilities, self.sources.loader(plan.source_hash))
-        cell: Cell = (ThreadCell if plan.own_thread else LoopCell)(self, address, plan, parent)
+        cell = self._make_cell(address, plan, parent)
         with self._lock:
             if name and (winner := self.names.get(name)) is not None:
                 return winner
@@ -160,6 +163,9 @@ class EventLoopBase(PostOffice):
             self._forget_name(name, address)
             raise
         return address
+
+    def _make_cell(self, address: NodeAddress, plan: Plan, parent: Participant) -> Cell:
+        return (ThreadCell if plan.own_thread else LoopCell)(self, address, plan, parent)
 
     def request_exit(self, address: NodeAddress) -> None:
         """Ask an actor and all below it to exit."""

@@ -111,7 +111,6 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Handle what was read."""
-        self.context.stats.bytes_received += nbytes
         self._silent = 0
         if self.over:
             return

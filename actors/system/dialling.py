@@ -13,8 +13,8 @@ import msgspec
 from raftkv.actors.system.handshake import Reason, Refusal
 from raftkv.actors.system.lanes import Parcel
 from raftkv.actors.system.link_settings import Context, LinkSettings, logger
-from raftkv.actors.system.names import Addresses, Resolver, split_address
 from raftkv.actors.system.outgoing import Outgoing
+from raftkv.actors.system.resolver import Resolver, SocketAddresses, split_address
 
 OVERFLOW = "more waits to be sent than may wait"
 
@@ -66,7 +66,6 @@ class Peer:
 
     def _send_control(self, connection: Outgoing, body: bytes) -> None:
         dropped = connection.lanes.put_control(body)
-        self._context.stats.messages_sent += 1
         connection.wake()
         if dropped:
             self._context.stats.control_dropped += dropped
@@ -74,7 +73,6 @@ class Peer:
 
     def _send_bulk(self, connection: Outgoing, parcel: Parcel) -> None:
         if connection.lanes.put_bulk(parcel):
-            self._context.stats.messages_sent += 1
             connection.wake()
         else:
             # First who was certainly not sent, then that others may be lost: the first may be asked for again.
@@ -113,9 +111,7 @@ class Peer:
         """Say so, and give back the bulk messages of which nothing has left this node."""
         self._connection = None
         self._context.stats.losses += 1
-        unsent, others = connection.lanes.clear()
-        self._context.stats.bulk_lost += others
-        for parcel in unsent:
+        for parcel in connection.lanes.clear():
             self._refuse(parcel.target, parcel.source, parcel.message, parcel.control, connection.reason)
         self._down(connection.reason)
 
@@ -223,7 +219,7 @@ class Peer:
                 connection.fail("handshake not done")
         return connection
 
-    async def _reach(self, addresses: Addresses, each_s: float) -> Outgoing:
+    async def _reach(self, addresses: SocketAddresses, each_s: float) -> Outgoing:
         # Each address has its share of the time: the first may be a black hole.
         last: OSError = OSError("the name has no address")
         for host, port in addresses:

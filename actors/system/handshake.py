@@ -7,7 +7,7 @@
 
 A proof is an HMAC-SHA256, keyed with the secret, over the role of its maker and everything said in Hello and
 Challenge: fresh nonces of both sides make a recording worthless, the role keeps a proof from being sent back to its
-maker. Either side may send ``Refused`` instead and hang up. The dialler proves itself only to who has proved itself
+maker. Either side may send ``Rejected`` instead and hang up. The dialler proves itself only to who has proved itself
 before. Nothing here reads or writes a socket.
 
 The proof covers the handshake alone: who can alter packets on the way between two nodes is kept out by the network
@@ -25,6 +25,8 @@ from typing import Annotated, NamedTuple
 
 import msgspec
 
+from raftkv.names import NAME_LENGTH
+
 VERSION = 1
 MAGIC = b"RKVL"
 PREAMBLE = Struct(">4sHH")
@@ -33,8 +35,8 @@ PREAMBLE = Struct(">4sHH")
 RECORD_BYTES = 1024
 DETAIL_CHARACTERS = 200
 
-Id = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
-Text = Annotated[str, msgspec.Meta(max_length=64)]
+Id = Annotated[str, msgspec.Meta(min_length=1, max_length=NAME_LENGTH)]
+Text = Annotated[str, msgspec.Meta(max_length=NAME_LENGTH)]
 Hash = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 
 
@@ -70,10 +72,10 @@ class Refusal(Exception):
 
     def record(self) -> bytes:
         """Return the bytes that tell the other side."""
-        return _record(Refused(self.reason, self.detail))
+        return _record(Rejected(self.reason, self.detail))
 
 
-class Identity(NamedTuple):
+class Party(NamedTuple):
     """Who a node is; ``cluster_id`` is empty while it has none. ``start_list`` is informative."""
 
     node_id: str
@@ -114,14 +116,14 @@ class Welcome(msgspec.Struct, frozen=True, array_like=True, tag=4):
     """The acceptor's last record: frames may come now."""
 
 
-class Refused(msgspec.Struct, frozen=True, array_like=True, tag=5):
+class Rejected(msgspec.Struct, frozen=True, array_like=True, tag=5):
     """The handshake failed; ``reason`` is one of ``Reason``, or a later version's."""
 
     reason: Text
     detail: Annotated[str, msgspec.Meta(max_length=DETAIL_CHARACTERS)] = ""
 
 
-Record = Hello | Challenge | Proof | Welcome | Refused
+Record = Hello | Challenge | Proof | Welcome | Rejected
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
@@ -169,12 +171,12 @@ class RecordReader:
 class Dialler:
     """The side that connects, as ``us``, and means to reach the node ``target``. ``peer`` is set once it is proven."""
 
-    def __init__(self, us: Identity, target: str, secret: bytes) -> None:
+    def __init__(self, us: Party, target: str, secret: bytes) -> None:
         self._us = us
         self._secret = secret
         self._hello = Hello(us.node_id, us.incarnation, us.cluster_id, us.start_list, target, secrets.token_bytes(32))
         self._challenge: Challenge | None = None
-        self.peer: Identity | None = None
+        self.peer: Party | None = None
 
     def hello(self) -> bytes:
         """Return the first bytes to send."""
@@ -182,12 +184,12 @@ class Dialler:
 
     def gets(self, record: Record) -> bytes:
         """Return what to send next; nothing is left to send once ``peer`` is set. Raises ``Refusal``."""
-        if isinstance(record, Refused):
+        if isinstance(record, Rejected):
             raise _told(record)
         if isinstance(record, Challenge) and self._challenge is None:
             return self._prove(record)
         if isinstance(record, Welcome) and self._challenge is not None:
-            self.peer = _identity(self._challenge)
+            self.peer = _party(self._challenge)
             return b""
         raise Refusal(Reason.MALFORMED, tell=False)
 
@@ -204,17 +206,17 @@ class Dialler:
 class Acceptor:
     """The side that is connected to. ``known`` tells the ids it expects. ``peer`` is set once it is proven."""
 
-    def __init__(self, us: Identity, secret: bytes, known: Callable[[str], bool]) -> None:
+    def __init__(self, us: Party, secret: bytes, known: Callable[[str], bool]) -> None:
         self._us = us
         self._secret = secret
         self._known = known
         self._said: tuple[Hello, Challenge] | None = None
-        self.peer: Identity | None = None
+        self.peer: Party | None = None
 
     def gets(self, record: Record) -> bytes:
         """Return what to send next, the last of it when ``peer`` is set. Raises ``Refusal``."""
         assert self.peer is None, self.peer
-        if isinstance(record, Refused):
+        if isinstance(record, Rejected):
             raise _told(record)
         if isinstance(record, Hello) and self._said is None:
             challenge = self._challenge(record)
@@ -222,7 +224,7 @@ class Acceptor:
             return _record(challenge)
         if isinstance(record, Proof) and self._said is not None:
             self._check(record.proof, *self._said)
-            self.peer = _identity(self._said[0])
+            self.peer = _party(self._said[0])
             return _record(Welcome())
         raise Refusal(Reason.MALFORMED, tell=False)
 
@@ -261,11 +263,11 @@ def _proof(secret: bytes, role: str, hello: Hello, challenge: Challenge) -> byte
     return hmac.digest(secret, _encoder.encode(said), "sha256")
 
 
-def _identity(said: Hello | Challenge) -> Identity:
-    return Identity(said.node_id, said.incarnation, said.cluster_id, said.start_list)
+def _party(said: Hello | Challenge) -> Party:
+    return Party(said.node_id, said.incarnation, said.cluster_id, said.start_list)
 
 
-def _told(refused: Refused) -> Refusal:
-    reason = next((reason for reason in Reason if reason == refused.reason), Reason.OTHER)
+def _told(rejected: Rejected) -> Refusal:
+    reason = next((reason for reason in Reason if reason == rejected.reason), Reason.OTHER)
     # Nobody is told what they have just told us.
-    return Refusal(reason, refused.detail, tell=False)
+    return Refusal(reason, rejected.detail, tell=False)

@@ -9,7 +9,7 @@ import msgspec
 
 from raftkv.actors.system.connection import Connection
 from raftkv.actors.system.frames import FROM_DIALLER, KEEPALIVE, Assembler, BadFrame, FrameReader, frame
-from raftkv.actors.system.handshake import Acceptor, Identity, Reason, Record, Refusal
+from raftkv.actors.system.handshake import Acceptor, Party, Reason, Record, Refusal
 from raftkv.actors.system.link_settings import Context, logger
 
 _decode_body = msgspec.msgpack.Decoder(tuple[str, str, memoryview]).decode
@@ -20,7 +20,7 @@ class Incoming(Connection):
 
     def __init__(self, context: Context, reception: Reception) -> None:
         super().__init__(context)
-        self.peer: Identity | None = None
+        self.peer: Party | None = None
         self._counted = False
         self._reception = reception
         self._acceptor = Acceptor(context.identity(), context.settings.secret, reception.known)
@@ -63,7 +63,6 @@ class Incoming(Connection):
                 raise BadFrame("undecodable message") from error
             if sender != peer:
                 raise BadFrame("message of another sender")
-            stats.messages_received += 1
             receive(peer, target, source, message)
             if self.over:
                 return
@@ -128,7 +127,7 @@ class Reception:
         deadline = self._context.settings.handshake_ms / 1000
         self._strangers[connection] = loop.call_later(deadline, self._dismiss, connection, Reason.DEADLINE)
 
-    def admitted(self, connection: Incoming, peer: Identity) -> None:
+    def admitted(self, connection: Incoming, peer: Party) -> None:
         """Let a proven peer in, in place of its previous connection."""
         self._strangers.pop(connection).cancel()
         previous = self._peers.get(peer.node_id)
@@ -148,16 +147,10 @@ class Reception:
         if connection.peer is not None and self._peers.get(connection.peer.node_id) is connection:
             del self._peers[connection.peer.node_id]
 
-    def identity(self, peer: str) -> Identity | None:
+    def identity(self, peer: str) -> Party | None:
         """Return what a connected peer has proved to be."""
         connection = self._peers.get(peer)
         return None if connection is None else connection.peer
-
-    def expel(self, peer: str, reason: str) -> None:
-        """End a peer's connection."""
-        connection = self._peers.get(peer)
-        if connection is not None:
-            connection.fail(reason)
 
     def tick(self) -> None:
         """Look for peers that have fallen silent; while we do not listen, silence says nothing."""

@@ -113,12 +113,11 @@ class Lanes:
                 self.bulk_bytes -= parcel.cost
         return pieces, frames
 
-    def clear(self) -> tuple[list[Parcel], int]:
-        """Forget everything; return the bulk messages of which nothing was taken, and the number of others."""
+    def clear(self) -> list[Parcel]:
+        """Forget everything; return the bulk messages of which nothing was taken."""
         unsent = [parcel for parcel in self._bulk if not parcel.sent]
         self._keepalive = b""
-        others = len(self._control) + len(self._bulk) - len(unsent)
         self._control.clear()
         self._bulk.clear()
         self.control_bytes = self.bulk_bytes = 0
-        return unsent, others
+        return unsent

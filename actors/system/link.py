@@ -13,11 +13,12 @@ from collections.abc import Callable
 from typing import Any
 
 from raftkv.actors.system.dialling import Peer
-from raftkv.actors.system.handshake import Identity
+from raftkv.actors.system.handshake import Party
 from raftkv.actors.system.incoming import Reception
 from raftkv.actors.system.link_settings import Codec, Context, LinkSettings, Stats
 from raftkv.actors.system.listener import Listener
-from raftkv.actors.system.names import split_address
+from raftkv.actors.system.resolver import split_address
+from raftkv.names import NAME_LENGTH
 
 __all__ = ["Codec", "Link", "LinkSettings", "Stats"]
 
@@ -51,7 +52,6 @@ class Link:
         self._listener = Listener(self._reception.accept, self._context.log)
         self._started = False
         self._timer: asyncio.TimerHandle | None = None
-        self._leaving: set[asyncio.Task[None]] = set()
         self.port = settings.listen_port
         for peer, address in peers.items():
             self.add_peer(peer, address)
@@ -96,28 +96,18 @@ class Link:
         """Return why each peer that is not connected is not, for people."""
         return {peer.id: peer.refusal for peer in self._peers.values() if not peer.up}
 
-    def identity(self, peer: str) -> Identity | None:
+    def identity(self, peer: str) -> Party | None:
         """Return who ``peer`` proved to be when it connected to us, or None while it is not."""
         return self._reception.identity(peer)
 
     def add_peer(self, peer: str, address: str) -> None:
         """Dial ``peer`` and let it in; a known one has a new address. Raises ``ValueError`` for what can't be one."""
-        if peer == self._context.settings.node_id or not 0 < len(peer.encode()) <= 64:
+        if peer == self._context.settings.node_id or not 0 < len(peer.encode()) <= NAME_LENGTH:
             raise ValueError(f"not the id of a peer: {peer!r}")
         split_address(address)
         self._addresses[peer] = address
         if self._started:
             self._begin(peer, address)
-
-    def remove_peer(self, peer: str) -> None:
-        """Dial ``peer`` no more, let it in no more, and end its connections."""
-        self._addresses.pop(peer, None)
-        known = self._peers.pop(peer, None)
-        if known is not None:
-            self._reception.expel(peer, "removed")
-            task = asyncio.get_running_loop().create_task(known.close("removed", 0))
-            self._leaving.add(task)
-            task.add_done_callback(self._leaving.discard)
 
     def pause_receiving(self) -> None:
         """Read nothing from peers until ``resume_receiving``; what has been read already may still be received.
@@ -137,7 +127,7 @@ class Link:
         await self._listener.close()
         grace_s = self._context.settings.close_ms / 1000
         peers = list(self._peers.values())
-        await asyncio.gather(*(peer.close("closing", grace_s) for peer in peers), *self._leaving)
+        await asyncio.gather(*(peer.close("closing", grace_s) for peer in peers))
         self._peers.clear()
         await self._reception.close()
 

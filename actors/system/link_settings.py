@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from raftkv.actors.system.handshake import Identity
+from raftkv.actors.system.handshake import Party
 from raftkv.actors.system.lanes import PARCEL_OVERHEAD
+from raftkv.names import NAME_LENGTH
 
 logger = logging.getLogger("raftkv.link")
 
@@ -63,9 +64,11 @@ class LinkSettings(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         """Refuse limits that contradict each other and names that fit no handshake; raises ``ValueError``."""
         if not self.node_id or any(
-            len(name.encode()) > 64 for name in (self.node_id, self.incarnation, self.start_list)
+            len(name.encode()) > NAME_LENGTH for name in (self.node_id, self.incarnation, self.start_list)
         ):
-            raise ValueError("node_id, incarnation and start_list take at most 64 bytes each, node_id at least one")
+            raise ValueError(
+                f"node_id, incarnation and start_list take at most {NAME_LENGTH} bytes each, node_id at least one"
+            )
         if not 0 < self.frame_bytes <= self.message_bytes <= self.bulk_bytes - PARCEL_OVERHEAD:
             raise ValueError("frame_bytes, message_bytes and bulk_bytes must grow in this order")
         if not 0 < self.backoff_min_ms <= self.backoff_max_ms:
@@ -88,16 +91,12 @@ class Stats:
     frames_sent: int = 0
     frames_received: int = 0
     bytes_sent: int = 0
-    bytes_received: int = 0
-    messages_sent: int = 0
-    messages_received: int = 0
     connects: int = 0
     losses: int = 0
     overflows: int = 0
     replaced: int = 0
     control_dropped: int = 0
     bulk_refused: int = 0
-    bulk_lost: int = 0
     failed_dials: Counter[str] = field(default_factory=Counter)
     refused_handshakes: Counter[str] = field(default_factory=Counter)
     bad_frames: Counter[str] = field(default_factory=Counter)
@@ -139,7 +138,7 @@ class Context:
     stats: Stats = field(default_factory=Stats)
     log: BoundedLog = field(default_factory=BoundedLog)
 
-    def identity(self) -> Identity:
+    def identity(self) -> Party:
         """Return who this node is now: it may have found its cluster since it was last asked."""
         settings = self.settings
-        return Identity(settings.node_id, settings.incarnation, self.cluster_id() or "", settings.start_list)
+        return Party(settings.node_id, settings.incarnation, self.cluster_id() or "", settings.start_list)

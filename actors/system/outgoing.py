@@ -7,7 +7,7 @@ from typing import Protocol
 
 from raftkv.actors.system.connection import Connection
 from raftkv.actors.system.frames import FROM_ACCEPTOR, BadFrame, FrameReader
-from raftkv.actors.system.handshake import Dialler, Identity, Reason, Record, Refusal
+from raftkv.actors.system.handshake import Dialler, Party, Reason, Record, Refusal
 from raftkv.actors.system.lanes import Lanes
 from raftkv.actors.system.link_settings import Context
 
@@ -39,7 +39,7 @@ class Outgoing(Connection):
             control_messages=settings.control_messages,
             control_bytes=settings.control_bytes,
         )
-        self.peer: Identity | None = None
+        self.peer: Party | None = None
         self.overflowed = False
         self.shaken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # Nobody may be waiting any more when it fails, which asyncio would report as a mistake.

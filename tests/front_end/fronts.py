@@ -13,16 +13,16 @@ from typing import Any, NamedTuple, TypeVar
 
 from raftkv.actors.client import Client
 from raftkv.actors.messages import (
-    Answers,
     Applied,
     AskStatus,
     PeerStatus,
     Propose,
     Read,
+    ReadResult,
     RoleChanged,
     Status,
 )
-from raftkv.commands import Command, Delete, DeleteDone, Put, PutDone, Record, Result
+from raftkv.commands import Command, Delete, DeleteDone, Item, Put, PutDone, Result
 from raftkv.http.server import FrontEnd
 from raftkv.settings import Limits
 
@@ -55,7 +55,7 @@ class FakeNode:
     """
 
     def __init__(self) -> None:
-        self.keys: dict[str, Record] = {}
+        self.keys: dict[str, Item] = {}
         self.revision = 0
         self.index = 0
         self.status: object = STATUS
@@ -80,7 +80,7 @@ class FakeNode:
         if isinstance(message, Propose):
             return self.apply(message.commands)
         if isinstance(message, Read):
-            return Answers(self.index, self.revision, tuple(self.keys.get(query.key) for query in message.queries))
+            return ReadResult(self.index, self.revision, tuple(self.keys.get(query.key) for query in message.queries))
         assert isinstance(message, AskStatus), f"the front end sent {message!r}"
         return self.status
 
@@ -97,7 +97,7 @@ class FakeNode:
         assert isinstance(command, Put), f"the front end proposed {command!r}"
         self.revision += 1
         created, version = (old.create_revision, old.version + 1) if old else (self.revision, 1)
-        self.keys[command.key] = Record(command.value, created, self.revision, version)
+        self.keys[command.key] = Item(command.value, created, self.revision, version)
         return PutDone(self.revision)
 
 

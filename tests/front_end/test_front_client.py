@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from raftkv.actors.client import ANSWER_GRACE_S, Client, RequestFailed
-from raftkv.actors.messages import Answers, Applied, AskStatus, Propose, Read, Refused, RoleChanged
-from raftkv.commands import Delete, DeleteDone, Get, Put, PutDone, Record
+from raftkv.actors.messages import Applied, AskStatus, Propose, Read, ReadResult, Refused, RoleChanged
+from raftkv.commands import Delete, DeleteDone, Get, Item, Put, PutDone
 from tests.front_end.fronts import STATUS, FakeNode, in_virtual_time
 
 WRITES_TRIED_AGAIN = ["not_leader", "not_committed", "retry"]
@@ -74,8 +74,8 @@ def test_reads_are_collected_by_level() -> None:
             client.read(Get("b"), "linearizable", 5),
         )
 
-    record = Record(b"1", 1, 1, 1)
-    both, one = Answers(1, 1, (record, None)), Answers(1, 1, (record,))
+    record = Item(b"1", 1, 1, 1)
+    both, one = ReadResult(1, 1, (record, None)), ReadResult(1, 1, (record,))
     assert in_virtual_time(main()) == [(both, record), (one, record), (both, None)]
     assert node.messages == [Read((Get("a"), Get("b")), "linearizable", 5000.0), Read((Get("a"),), "stale", 5000.0)]
 
@@ -164,7 +164,7 @@ def test_a_read_is_sent_again_also_if_nobody_knows_what_became_of_it(code: Any) 
     outcome = in_virtual_time(main())
 
     if code in READS_TRIED_AGAIN:
-        assert outcome == (Answers(0, 0, (None,)), None)
+        assert outcome == (ReadResult(0, 0, (None,)), None)
         assert len(node.asked) == 2
     else:
         assert outcome == Refused(code, "why")
@@ -239,7 +239,7 @@ def test_an_unknown_write_after_one_that_was_not_done_stays_unknown() -> None:
 
 def test_an_ask_that_fails_or_gives_nonsense_leaves_the_outcome_unknown(caplog: pytest.LogCaptureFixture) -> None:
     node = FakeNode()
-    node.script.extend([RuntimeError("no such actor"), "hello", Applied(1, 1, 1, ()), Answers(1, 1, ())])
+    node.script.extend([RuntimeError("no such actor"), "hello", Applied(1, 1, 1, ()), ReadResult(1, 1, ())])
 
     async def main() -> object:
         client = client_of(node)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raftkv.commands import Put, Record
+from raftkv.commands import Item, Put
 from raftkv.settings import Limits
 from tests.front_end.fronts import Front, serving, with_front
 from tests.front_end.test_front_bodies import BAD_BODIES
@@ -147,7 +147,7 @@ async def still_serves(front: Front) -> None:
     """Check that the next client is served, and that the key is what it was."""
     reply = await front.request("GET", "/keys/k/")
     assert (reply.status, reply.body) == (200, b'{"value":"good"}')
-    assert front.node.keys == {"k": Record(b"good", 1, 1, 1)}
+    assert front.node.keys == {"k": Item(b"good", 1, 1, 1)}
 
 
 async def say(front: Front, data: bytes) -> bytes:
@@ -312,7 +312,7 @@ def test_whatever_bytes_come_the_server_lives_and_nothing_changes() -> None:
             front.connections.clear()
             statuses = [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", received)]
             assert all(status in (100, 200) or 400 <= status < 500 for status in statuses), received
-            assert front.node.keys["k"] == Record(b"good", 1, 1, 1)
+            assert front.node.keys["k"] == Item(b"good", 1, 1, 1)
 
         try:
             attack()

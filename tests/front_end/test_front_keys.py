@@ -10,7 +10,7 @@ import pytest
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest
 
 from raftkv.actors.messages import Applied, Propose, Read, Refused, RoleChanged
-from raftkv.commands import Delete, Get, Put, PutDone, Record
+from raftkv.commands import Delete, Get, Item, Put, PutDone
 from tests.front_end.fronts import FakeNode, Front, Reply, with_front
 
 JSON = "application/json; charset=utf-8"
@@ -122,14 +122,14 @@ def test_missing_404_asks_for_a_404() -> None:
     ],
 )
 def test_a_write_is_json_whatever_its_content_type_says(method: str, headers: dict[str, str]) -> None:
-    async def scenario(front: Front) -> tuple[Reply, dict[str, Record]]:
+    async def scenario(front: Front) -> tuple[Reply, dict[str, Item]]:
         return await front.request(method, "/keys/k/", b'{"value":"v1"}', headers), front.node.keys
 
     reply, keys = with_front(scenario)
 
     assert (reply.status, reply.headers["content-type"], reply.body) == (200, JSON, b'{"value":"v1"}')
     assert (reply.headers["etag"], reply.headers["x-raft-revision"], reply.headers["x-raft-term"]) == ('"1"', "1", "7")
-    assert keys == {"k": Record(b"v1", 1, 1, 1)}
+    assert keys == {"k": Item(b"v1", 1, 1, 1)}
 
 
 def test_a_write_answers_only_once_it_is_applied() -> None:

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raftkv.commands import Record
+from raftkv.commands import Item
 from tests.front_end.fronts import Connection, Front, Reply, serving
 
 KEYS = st.text(min_size=1, max_size=200)
@@ -82,7 +82,7 @@ def test_any_bytes_are_a_value() -> None:
             revision = client.front.node.revision
             assert (put.status, get.status, get.body) == (200, 200, value)
             assert client.front.node.keys["k"].value == value
-            assert isinstance(client.front.node.keys["k"], Record)
+            assert isinstance(client.front.node.keys["k"], Item)
             assert get.headers["etag"] == f'"{revision}"'
 
         round_trip()

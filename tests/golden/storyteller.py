@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from raftkv.actors.messages import (
-    Answers,
     AppendEntries,
     AppendEntriesReply,
     Applied,
@@ -16,6 +15,7 @@ from raftkv.actors.messages import (
     Propose,
     Read,
     ReadIndex,
+    ReadResult,
     Refused,
     RequestVote,
     RequestVoteReply,
@@ -213,8 +213,8 @@ def _reply(reply: Any) -> str:
     match reply:
         case Applied():
             return f"done, with entry {reply.index} of term {reply.term}"
-        case Answers():
-            return "found " + ", ".join(record.value.decode() if record else "nothing" for record in reply.records)
+        case ReadResult():
+            return "found " + ", ".join(item.value.decode() if item else "nothing" for item in reply.items)
         case ReadIndex():
             return f"up to {reply.index}"
         case Refused():

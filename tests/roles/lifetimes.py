@@ -7,11 +7,11 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from raftkv.actors.messages import Answers, Applied, Propose, Read, Refused, RequestVote, Retire, TimeoutNow
+from raftkv.actors.messages import Propose, Read, Refused, RequestVote, Retire, TimeoutNow
 from raftkv.actors.node import Node
 from raftkv.commands import Get, Put
 from raftkv.entry import Entry
-from tests.support.history import History, Operation
+from raftkv.simulation.history import History, Operation
 from tests.support.in_memory import InMemoryCluster, MemoryNode
 
 ROUNDS = 40
@@ -41,12 +41,8 @@ class Lifetime:
         self.size = size or self.random.choice([1, 2, 3, 3, 3, 3, 4, 5])
         self.cluster = InMemoryCluster(self.size, seed, node_class, shuffled=self.random.random() < 0.5)
         self.history = History()
-        self.asked: dict[str, list[Operation]] = {}
-        """The operations of each request, by the name of who asked."""
-        self.indexes: dict[str, tuple[str, int]] = {}
-        """For a stale read: its node, and the latest index that anybody had seen there before it was asked."""
-        self.seen: dict[str, int] = {}
-        """The latest index that a read has seen at each node, in any of its lives."""
+        self.asked: dict[str, Operation] = {}
+        """By the name of who asked."""
         self.noted = 0
         """How many of the replies have been looked at."""
         self.counts: dict[str, int] = {}
@@ -166,19 +162,17 @@ class Lifetime:
         for number, name in enumerate(cluster.names):
             self._write(name, [f"end{number}"], 5000.0)
         self._pass_ms(1500)
-        ends = [self.asked[asker][0] for asker in list(self.asked)[-self.size :]]
+        ends = list(self.asked.values())[-self.size :]
         assert all(end.outcome == "ok" for end in ends), f"a write after all is healed: {[str(end) for end in ends]}"
         self._judge()
 
     def _judge(self) -> None:
         keyspaces = {name: self.cluster.keyspace(name).items() for name in self.cluster.names}
         assert all(keyspace == keyspaces["n1"] for keyspace in keyspaces.values()), "the keyspaces differ in the end"
-        finals = {
-            name: {key: record.value.decode() for key, record in keyspace} for name, keyspace in keyspaces.items()
-        }
-        keys = {operation.key for operation in self.history.operations}
-        faults = self.history.faults({name: {key: final.get(key) for key in keys} for name, final in finals.items()})
-        assert not faults, "\n".join(faults)
+        verdict = self.history.verdict(
+            {name: {key: item.value for key, item in keyspace} for name, keyspace in keyspaces.items()}
+        )
+        assert verdict.ok, verdict.text
 
     # --- clients
 
@@ -204,27 +198,17 @@ class Lifetime:
 
     def _write(self, name: str, keys: list[str], timeout_ms: float) -> None:
         asker = f"w{len(self.asked)}"
-        self._ask(name, asker, [self._operation("write", key, asker, name) for key in keys])
-        puts = tuple(Put(key, asker.encode()) for key in keys)
-        self.cluster.ask(name, Propose(puts, timeout_ms), asker)
+        self._ask(name, asker, Propose(tuple(Put(key, asker.encode()) for key in keys), timeout_ms))
 
     def _read(self, name: str, key: str, timeout_ms: float) -> None:
-        asker = f"r{len(self.asked)}"
-        self._ask(name, asker, [self._operation("read", key, None, name)])
-        self.cluster.ask(name, Read((Get(key),), "linearizable", timeout_ms), asker)
+        self._ask(name, f"r{len(self.asked)}", Read((Get(key),), "linearizable", timeout_ms))
 
     def _read_stale(self, name: str, timeout_ms: float) -> None:
-        asker = f"s{len(self.asked)}"
-        self._ask(name, asker, [])
-        self.indexes[asker] = (name, self.seen.get(name, 0))
-        self.cluster.ask(name, Read((Get(REGISTERS[0]),), "stale", timeout_ms), asker)
+        self._ask(name, f"s{len(self.asked)}", Read((Get(REGISTERS[0]),), "stale", timeout_ms))
 
-    def _ask(self, name: str, asker: str, operations: list[Operation]) -> None:
-        self.asked[asker] = operations
-        self.history.operations += operations
-
-    def _operation(self, action: Any, key: str, value: str | None, name: str) -> Operation:
-        return Operation(action, key, value, name, "client", self.cluster.stage.clock.ms / 1000)
+    def _ask(self, name: str, asker: str, request: Propose | Read) -> None:
+        self.asked[asker] = self.history.begin(asker, name, self.cluster.stage.clock.ms, request)
+        self.cluster.ask(name, request, asker)
 
     def _note_replies(self) -> None:
         cluster = self.cluster
@@ -233,26 +217,13 @@ class Lifetime:
         ):
             self.noted += 1
             if asker in self.asked:
-                self._note(asker, reply, when_ms / 1000)
+                self._note(asker, reply, when_ms)
         assert len({asker for asker, _ in cluster.replies}) == len(cluster.replies), "somebody was answered twice"
 
-    def _note(self, asker: str, reply: Any, when_s: float) -> None:
+    def _note(self, asker: str, reply: Any, when_ms: float) -> None:
         how = reply.code if isinstance(reply, Refused) else type(reply).__name__
         self.counts[how] = self.counts.get(how, 0) + 1
-        for operation in self.asked[asker]:
-            operation.answer = how
-            if isinstance(reply, Applied | Answers):
-                operation.outcome, operation.answered_s = "ok", when_s
-            elif how != "unknown":
-                operation.outcome, operation.answered_s = "failed", when_s
-            if isinstance(reply, Answers):
-                operation.value = reply.records[0].value.decode() if reply.records[0] else None
-        if isinstance(reply, Answers):
-            node = self.indexes[asker][0] if asker in self.indexes else self.asked[asker][0].node
-            if asker in self.indexes:
-                least = self.indexes[asker][1]
-                assert reply.index >= least, f"a stale read at {node} saw {reply.index}, an earlier one {least}"
-            self.seen[node] = max(self.seen.get(node, 0), reply.index)
+        self.history.end(self.asked[asker], when_ms, reply)
 
     # --- trouble
 

@@ -12,7 +12,6 @@ from raftkv.actors.follower import Follower
 from raftkv.actors.founder import Founder
 from raftkv.actors.leader import Leader
 from raftkv.actors.messages import (
-    Answer,
     AppendEntries,
     AppendEntriesReply,
     AppliedUpTo,
@@ -24,6 +23,7 @@ from raftkv.actors.messages import (
     PeerDown,
     Propose,
     Read,
+    ReadAt,
     Refused,
     RequestVote,
     RequestVoteReply,
@@ -386,9 +386,9 @@ class JoinsARoundUnderWay(Leader):
     """A read is confirmed by answers to heartbeats that were sent before it came."""
 
     def _begin_round(self) -> None:
-        if self.round is not None:
-            self.round.reads.extend(self.reads)
-            self.reads = []
+        if self.rounds.under_way is not None:
+            self.rounds.under_way.reads.extend(self.rounds.waiting)
+            self.rounds.waiting = []
         super()._begin_round()
 
 
@@ -396,31 +396,32 @@ class OneRoundForAll(Leader):
     """All rounds of a term have one name, so that an answer to one confirms the next."""
 
     def _begin_round(self) -> None:
-        if self.reads and self.round is None:
-            self.rounds = 0
+        if self.rounds.waiting and self.rounds.under_way is None:
+            self.rounds.sent = 0
         super()._begin_round()
 
 
 class ReadsAtOnceInTheStore(Store):
     """A query is answered before its read index is applied."""
 
-    def on_answer(self, message: Answer) -> None:
+    def on_read_at(self, message: ReadAt) -> None:
         self._answer(message)
 
 
 class StaleReadsAtOnce(Role):
     """After a restart a node shows what it has applied again so far."""
 
-    def _read_stale(self, asked: Asked, read: Read) -> None:
-        self.send(self.start.store, Answer(read.queries, asked.asker, 0, asked.deadline_ms))
+    def on_Asked(self, asked: Asked) -> None:
+        self.replica.read_floor = 0
+        super().on_Asked(asked)
 
 
 class StaleReadsFromAnyCommit(Follower):
     """The first commit index heard counts though it may be behind what was acknowledged."""
 
     def on_AppendEntries(self, message: AppendEntries) -> None:
-        if self.replica.first_commit_heard is None and message.term >= self.replica.current_term:
-            self.replica.first_commit_heard = message.leader_commit
+        if self.replica.read_floor is None and message.term >= self.replica.current_term:
+            self.replica.read_floor = message.leader_commit
         super().on_AppendEntries(message)
 
 

@@ -18,7 +18,6 @@ from raftkv.actors.follower import Follower
 from raftkv.actors.founder import Founder
 from raftkv.actors.leader import Leader
 from raftkv.actors.messages import (
-    Answer,
     AppendEntries,
     AppendEntriesReply,
     AppliedUpTo,
@@ -31,6 +30,7 @@ from raftkv.actors.messages import (
     Introduce,
     Propose,
     Read,
+    ReadAt,
     Refused,
     RequestVoteReply,
     Retire,
@@ -122,7 +122,7 @@ class Player:
         self, role: str, replica: Replica, *, names: tuple[str, ...] = (), limits: Limits | None = None
     ) -> None:
         self.stage = Stage()
-        self.replica = replica
+        self._given = replica
         self.disk_waits = False
         self.unsaved: list[Save] = []
         self.applies = True
@@ -136,6 +136,11 @@ class Player:
 
     def _fail(self, status: int, line: str) -> None:
         self.failure = f"{status}: {line}"
+
+    @property
+    def replica(self) -> Replica:
+        """The replica as the role has it that holds it; before the start, the one that was given."""
+        return next((actor.replica for actor in self.roles.values() if actor.has_replica), self._given)
 
     # --- acting
 
@@ -206,6 +211,8 @@ class Player:
 def _replica(term: int, entries: tuple[Entry, ...], voted_for: str | None, commit_index: int) -> Replica:
     replica = Replica("n1", "n1-1", 77, current_term=term, voted_for=voted_for, entries=entries, room=ROOM)
     replica.commit_index = replica.handed_index = replica.last_applied = commit_index
+    # One that knows of commits has asked for a read index before.
+    replica.read_floor = commit_index or None
     return replica
 
 
@@ -315,9 +322,9 @@ def retire(*, asker: str = "client") -> Asked:
     return Asked(Retire(1000.0), Asker(ActorAddress(asker)), 1e9)
 
 
-def answer(key: str = "k", *, read_index: int, asker: str = "client", until: float = 1e9) -> tuple[str, Answer]:
+def read_at(key: str = "k", *, read_index: int, asker: str = "client", until: float = 1e9) -> tuple[str, ReadAt]:
     """Return what the store is told to answer to ``read(key)``."""
-    return "store", Answer((Get(key),), Asker(ActorAddress(asker)), read_index, until)
+    return "store", ReadAt((Get(key),), Asker(ActorAddress(asker)), read_index, until)
 
 
 def refusals(shown: list[tuple[str, Any]]) -> list[tuple[str, str]]:

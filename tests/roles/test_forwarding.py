@@ -153,7 +153,7 @@ def test_held_requests_are_served_by_this_node_when_it_is_elected() -> None:
 
     writes = tuple(Entry(i, 2, Kind.COMMANDS, encode_commands((put(k, 9),))) for i, k in ((3, 8), (4, 9)))
     assert [save.entries for _, save in only(Save, shown)] == [(noop(2, 2),), writes]
-    assert len(hopeful.roles["leader"].reads) == 1
+    assert len(hopeful.roles["leader"].rounds.waiting) == 1
 
 
 def test_a_candidate_that_loses_passes_on_what_it_held() -> None:

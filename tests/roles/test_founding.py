@@ -16,7 +16,7 @@ from raftkv.actors.messages import (
     Status,
     TimeoutNow,
 )
-from raftkv.configuration import Member, cluster_id, decode_configuration, founding_configuration
+from raftkv.configuration import Configuration, Member, cluster_id, decode_configuration, founding_configuration
 from tests.roles.rehearsal import (
     ROOM,
     START_LIST,
@@ -253,6 +253,15 @@ def test_a_founding_that_can_t_be_read_is_not_adopted() -> None:
 
     assert newcomer.gets(introduce("n2", founding=b"?", asks=False)) == []
     assert reason(newcomer) == "n2 told us of a cluster in a form we can't read"
+
+
+def test_a_founding_that_no_founding_makes_is_not_adopted() -> None:
+    """All who found a cluster vote in it: a list that says otherwise was made by something else."""
+    newcomer = founder()
+    strange = Configuration(decode_configuration(founding_entry().data).members, frozenset({"n1"}))
+
+    assert newcomer.gets(introduce("n2", founding=strange.encode(), asks=False)) == []
+    assert reason(newcomer) == "n2 told us of a cluster that no founding makes"
 
 
 def test_a_founding_is_adopted_once() -> None:

@@ -203,11 +203,11 @@ REQUESTS = [
     mutant(mutants.ReadsAtOnceInTheStore, test_store.test_a_query_waits_until_its_read_index_is_applied),
     mutant(
         everywhere(mutants.StaleReadsAtOnce),
-        reads.test_a_stale_read_waits_for_the_first_commit_index_heard,
+        reads.test_no_message_of_an_earlier_life_tells_a_stale_read_what_to_show,
     ),
     mutant(
         mutants.StaleReadsFromAnyCommit,
-        found.test_a_stale_read_after_a_restart_waits_for_a_commit_of_the_leader_s_own_term,
+        found.test_a_stale_read_after_a_restart_asks_for_a_read_index,
     ),
     mutant(
         mutants.StepsDownWithAnAnswer,

@@ -6,12 +6,12 @@ import itertools
 from typing import Any
 
 from raftkv.actors.messages import (
-    Answer,
     AppendEntries,
     AppendEntriesReply,
     AskReadIndex,
     Forward,
     ForwardReply,
+    ReadAt,
     ReadIndex,
     Refused,
     RequestVote,
@@ -21,7 +21,6 @@ from raftkv.configuration import Configuration, Member
 from raftkv.entry import Entry, Kind
 from tests.roles.rehearsal import (
     Becomes,
-    answer,
     append,
     ask_read_index,
     entry,
@@ -33,6 +32,7 @@ from tests.roles.rehearsal import (
     matched,
     only,
     read,
+    read_at,
     refusals,
     settled_leader,
     write,
@@ -59,7 +59,7 @@ def test_a_read_is_answered_once_a_majority_has_answered_a_round_of_heartbeats()
     chief = settled_leader()
 
     assert chief.gets(read()) == [("n2", heartbeat(1)), ("n3", heartbeat(1))]
-    assert chief.gets(matched("n3", term=2, match_index=2, read_round=1)) == [answer(read_index=2)]
+    assert chief.gets(matched("n3", term=2, match_index=2, read_round=1)) == [read_at(read_index=2)]
 
 
 def test_a_read_writes_nothing_to_the_log() -> None:
@@ -77,9 +77,9 @@ def test_a_round_needs_the_answers_of_a_majority() -> None:
     chief = settled_leader(entries=log(names=FIVE))
     chief.gets(read())
 
-    assert only(Answer, chief.gets(matched("n5", term=2, match_index=2, read_round=1))) == []
-    assert only(Answer, chief.gets(matched("n5", term=2, match_index=2, read_round=1))) == []
-    assert only(Answer, chief.gets(matched("n2", term=2, match_index=2, read_round=1))) == [answer(read_index=2)]
+    assert only(ReadAt, chief.gets(matched("n5", term=2, match_index=2, read_round=1))) == []
+    assert only(ReadAt, chief.gets(matched("n5", term=2, match_index=2, read_round=1))) == []
+    assert only(ReadAt, chief.gets(matched("n2", term=2, match_index=2, read_round=1))) == [read_at(read_index=2)]
 
 
 def test_only_voters_confirm_a_round() -> None:
@@ -89,8 +89,8 @@ def test_only_voters_confirm_a_round() -> None:
     chief = settled_leader(entries=(Entry(1, 1, Kind.CONFIGURATION, founding),))
     chief.gets(read())
 
-    assert only(Answer, chief.gets(matched("n4", term=2, match_index=2, read_round=1))) == []
-    assert only(Answer, chief.gets(matched("n2", term=2, match_index=2, read_round=1))) == [answer(read_index=2)]
+    assert only(ReadAt, chief.gets(matched("n4", term=2, match_index=2, read_round=1))) == []
+    assert only(ReadAt, chief.gets(matched("n2", term=2, match_index=2, read_round=1))) == [read_at(read_index=2)]
 
 
 def test_a_round_of_joint_consensus_needs_both_majorities() -> None:
@@ -101,8 +101,8 @@ def test_a_round_of_joint_consensus_needs_both_majorities() -> None:
     chief.gets(read())
 
     for peer in ("n4", "n5"):
-        assert only(Answer, chief.gets(matched(peer, term=2, match_index=2, read_round=1))) == []
-    assert only(Answer, chief.gets(matched("n3", term=2, match_index=2, read_round=1))) == [answer(read_index=2)]
+        assert only(ReadAt, chief.gets(matched(peer, term=2, match_index=2, read_round=1))) == []
+    assert only(ReadAt, chief.gets(matched("n3", term=2, match_index=2, read_round=1))) == [read_at(read_index=2)]
 
 
 def test_reads_that_wait_together_share_one_round() -> None:
@@ -113,8 +113,8 @@ def test_reads_that_wait_together_share_one_round() -> None:
 
     assert shown == [("n2", heartbeat(1)), ("n3", heartbeat(1))]
     assert chief.gets(matched("n2", term=2, match_index=2, read_round=1)) == [
-        answer("a", read_index=2),
-        answer("b", read_index=2),
+        read_at("a", read_index=2),
+        read_at("b", read_index=2),
         ("n2", ForwardReply("n1", 5, 1, ReadIndex(2))),
     ]
 
@@ -126,12 +126,12 @@ def test_a_read_joins_a_round_that_was_not_sent_yet() -> None:
 
     assert chief.gets(read("late")) == []
     assert chief.gets(matched("n2", term=2, match_index=2, read_round=1)) == [
-        answer("early", read_index=2),
+        read_at("early", read_index=2),
         ("n2", heartbeat(2)),
         ("n3", heartbeat(2)),
     ]
     assert chief.gets(matched("n3", term=2, match_index=2, read_round=1)) == []
-    assert chief.gets(matched("n3", term=2, match_index=2, read_round=2)) == [answer("late", read_index=2)]
+    assert chief.gets(matched("n3", term=2, match_index=2, read_round=2)) == [read_at("late", read_index=2)]
 
 
 def test_the_read_index_is_the_commit_index_when_the_round_was_sent() -> None:
@@ -142,7 +142,7 @@ def test_the_read_index_is_the_commit_index_when_the_round_was_sent() -> None:
     chief.gets(matched("n3", term=2, match_index=3))
     assert chief.replica.commit_index == 3
 
-    assert chief.gets(matched("n2", term=2, match_index=2, read_round=1))[0] == answer(read_index=2)
+    assert chief.gets(matched("n2", term=2, match_index=2, read_round=1))[0] == read_at(read_index=2)
 
 
 def test_a_read_sees_every_write_that_was_committed_before_it_came() -> None:
@@ -153,7 +153,7 @@ def test_a_read_sees_every_write_that_was_committed_before_it_came() -> None:
     chief.gets(read("late"))
 
     chief.gets(matched("n3", term=2, match_index=3, read_round=1))
-    assert chief.gets(matched("n3", term=2, match_index=3, read_round=2)) == [answer("late", read_index=3)]
+    assert chief.gets(matched("n3", term=2, match_index=3, read_round=2)) == [read_at("late", read_index=3)]
 
 
 def test_entries_carry_the_round_too() -> None:
@@ -180,7 +180,7 @@ def test_a_refusal_confirms_a_round_as_well() -> None:
 
     refusal = AppendEntriesReply("n3", 2, False, 2, read_round=1, conflict_index=2)
 
-    assert only(Answer, chief.gets(refusal)) == [answer(read_index=3)]
+    assert only(ReadAt, chief.gets(refusal)) == [read_at(read_index=3)]
 
 
 def test_answers_of_another_term_confirm_nothing() -> None:
@@ -200,11 +200,11 @@ def test_reads_wait_for_the_no_op_of_the_term() -> None:
     shown = fresh.gets(matched("n2", term=2, match_index=3))
 
     assert fresh.replica.commit_index == 3
-    assert only(Answer, shown) == []
+    assert only(ReadAt, shown) == []
     assert [message for target, message in shown if target == "n3"] == [
         append(sender="n1", term=2, prev=(2, 1), commit=3, round=1)
     ]
-    assert only(Answer, fresh.gets(matched("n2", term=2, match_index=3, read_round=1))) == [answer(read_index=3)]
+    assert only(ReadAt, fresh.gets(matched("n2", term=2, match_index=3, read_round=1))) == [read_at(read_index=3)]
 
 
 def test_entries_of_earlier_terms_on_a_majority_do_not_open_the_reads() -> None:
@@ -214,7 +214,7 @@ def test_entries_of_earlier_terms_on_a_majority_do_not_open_the_reads() -> None:
 
     shown = fresh.gets(matched("n2", term=3, match_index=3), matched("n3", term=3, match_index=3))
 
-    assert (only(Answer, shown), round_of(shown)) == ([], {0})
+    assert (only(ReadAt, shown), round_of(shown)) == ([], {0})
 
 
 def test_rounds_are_never_counted_anew_in_one_life() -> None:
@@ -245,7 +245,7 @@ def test_old_answers_after_a_pause_do_not_confirm_a_new_read() -> None:
     late = [matched(peer, term=2, match_index=2, read_round=1) for peer in ("n2", "n3")]
 
     for order in itertools.permutations([read("new"), *late]):
-        assert only(Answer, chief.gets(*order)) == []
+        assert only(ReadAt, chief.gets(*order)) == []
 
 
 def test_a_read_that_comes_while_a_round_is_repeated_waits_for_the_next() -> None:
@@ -256,9 +256,9 @@ def test_a_read_that_comes_while_a_round_is_repeated_waits_for_the_next() -> Non
     chief.gets(read("new"))
     chief.waits_ms(50)
 
-    shown = only(Answer, chief.gets(matched("n2", term=2, match_index=2, read_round=1)))
+    shown = only(ReadAt, chief.gets(matched("n2", term=2, match_index=2, read_round=1)))
 
-    assert shown == [answer("old", read_index=2)]
+    assert shown == [read_at("old", read_index=2)]
 
 
 def test_a_lost_round_is_repeated_with_the_next_heartbeats() -> None:
@@ -289,7 +289,7 @@ def test_a_leader_without_a_majority_answers_no_read() -> None:
 
     shown = lonely.waits_ms(700)
 
-    assert only(Answer, shown) == []
+    assert only(ReadAt, shown) == []
     assert refusals(shown) == [("client", "retry")]
     assert ("node", Becomes("follower")) in shown
 
@@ -299,7 +299,7 @@ def test_a_node_alone_confirms_its_own_rounds() -> None:
     alone = leader(entries=log(names=("n1",)))
 
     assert alone.replica.commit_index == 2
-    assert alone.gets(read()) == [answer(read_index=2)]
+    assert alone.gets(read()) == [read_at(read_index=2)]
 
 
 def test_a_read_that_comes_too_late_is_not_begun() -> None:
@@ -320,7 +320,7 @@ def test_a_follower_asks_the_leader_for_a_read_index_and_answers_from_its_own_st
     helper = follower_of("n2")
 
     assert helper.gets(read(until=1000.0)) == [("n2", Forward("n1", 77, 1, AskReadIndex(1000.0)))]
-    assert helper.gets(ForwardReply("n2", 77, 1, ReadIndex(5))) == [answer(read_index=5, until=1000.0)]
+    assert helper.gets(ForwardReply("n2", 77, 1, ReadIndex(5))) == [read_at(read_index=5, until=1000.0)]
 
 
 def test_a_leader_answers_a_follower_with_the_read_index_alone() -> None:
@@ -339,9 +339,9 @@ def test_answers_are_matched_by_boot_and_number_and_used_once() -> None:
     helper.gets(read("a"), read("b"))
 
     assert helper.gets(ForwardReply("n2", 76, 1, ReadIndex(5)), ForwardReply("n2", 77, 3, ReadIndex(5))) == []
-    assert helper.gets(ForwardReply("n2", 77, 2, ReadIndex(6))) == [answer("b", read_index=6)]
+    assert helper.gets(ForwardReply("n2", 77, 2, ReadIndex(6))) == [read_at("b", read_index=6)]
     assert helper.gets(ForwardReply("n2", 77, 2, ReadIndex(7))) == []
-    assert helper.gets(ForwardReply("n2", 77, 1, ReadIndex(8))) == [answer("a", read_index=8)]
+    assert helper.gets(ForwardReply("n2", 77, 1, ReadIndex(8))) == [read_at("a", read_index=8)]
 
 
 def test_a_read_index_is_good_whoever_leads_by_then() -> None:
@@ -351,7 +351,7 @@ def test_a_read_index_is_good_whoever_leads_by_then() -> None:
     helper.waits_ms(301)
     assert helper.role == "candidate"
 
-    assert helper.gets(ForwardReply("n2", 77, 1, ReadIndex(5))) == [answer(read_index=5)]
+    assert helper.gets(ForwardReply("n2", 77, 1, ReadIndex(5))) == [read_at(read_index=5)]
 
 
 def test_a_refusal_is_passed_on_to_who_asked() -> None:
@@ -368,31 +368,60 @@ def test_a_refusal_is_passed_on_to_who_asked() -> None:
 def test_a_stale_read_asks_nobody() -> None:
     """It is answered from this node's own store, whoever leads or if nobody does."""
     helper = follower_of("n2")
-    helper.gets(append(entry(2, 2), term=2, commit=2))
 
-    assert helper.gets(read(level="stale")) == [answer(read_index=2)]
+    assert helper.gets(read(level="stale")) == [read_at(read_index=1)]
     helper.waits_ms(301)
     assert helper.role == "candidate"
-    assert helper.gets(read(level="stale")) == [answer(read_index=2)]
+    assert helper.gets(read(level="stale")) == [read_at(read_index=1)]
 
 
-def test_a_stale_read_waits_for_the_first_commit_index_heard() -> None:
-    """After a restart a node must not show less than what it has shown before."""
+def test_a_node_that_has_restarted_asks_the_leader_what_stale_reads_have_to_show() -> None:
+    """It must not show less than what it has shown before, of which it knows nothing."""
     restarted = follower(term=2, entries=log(1, 2, 2), commit_index=0)
 
-    assert restarted.gets(read(level="stale")) == []
-    shown = restarted.gets(append(term=2, prev=(4, 2), commit=4))
-    assert only(Answer, shown) == [answer(read_index=4)]
+    [(target, passed)] = only(Forward, restarted.gets(append(term=2, prev=(4, 2), commit=4)))
+    assert (target, passed) == ("n2", Forward("n1", 77, 1, AskReadIndex(1000.0)))
+    assert only(Forward, restarted.gets(append(term=2, prev=(4, 2), commit=4))) == []
+    assert restarted.gets(ForwardReply("n2", 77, 1, ReadIndex(4))) == []
+    assert restarted.gets(read(level="stale")) == [read_at(read_index=4)]
 
 
-def test_the_first_commit_index_heard_may_lie_beyond_the_log() -> None:
-    """What this node knew before is not behind it until the log has come so far."""
-    restarted = follower(term=2, entries=log(2), commit_index=0)
-    restarted.gets(append(entry(3, 2), term=2, prev=(2, 2), commit=5))
+def test_a_stale_read_goes_the_long_way_as_long_as_that_is_not_known() -> None:
+    """The leader's answer to any question of this life will do."""
+    restarted = follower(term=2, entries=log(1, 2, 2), commit_index=0)
+    restarted.gets(append(term=2, prev=(4, 2), commit=4))
 
-    assert restarted.gets(read(level="stale")) == []
-    shown = restarted.gets(append(entry(4, 2), entry(5, 2), term=2, prev=(3, 2), commit=5))
-    assert only(Answer, shown) == [answer(read_index=5)]
+    [(target, passed)] = only(Forward, restarted.gets(read(level="stale")))
+    assert (target, type(passed.request)) == ("n2", AskReadIndex)
+    assert restarted.gets(ForwardReply("n2", 77, passed.number, ReadIndex(5))) == [read_at(read_index=5)]
+    assert restarted.gets(read(level="stale")) == [read_at(read_index=5)]
+
+
+def test_the_leader_is_asked_again_when_it_does_not_say() -> None:
+    """Questions may be lost, and leaders change."""
+    restarted = follower(term=2, entries=log(1, 2, 2), commit_index=0)
+    restarted.gets(append(term=2, prev=(4, 2), commit=4))
+    restarted.gets(ForwardReply("n2", 77, 1, Refused("retry", "lost")))
+
+    [(target, passed)] = only(Forward, restarted.gets(append(sender="n3", term=3, prev=(4, 2), commit=4)))
+    assert (target, passed.number) == ("n3", 2)
+
+
+def test_no_message_of_an_earlier_life_tells_a_stale_read_what_to_show() -> None:
+    """A very old AppendEntries, of the same leader and term, comes after the restart: found by a simulated life."""
+    restarted = follower(term=2, entries=log(2, 2, 2), commit_index=0)
+    restarted.gets(append(entry(3, 2), term=2, prev=(2, 2), commit=2))
+
+    assert only(ReadAt, restarted.gets(read(level="stale"))) == []
+
+
+def test_a_stale_read_without_a_leader_waits_for_one() -> None:
+    """As long as there was none in this life, nobody could say what is committed."""
+    alone = follower(commit_index=0)
+
+    assert alone.gets(read(level="stale")) == []
+    passed = only(Forward, alone.gets(append(term=2, commit=1)))
+    assert [each.request for _, each in passed] == [AskReadIndex(1e9), AskReadIndex(1000.0)]
 
 
 def test_a_new_leader_serves_stale_reads_once_its_no_op_is_committed() -> None:
@@ -400,8 +429,8 @@ def test_a_new_leader_serves_stale_reads_once_its_no_op_is_committed() -> None:
     fresh = leader(entries=log(1), commit_index=0)
 
     assert fresh.gets(read(level="stale")) == []
-    shown = fresh.gets(matched("n2", term=2, match_index=3))
-    assert only(Answer, shown) == [answer(read_index=3)]
+    fresh.gets(matched("n2", term=2, match_index=3))
+    assert fresh.gets(read(level="stale")) == [read_at(read_index=3)]
 
 
 def test_a_stale_read_that_never_hears_of_a_commit_is_refused_at_its_deadline() -> None:
@@ -418,4 +447,4 @@ def test_a_vote_does_not_disturb_reads_under_way() -> None:
     chief.gets(read())
 
     assert chief.gets(RequestVote("n3", 9, 9, 2)) == []
-    assert only(Answer, chief.gets(matched("n2", term=2, match_index=2, read_round=1))) == [answer(read_index=2)]
+    assert only(ReadAt, chief.gets(matched("n2", term=2, match_index=2, read_round=1))) == [read_at(read_index=2)]

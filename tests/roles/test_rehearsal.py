@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 from tests.roles.lifetimes import Lifetime, seeds_to_run
+from tests.support.stage import Stage
 
 
-@pytest.mark.parametrize("seed", seeds_to_run(150))
+# Pickling takes most of the time where every message is.
+@pytest.mark.parametrize("seed", seeds_to_run(30 if Stage.pickles else 150))
 def test_a_cluster_survives_its_troubles(seed: int) -> None:
     """Loss, repetition, delay, crashes, pauses, slow disks, cuts in one or both directions, and all nodes down."""
     Lifetime(seed).run()

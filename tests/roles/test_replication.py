@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import pytest
+from thespian.actors import ActorAddress
+
 from raftkv.actors.messages import (
     AppendEntries,
     AppendEntriesReply,
     AppliedUpTo,
     Apply,
+    Asked,
+    Asker,
     AskRoom,
     NotSent,
     PeerDown,
+    Propose,
     Refused,
     Room,
     Save,
     Saved,
 )
 from raftkv.actors.role import APPLIES_UNDER_WAY, APPLY_ENTRIES
+from raftkv.commands import MAX_COMMANDS, MAX_KEY_BYTES, MAX_VALUE_BYTES, Command, Delete, Put
 from tests.roles.rehearsal import (
     ROOM,
     Becomes,
@@ -27,6 +34,7 @@ from tests.roles.rehearsal import (
     matched,
     noop,
     only,
+    put,
     settled_leader,
     write,
 )
@@ -423,3 +431,24 @@ def test_much_that_is_committed_at_once_is_applied_in_pieces_without_a_gap() -> 
 
     assert [entry.index for apply in pieces for entry in apply.entries] == list(range(1, count + 1))
     assert [len(apply.entries) for apply in pieces] == [APPLY_ENTRIES, APPLY_ENTRIES, 10]
+
+
+@pytest.mark.parametrize(
+    ("commands", "why"),
+    [
+        ((Put("", b"v"),), f"a key has 1 to {MAX_KEY_BYTES} bytes"),
+        ((put(1, 1), Delete("ä" * (MAX_KEY_BYTES // 2 + 1))), f"a key has 1 to {MAX_KEY_BYTES} bytes"),
+        ((Put("\ud800", b"v"),), "a key is Unicode text without lone surrogates"),
+        ((Put("k", bytes(MAX_VALUE_BYTES + 1)),), f"a value has at most {MAX_VALUE_BYTES} bytes"),
+        ((), f"an entry has 1 to {MAX_COMMANDS} commands"),
+        ((Delete("k"),) * (MAX_COMMANDS + 1), f"an entry has 1 to {MAX_COMMANDS} commands"),
+    ],
+    ids=["no key", "long key", "surrogate", "large value", "no command", "too many"],
+)
+def test_what_can_be_no_entry_is_refused_and_leaves_no_trace(commands: tuple[Command, ...], why: str) -> None:
+    """Wherever it came from: what one node takes into its log, all have to be able to apply."""
+    chief = settled_leader()
+    asked = Asked(Propose(commands, 1000.0), Asker(ActorAddress("client")), 1e9)
+
+    assert chief.gets(asked) == [("client", Refused("invalid", why))]
+    assert chief.replica.log.last_index == 2

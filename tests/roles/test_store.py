@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from thespian.actors import ActorAddress
 
-from raftkv.actors.messages import Answer, Answers, Applied, AppliedUpTo, Apply, Asker, ForwardReply, Refused
+from raftkv.actors.messages import Applied, AppliedUpTo, Apply, Asker, ForwardReply, ReadAt, ReadResult, Refused
 from raftkv.actors.store import Store
-from raftkv.commands import Delete, DeleteDone, Get, Put, PutDone, Record, encode_commands
+from raftkv.commands import Delete, DeleteDone, Get, Item, Put, PutDone, encode_commands
 from raftkv.entry import Entry, Kind
 from tests.roles.rehearsal import entry, founding_entry, noop, start_message
 from tests.support.stage import Stage
@@ -50,9 +50,9 @@ class Keeper:
         return self.gets()
 
 
-def query(key: str = "k2", *, read_index: int, until: float = 1e9, asker: Asker = CLIENT) -> Answer:
+def query(key: str = "k2", *, read_index: int, until: float = 1e9, asker: Asker = CLIENT) -> ReadAt:
     """Return a query that has to see everything up to ``read_index``."""
-    return Answer((Get(key),), asker, read_index, until)
+    return ReadAt((Get(key),), asker, read_index, until)
 
 
 def commands(index: int, *some: Put | Delete) -> Entry:
@@ -65,7 +65,7 @@ def test_applies_entries_in_order_and_says_how_far() -> None:
     keeper = Keeper()
 
     assert keeper.applies(founding_entry(), entry(2, 1), entry(3, 1)) == [("node", AppliedUpTo(3))]
-    assert keeper.store.keyspace.items() == [("k2", Record(b"t1", 1, 1, 1)), ("k3", Record(b"t1", 2, 2, 1))]
+    assert keeper.store.keyspace.items() == [("k2", Item(b"t1", 1, 1, 1)), ("k3", Item(b"t1", 2, 2, 1))]
 
 
 def test_no_ops_and_configurations_change_nothing_and_use_up_no_revision() -> None:
@@ -129,8 +129,8 @@ def test_a_query_is_answered_at_once_when_its_read_index_is_applied() -> None:
     keeper = Keeper()
     keeper.applies(entry(1, 1), entry(2, 1))
 
-    assert keeper.gets(query(read_index=2)) == [("client", Answers(2, 2, (Record(b"t1", 2, 2, 1),)))]
-    assert keeper.gets(query("nothing", read_index=0)) == [("client", Answers(2, 2, (None,)))]
+    assert keeper.gets(query(read_index=2)) == [("client", ReadResult(2, 2, (Item(b"t1", 2, 2, 1),)))]
+    assert keeper.gets(query("nothing", read_index=0)) == [("client", ReadResult(2, 2, (None,)))]
 
 
 def test_a_query_waits_until_its_read_index_is_applied() -> None:
@@ -141,9 +141,9 @@ def test_a_query_waits_until_its_read_index_is_applied() -> None:
     assert keeper.applies(entry(1, 1)) == [("node", AppliedUpTo(1))]
     assert keeper.applies(entry(2, 1)) == [
         ("node", AppliedUpTo(2)),
-        ("client", Answers(2, 2, (Record(b"t1", 2, 2, 1),))),
+        ("client", ReadResult(2, 2, (Item(b"t1", 2, 2, 1),))),
     ]
-    assert keeper.applies(entry(3, 1))[1:] == [("client", Answers(3, 3, (Record(b"t1", 1, 1, 1),)))]
+    assert keeper.applies(entry(3, 1))[1:] == [("client", ReadResult(3, 3, (Item(b"t1", 1, 1, 1),)))]
 
 
 def test_a_query_whose_time_is_over_is_refused() -> None:
@@ -171,4 +171,4 @@ def test_the_same_entries_give_the_same_keyspace_however_they_are_cut(size: int)
     for first in range(0, 5, size):
         keeper.applies(*entries[first : first + size])
 
-    assert keeper.store.keyspace.items() == [("a", Record(b"4", 5, 5, 1)), ("b", Record(b"2", 2, 2, 1))]
+    assert keeper.store.keyspace.items() == [("a", Item(b"4", 5, 5, 1)), ("b", Item(b"2", 2, 2, 1))]

@@ -13,9 +13,12 @@ from concurrent.futures import Future
 from random import Random
 from typing import Any, NamedTuple, TypeVar
 
+from raftkv.actors.messages import Applied, Propose, Read, ReadResult, Refused
+from raftkv.commands import Get, Item, Put, PutDone
+from raftkv.simulation.history import History, Operation
+from raftkv.simulation.linearizability import Value
+from raftkv.simulation.operation import NOT_TOLD
 from tests.support.cluster import Cluster, wait_for
-from tests.support.history import History, Operation
-from tests.support.linearizability import Value
 
 # Shorter than what a node takes by default, or clients that wait for a leader which is gone would not write any more.
 REQUEST_TIMEOUT_S = 1.0
@@ -31,11 +34,24 @@ REGISTERS = 4
 Result = TypeVar("Result")
 
 
+def now_ms() -> float:
+    """Return the time for the history."""
+    return time.monotonic() * 1000
+
+
+def value_of(request: Propose) -> str:
+    """Return the text that a write of one key writes."""
+    (put,) = request.commands
+    assert isinstance(put, Put), put
+    return put.value.decode()
+
+
 class Response(NamedTuple):
-    """An answer as it came; ``body`` is decoded JSON."""
+    """An answer as it came; ``body`` is decoded JSON, the names of ``headers`` are in small letters."""
 
     status: int
     body: Any
+    headers: Mapping[str, str]
 
 
 class Connection:
@@ -62,7 +78,7 @@ class Connection:
         lines = head.decode("latin-1").split("\r\n")
         headers = dict(line.lower().split(": ", 1) for line in lines[1:] if line)
         body = await self._reader.readexactly(int(headers["content-length"]))
-        return Response(int(lines[0].split()[1]), json.loads(body))
+        return Response(int(lines[0].split()[1]), json.loads(body), headers)
 
     @property
     def ended(self) -> bool:
@@ -193,76 +209,70 @@ class Load:
     async def _act_on(self, connection: Connection, node: str, name: str, writes: bool, rng: Random) -> None:
         """Do one operation after the other as long as the connection lasts."""
         while not self._ending and not connection.ended:
-            operation = self._next_write(node, name, rng) if writes else self._next_read(node, name, rng)
-            if not await self._do(connection, operation):
+            request = self._next_write(name, rng) if writes else self._next_read(rng)
+            if not await self._receive(connection, self._send(connection, node, name, request)):
                 return
             await asyncio.sleep(rng.choice([0, rng.uniform(0, 4 * PACE_S)]))
 
-    def _next_write(self, node: str, name: str, rng: Random) -> Operation:
+    def _next_write(self, name: str, rng: Random) -> Propose:
         self._numbers[name] += 1
         value = f"{name}-{self._numbers[name]}"
         key = f"register-{rng.randrange(REGISTERS)}" if rng.random() < 0.5 else f"once-{value}"
-        return Operation("write", key, value, node, name, time.monotonic())
+        return Propose((Put(key, value.encode()),), self._timeout_s * 1000)
 
-    def _next_read(self, node: str, name: str, rng: Random) -> Operation:
-        written = self.history.operations
-        key = f"register-{rng.randrange(REGISTERS)}" if rng.random() < 0.7 or not written else rng.choice(written).key
-        return Operation("read", key, None, node, name, time.monotonic())
+    def _next_read(self, rng: Random) -> Read:
+        asked = self.history.operations
+        key = f"register-{rng.randrange(REGISTERS)}" if rng.random() < 0.7 or not asked else rng.choice(asked).keys[0]
+        return Read((Get(key),), "linearizable", self._timeout_s * 1000)
 
-    async def _do(self, connection: Connection, operation: Operation) -> bool:
-        """Do an operation and write down what came of it; return whether the connection can be used for more."""
-        self._send(connection, operation, self._timeout_s)
-        return await self._receive(connection, operation)
-
-    def _send(self, connection: Connection, operation: Operation, timeout_s: float) -> None:
-        self.history.operations.append(operation)
-        operation.invoked_s = time.monotonic()
-        path = f"/keys/{operation.key}/?timeout={timeout_s:g}"
-        if operation.action == "write":
-            connection.send("PUT", path, {"value": operation.value})
+    def _send(self, connection: Connection, node: str, name: str, request: Propose | Read) -> Operation:
+        operation = self.history.begin(name, node, now_ms(), request)
+        path = f"/keys/{operation.keys[0]}/?timeout={request.timeout_ms / 1000:g}"
+        if isinstance(request, Propose):
+            connection.send("PUT", path, {"value": value_of(request)})
         else:
             connection.send("GET", path + "&missing=404")
+        return operation
 
     async def _receive(self, connection: Connection, operation: Operation) -> bool:
+        """Write down what came of an operation; return whether the connection can be used for more."""
         try:
             async with asyncio.timeout(PATIENCE_S):
                 response = await connection.receive()
         except (OSError, EOFError, TimeoutError) as error:
-            operation.answer = type(error).__name__
-            self.answers[f"{operation.action}: {operation.answer}"] += 1
+            self.history.end(operation, now_ms(), None, type(error).__name__)
+            self.answers[f"{operation.kind}: {operation.answer}"] += 1
             return False
-        now_s = time.monotonic()
-        operation.answer = str(response.status)
-        self.answers[f"{operation.action}: {operation.answer}"] += 1
-        if self._take(operation, response):
-            operation.answered_s = now_s
+        self.history.end(operation, now_ms(), self._reply(operation, response), str(response.status))
+        self.answers[f"{operation.kind}: {operation.answer}"] += 1
         return True
 
-    def _take(self, operation: Operation, response: Response) -> bool:
-        """Write down what an answer says; return whether the operation is over."""
-        status, body = response
-        reads = operation.action == "read"
+    def _reply(self, operation: Operation, response: Response) -> Applied | ReadResult | Refused:
+        """Return what an answer says, as the message behind it, as far as a client gets to know that."""
+        status, body, headers = response
+        reads = isinstance(operation.request, Read)
         if status == 200 or (reads and status == 404):
-            operation.outcome = "ok"
-            self._done[operation.action, operation.node] += 1
-            if reads:
-                operation.value = body["value"] if status == 200 else None
-            elif body != {"value": operation.value}:
-                self.surprises.append(f"{operation}: {body}")
-            return True
+            self._done[operation.kind, operation.node] += 1
+            revision = int(headers["x-raft-revision"])
+            if isinstance(operation.request, Propose):
+                if body != {"value": value_of(operation.request)}:
+                    self.surprises.append(f"{operation}: {body}")
+                return Applied(NOT_TOLD, int(headers["x-raft-term"]), revision, (PutDone(revision),))
+            if status == 404:
+                return ReadResult(NOT_TOLD, revision, (None,))
+            modified = int(headers["etag"].strip('"'))
+            item = Item(body["value"].encode(), NOT_TOLD, modified, NOT_TOLD)
+            return ReadResult(NOT_TOLD, revision, (item,))
         expected = {429: "not_done", 503: "not_done", 504: "unknown", 507: "not_done"}.get(status)
         if expected is None or body["error"]["outcome"] != expected or (reads and status == 504):
             self.surprises.append(f"{operation}: {body}")
-        if expected != "unknown":
-            operation.outcome = "failed"
-        return expected != "unknown"
+        return Refused("retry" if expected == "not_done" else "unknown")
 
     async def _read_in_a_row(self, node: str, count: int) -> list[Operation]:
         async with connected(self._ports[node]) as connection:
             keys = [f"register-{number % REGISTERS}" for number in range(count)]
-            operations = [Operation("read", key, None, node, f"{node}-row", time.monotonic()) for key in keys]
-            for operation in operations:
-                self._send(connection, operation, timeout_s=PATIENCE_S / 2)
+            requests = [Read((Get(key),), "linearizable", PATIENCE_S / 2 * 1000) for key in keys]
+            operations = [self._send(connection, node, f"{node}-row", request) for request in requests]
             for operation in operations:
                 await self._receive(connection, operation)
             return operations
@@ -277,7 +287,7 @@ class Load:
                 for key in some:
                     response = await connection.receive()
                     assert response.status in (200, 404), (node, key, response)
-                    values[key] = response.body["value"] if response.status == 200 else None
+                    values[key] = response.body["value"].encode() if response.status == 200 else None
         return values
 
 
@@ -297,9 +307,9 @@ def check(cluster: Cluster, load: Load) -> None:
     assert {operation.outcome for reads in last_reads for operation in reads.result(PATIENCE_S)} == {"ok"}
     cluster.wait_until_equal()
     history = load.history
-    faults = history.faults(load.read_all(cluster.running, history.keys()))
+    verdict = history.verdict(load.read_all(cluster.running, history.keys()))
     print(f"{len(history.operations)} operations, {load.written()} writes acknowledged: {dict(load.answers)}")
-    if faults:
+    if not verdict.ok:
         path = cluster.directory / "history.txt"
         path.write_text("\n".join(map(str, history.operations)))
-        raise AssertionError("\n".join([f"{len(faults)} faults (all operations are in {path}):", *faults[:20]]))
+        raise AssertionError(f"{verdict.text}\n(all operations are in {path})")

@@ -1,26 +1,41 @@
 """A stage on which one actor, or all actors of several nodes, act by hand: no thread, no port, no waiting.
 
 An actor on it gets messages from the test and its sends are collected, in order. Time stands still unless moved.
+Messages go by reference, as on the event-loop base; with ``pytest --pickled`` every one is pickled on its way.
 """
 
 from __future__ import annotations
 
 import itertools
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
+from weakref import WeakValueDictionary
 
 from thespian.actors import Actor, ActorAddress, WakeupMessage
 
+from raftkv.actors.system.copying import pickled_copy
+
 
 class ManualClock:
-    """A clock that shows what the test set."""
+    """A clock that shows what the test set; pickled, it is still the same clock, as time is the same for all."""
 
     def __init__(self) -> None:
         self.ms = 0.0
+        _clocks[id(self)] = self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _clock, (id(self),)
 
     def now_ms(self) -> float:
         """Return the time that was set."""
         return self.ms
+
+
+_clocks: WeakValueDictionary[int, ManualClock] = WeakValueDictionary()
+
+
+def _clock(number: int) -> ManualClock:
+    return _clocks[number]
 
 
 class Part:
@@ -34,7 +49,7 @@ class Part:
 
     def actor_send(self, target: ActorAddress, message: Any) -> None:
         """Write a send down."""
-        self.stage.sent.append((self.address.addressDetails, target.addressDetails, message))
+        self.stage.sent.append((self.address.addressDetails, target.addressDetails, self.stage.carried(message)))
 
     def wakeupAfter(self, period: timedelta, payload: Any = None) -> None:
         """Write a wake-up down."""
@@ -53,6 +68,9 @@ class Part:
 class Stage:
     """Actors by name, what they sent and nobody has delivered, and when they want to be woken."""
 
+    pickles: ClassVar[bool] = False
+    """Whether all stages pickle every message: who changes what he has sent, or counts on sharing it, is found."""
+
     def __init__(self) -> None:
         self.clock = ManualClock()
         self.actors: dict[str, Actor] = {}
@@ -67,9 +85,13 @@ class Stage:
         self.actors[name] = actor
         return actor
 
+    def carried(self, message: Any) -> Any:
+        """Return a message as it arrives: itself, or a copy of it."""
+        return pickled_copy(message) if self.pickles else message
+
     def give(self, name: str, message: Any, sender: str = "test") -> None:
         """Let an actor handle one message now."""
-        self.actors[name].receiveMessage(message, ActorAddress(sender))
+        self.actors[name].receiveMessage(self.carried(message), ActorAddress(sender))
 
     def due(self) -> list[tuple[float, int, str, Any]]:
         """Take the wake-ups whose time has come, in order."""

@@ -56,14 +56,16 @@ def create(actor_class: Any = Puppet, **options: Any) -> Callable[[Any, Any], No
     return reply(lambda me: me.createActor(actor_class, **options))
 
 
-def on_loop(**options: Any) -> Callable[[Callable[[EventLoopSystem], Awaitable[None]]], Callable[[], None]]:
+def on_loop(
+    *, within_s: float = WITHIN_S, **options: Any
+) -> Callable[[Callable[[EventLoopSystem], Awaitable[None]]], Callable[[], None]]:
     """Make a test of a coroutine that gets a system on a running loop; afterwards nothing of it may be left."""
 
     def decorate(test: Callable[[EventLoopSystem], Awaitable[None]]) -> Callable[[], None]:
         async def scenario() -> None:
             problems: list[dict[str, Any]] = []
             asyncio.get_running_loop().set_exception_handler(lambda loop, context: problems.append(context))
-            async with asyncio.timeout(WITHIN_S):
+            async with asyncio.timeout(within_s):
                 system = start_on_loop(**options)
                 base = system.base
                 await test(system)

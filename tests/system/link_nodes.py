@@ -13,7 +13,7 @@ from typing import Any, ParamSpec
 import msgspec
 
 from raftkv.actors.system import listener
-from raftkv.actors.system.handshake import PREAMBLE, Acceptor, Dialler, Identity, Record, RecordReader
+from raftkv.actors.system.handshake import PREAMBLE, Acceptor, Dialler, Party, Record, RecordReader
 from raftkv.actors.system.link import Codec, Link, LinkSettings
 from raftkv.actors.system.link_settings import BoundedLog
 
@@ -186,7 +186,7 @@ class Raw:
                 return await self.reader.read(-1)
         return b""
 
-    async def prove(self, us: Identity, target: str, secret: bytes = SECRET) -> Identity:
+    async def prove(self, us: Party, target: str, secret: bytes = SECRET) -> Party:
         """Do the dialler's handshake."""
         dialler = Dialler(us, target, secret)
         self.writer.write(dialler.hello())
@@ -194,7 +194,7 @@ class Raw:
             self.writer.write(dialler.gets(await self.record()))
         return dialler.peer
 
-    async def admit(self, us: Identity, secret: bytes = SECRET) -> Identity:
+    async def admit(self, us: Party, secret: bytes = SECRET) -> Party:
         """Do the acceptor's handshake."""
         acceptor = Acceptor(us, secret, lambda peer: True)
         while acceptor.peer is None:
@@ -223,9 +223,9 @@ async def dialled(node: Node, receive_buffer: int = 0) -> AsyncIterator[Raw]:
         await raw.close()
 
 
-def identity(node_id: str, cluster_id: str = "") -> Identity:
+def identity(node_id: str, cluster_id: str = "") -> Party:
     """Return an identity of a node."""
-    return Identity(node_id, f"{node_id}-1", cluster_id)
+    return Party(node_id, f"{node_id}-1", cluster_id)
 
 
 class Listener:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
+import sys
 import threading
 import weakref
 from typing import Any
@@ -14,6 +16,9 @@ from raftkv.actors.system.cell import Cell
 from raftkv.actors.system.endpoint import WAITING_LIMIT, Ask
 from raftkv.actors.system.eventloop import EventLoopSystem
 from tests.system.eventloop_tools import Echo, Puppet, ThreadPuppet, on_loop, reply, until
+
+MANY_WITHIN_S = 110.0
+"""For a hundred thousand actors: on an idle machine they take five seconds."""
 
 
 def alive(kind: type) -> int:
@@ -63,6 +68,32 @@ async def test_many_actors_created_and_ended_leave_nothing(system: EventLoopSyst
     assert system.base.convention.listeners() == []
     await until(lambda: threading.active_count() == threads)
     assert alive(Cell) == cells
+
+
+def allocated() -> int:
+    """Return how many blocks of memory Python objects take."""
+    gc.collect()
+    return sys.getallocatedblocks()
+
+
+@on_loop(within_s=MANY_WITHIN_S)
+async def test_a_hundred_thousand_actors_leave_no_memory_taken(system: EventLoopSystem) -> None:
+    """Whatever they did in their lives: the few blocks that are left have nothing to do with their number."""
+    maker = system.createActor(Maker)
+
+    async def make(*what: tuple[type, int]) -> None:
+        for kind, count in what:
+            message = functools.partial(Maker.make, kind=kind, count=count)
+            assert await system.ask(maker, message) == "done"
+        await until(lambda: not system.base.threads)
+
+    # What Python and the loop keep once and for all is there after the first ones.
+    await make((Puppet, 2000), (ThreadPuppet, 20))
+    before = allocated()
+    for _ in range(4):
+        await make((Puppet, 24_950), (ThreadPuppet, 50))
+
+    assert allocated() - before < 500
 
 
 @on_loop()

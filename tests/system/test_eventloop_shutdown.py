@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import threading
 from typing import Any
 
@@ -211,7 +212,13 @@ def test_a_blocked_ask_is_released_by_a_shutdown(by_name: Any) -> None:
     assert replies == [None, None, None]
 
 
-def test_a_keyboard_interrupt_in_a_handler_is_passed_to_the_main_thread(by_name: Any) -> None:
+def test_a_keyboard_interrupt_in_a_handler_is_passed_to_the_main_thread(
+    by_name: Any, request: pytest.FixtureRequest
+) -> None:
+    # A shell has what it runs in the background ignore this signal.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
+
     def interrupt(me: Any, sender: Any) -> None:
         raise KeyboardInterrupt
 

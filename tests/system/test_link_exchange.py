@@ -14,11 +14,9 @@ from raftkv.actors.messages import (
     Propose,
     RequestVote,
     RequestVoteReply,
-    decode_peer,
-    encode_peer,
-    is_control,
 )
 from raftkv.actors.system.link import Codec, Link
+from raftkv.actors.wire import decode_peer, encode_peer, is_control
 from raftkv.commands import Put, encode_commands
 from raftkv.entry import Entry, Kind
 from tests.system.link_nodes import (

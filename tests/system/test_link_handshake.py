@@ -17,18 +17,18 @@ from raftkv.actors.system.handshake import (
     Challenge,
     Dialler,
     Hello,
-    Identity,
+    Party,
     Proof,
     Reason,
     Record,
     RecordReader,
     Refusal,
-    Refused,
+    Rejected,
     Welcome,
 )
 
-ONE = Identity("n1", "i1", "", "list")
-TWO = Identity("n2", "i2", "", "list")
+ONE = Party("n1", "i1", "", "list")
+TWO = Party("n2", "i2", "", "list")
 
 
 def read(data: bytes) -> Record:
@@ -45,11 +45,11 @@ def read(data: bytes) -> Record:
     return record
 
 
-def dialler(us: Identity = ONE, target: str = "n2", secret: bytes = b"s") -> Dialler:
+def dialler(us: Party = ONE, target: str = "n2", secret: bytes = b"s") -> Dialler:
     return Dialler(us, target, secret)
 
 
-def acceptor(us: Identity = TWO, secret: bytes = b"s", known: tuple[str, ...] = ("n1", "n3")) -> Acceptor:
+def acceptor(us: Party = TWO, secret: bytes = b"s", known: tuple[str, ...] = ("n1", "n3")) -> Acceptor:
     return Acceptor(us, secret, known.__contains__)
 
 
@@ -256,10 +256,10 @@ def test_what_is_told_is_understood_and_not_told_back() -> None:
 
 def test_what_a_stranger_tells_can_not_forge_a_line_in_a_log() -> None:
     with pytest.raises(Refusal) as raised:
-        acceptor().gets(Refused("a reason of version 9", "a\nb\x1b[2J"))
+        acceptor().gets(Rejected("a reason of version 9", "a\nb\x1b[2J"))
     assert str(raised.value) == "refused: a?b?[2J"
     assert len(Refusal(Reason.OTHER, "é" * 1000).detail) == DETAIL_CHARACTERS
-    assert isinstance(read(Refusal(Reason.OTHER, "\U0001f600" * 1000).record()), Refused)
+    assert isinstance(read(Refusal(Reason.OTHER, "\U0001f600" * 1000).record()), Rejected)
 
 
 @given(st.binary(max_size=200), st.booleans(), st.lists(st.integers(1, 50), max_size=20))
@@ -296,5 +296,5 @@ def test_who_speaks_something_else_is_told_nothing(data: bytes) -> None:
 
 def test_the_longest_names_fit_a_record() -> None:
     longest = "\U0001f600" * 16
-    us = Identity(longest, longest, longest, longest)
+    us = Party(longest, longest, longest, longest)
     assert isinstance(read(Dialler(us, longest, b"s").hello()), Hello)

@@ -20,7 +20,7 @@ from raftkv.actors.system.frames import (
     KEEPALIVE,
     frame,
 )
-from raftkv.actors.system.handshake import MAGIC, PREAMBLE, VERSION, Identity, Refusal, Refused
+from raftkv.actors.system.handshake import MAGIC, PREAMBLE, VERSION, Party, Refusal, Rejected
 from tests.system.link_nodes import (
     NOTES,
     Listener,
@@ -114,7 +114,7 @@ async def test_another_version_is_told_in_which_version_we_speak() -> None:
     async with running(n2), dialled(n2) as raw:
         raw.writer.write(PREAMBLE.pack(MAGIC, VERSION + 1, 2) + b"hi")
         record = await raw.record()
-        assert record == Refused("wrong protocol version", "one side speaks version 2, the other 1")
+        assert record == Rejected("wrong protocol version", "one side speaks version 2, the other 1")
         assert await raw.rest() == b""
         assert n2.link.stats.refused_handshakes == Counter({"wrong protocol version": 1})
 
@@ -160,7 +160,7 @@ async def test_a_replayed_session_gets_nowhere() -> None:
         async with dialled(n2) as raw:
             raw.writer.write(recorded)
             await raw.raw_record()
-            assert await raw.record() == Refused("wrong cluster secret")
+            assert await raw.record() == Rejected("wrong cluster secret")
         assert n2.texts == ["pay 100"]
         assert n2.link.stats.refused_handshakes == Counter({"wrong cluster secret": 1})
         assert n1.link.connected("n2")
@@ -186,11 +186,11 @@ async def test_a_replayed_acceptor_gets_nothing_but_a_hello() -> None:
         n1.link.add_peer("n2", liar.address)
         await until(lambda: n1.link.peer_refusals() == {"n2": "wrong cluster secret"})
         await until(lambda: len(said) >= 2)
-        assert said[1] in (b"", _record(Refused("wrong cluster secret")))
+        assert said[1] in (b"", _record(Rejected("wrong cluster secret")))
         assert n1.events == []
 
 
-def _record(record: Refused) -> bytes:
+def _record(record: Rejected) -> bytes:
     body = encode(record)
     return PREAMBLE.pack(MAGIC, VERSION, len(body)) + body
 
@@ -410,12 +410,12 @@ async def test_the_newest_connection_of_a_peer_replaces_the_one_before() -> None
     n2 = Node("n2")
     async with running(n2), dialled(n2) as old, dialled(n2) as new:
         n2.link.add_peer("n1", "127.0.0.1:1")
-        await old.prove(Identity("n1", "first", ""), "n2")
+        await old.prove(Party("n1", "first", ""), "n2")
         old.writer.write(frame(CONTROL_MESSAGE, message("n1", "old")))
         await until(lambda: n2.texts == ["old"])
-        await new.prove(Identity("n1", "second", ""), "n2")
+        await new.prove(Party("n1", "second", ""), "n2")
         assert await old.rest() == b""
-        assert n2.link.identity("n1") == Identity("n1", "second", "")
+        assert n2.link.identity("n1") == Party("n1", "second", "")
         new.writer.write(frame(CONTROL_MESSAGE, message("n1", "new")))
         await until(lambda: n2.texts == ["old", "new"])
         assert n2.link.stats.replaced == 1

@@ -109,6 +109,6 @@ def test_gives_back_only_bulk_of_which_nothing_was_taken() -> None:
     taken(queue, HEADER.size + 4)
     queue.put_control(b"c")
 
-    assert queue.clear() == (parcels[2:], 2)
+    assert queue.clear() == parcels[2:]
     assert (bool(queue), queue.bulk_bytes, queue.control_bytes) == (False, 0, 0)
-    assert queue.clear() == ([], 0)
+    assert queue.clear() == []

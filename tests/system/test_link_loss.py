@@ -12,7 +12,7 @@ import pytest
 
 from raftkv.actors.system.dialling import backoff_ms, describe
 from raftkv.actors.system.handshake import Reason, Refusal
-from raftkv.actors.system.names import Resolver, split_address
+from raftkv.actors.system.resolver import Resolver, split_address
 from tests.system.link_nodes import (
     Listener,
     Node,
@@ -217,23 +217,6 @@ def test_waits_twice_as_long_after_each_failure_at_random_and_no_longer_than_all
         waits = [backoff_ms(times, failures, rng) for _ in range(100)]
         assert longest / 2 <= min(waits) < longest * 0.6
         assert longest * 0.9 < max(waits) <= longest
-
-
-@on_a_loop
-async def test_a_removed_peer_is_neither_dialled_nor_let_in() -> None:
-    n1, n2 = Node("n1"), Node("n2")
-    async with cluster(n1, n2):
-        n1.link.remove_peer("n2")
-        await until(lambda: n2.link.peer_refusals().get("n1", "").startswith("unknown node id"))
-        assert n1.events == [("up", "n2"), ("down", "n2", "removed")]
-        assert n1.link.identity("n2") is None
-        assert n1.link.stats.refused_handshakes["unknown node id"] >= 1
-        n1.link.remove_peer("n2")
-
-        n1.link.add_peer("n2", n2.address)
-        await connected(n1, n2)
-        n2.note("n1", "back again")
-        await until(lambda: n1.texts == ["back again"])
 
 
 @on_a_loop

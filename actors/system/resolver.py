@@ -7,7 +7,7 @@ import contextlib
 import socket
 import threading
 
-Addresses = list[tuple[str, int]]
+SocketAddresses = list[tuple[str, int]]
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -24,9 +24,9 @@ class Resolver:
     """Looks up one peer's name, in one thread at most however long the name service takes."""
 
     def __init__(self) -> None:
-        self._under_way: dict[tuple[str, int], asyncio.Future[Addresses | OSError]] = {}
+        self._under_way: dict[tuple[str, int], asyncio.Future[SocketAddresses | OSError]] = {}
 
-    async def resolve(self, host: str, port: int) -> Addresses:
+    async def resolve(self, host: str, port: int) -> SocketAddresses:
         """Return where to connect to, in order of preference; raises ``OSError``. May be cancelled and called again."""
         with contextlib.suppress(OSError):
             return _look_up(host, port, socket.AI_NUMERICHOST)
@@ -38,17 +38,17 @@ class Resolver:
             raise found
         return found
 
-    def _start(self, host: str, port: int) -> asyncio.Future[Addresses | OSError]:
+    def _start(self, host: str, port: int) -> asyncio.Future[SocketAddresses | OSError]:
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Addresses | OSError] = loop.create_future()
+        answer: asyncio.Future[SocketAddresses | OSError] = loop.create_future()
 
-        def done(found: Addresses | OSError) -> None:
+        def done(found: SocketAddresses | OSError) -> None:
             del self._under_way[host, port]
             answer.set_result(found)
 
         def work() -> None:
             try:
-                found: Addresses | OSError = _look_up(host, port)
+                found: SocketAddresses | OSError = _look_up(host, port)
             except OSError as error:
                 found = error
             with contextlib.suppress(RuntimeError):  # The loop may be closed by now.
@@ -59,7 +59,7 @@ class Resolver:
         return answer
 
 
-def _look_up(host: str, port: int, flags: int = 0) -> Addresses:
+def _look_up(host: str, port: int, flags: int = 0) -> SocketAddresses:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
     except UnicodeError:

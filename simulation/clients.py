@@ -1,0 +1,174 @@
+"""Clients of a simulated cluster: each does one request after the other, and writes down what it asked and heard.
+
+They are outside of the machines, as a program with an HTTP client is: a node that is not up refuses the connection,
+one that crashes never answers, and after some time the client gives up and can't know what became of its request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from raftkv.actors.client import RequestFailed
+from raftkv.actors.messages import Applied, Propose, Read, ReadResult, Refused
+from raftkv.commands import Command, Delete, Get, Put
+from raftkv.simulation.cluster import SimulatedCluster, SimulatedNode
+from raftkv.simulation.history import History, Operation
+
+PATIENCE_MS = 300.0
+"""For how much longer than its time-out a client waits for an answer."""
+
+
+class Mix:
+    """What the clients of one life do, drawn once."""
+
+    def __init__(self, random: Random) -> None:
+        self.clients = random.choice([1, 3, 5, 8])
+        self.keys = [f"k{number}" for number in range(random.choice([1, 3, 8]))]
+        self.think_ms = random.choice([0.0, 5.0, 30.0, 200.0])
+        self.timeouts_ms = random.choice([(100.0,), (300.0, 2000.0), (5000.0,)])
+        self.value_bytes = random.choice([0, 0, 100, 3000])
+        self.weights = {
+            "put": random.choice([1, 5]),
+            "delete": random.choice([0, 1]),
+            "get": random.choice([1, 5]),
+            "stale": random.choice([0, 1]),
+            "put-many": random.choice([0, 0, 1]),
+            "get-many": random.choice([0, 0, 1]),
+        }
+        self.asks_leader = random.random() < 0.5
+        """Whether requests go to a node that takes itself for the leader, where there is one."""
+        self.stays = random.random()
+        """How likely a client is to stay with the node that it asked last."""
+
+
+class Clients:
+    """All clients of a cluster."""
+
+    def __init__(self, cluster: SimulatedCluster, history: History, seed: int) -> None:
+        self._cluster = cluster
+        self.history = history
+        self._random = Random(f"clients of {seed}")
+        self.mix = Mix(self._random)
+        self._values = 0
+        self._ended = False
+        self.asked: Callable[[Operation], None] | None = None
+        """Told of each request that is made."""
+        self.outcomes: dict[str, int] = {}
+        """How many requests ended how."""
+
+    def begin(self) -> None:
+        """Let all clients begin."""
+        for number in range(self.mix.clients):
+            self._cluster.simulation.agenda.after(self._random.uniform(0.0, 50.0), self._ask_next, f"c{number}", "")
+
+    def end(self) -> None:
+        """Let them ask for nothing more."""
+        self._ended = True
+
+    def write_once(self, name: str, done: Callable[[Any], None]) -> None:
+        """Write something through this node and tell ``done`` what became of it."""
+        node = self._cluster.machines[name].node
+        if node is None:
+            self._cluster.simulation.agenda.after(50.0, done, None)
+        else:
+            self._ask(f"after-{name}", node, "put", 2000.0, done)
+
+    def _ask_next(self, client: str, last: str) -> None:
+        if self._ended:
+            return
+        name = self._choose_node(last)
+        node = self._cluster.machines[name].node
+        if node is None or (not node.recovered and self._random.random() < 0.9):
+            # The connection is refused; a client tries elsewhere, a little later.
+            self._again(client, "", 20.0)
+            return
+        kinds, weights = zip(*self.mix.weights.items(), strict=True)
+        kind = self._random.choices(kinds, weights)[0]
+        timeout_ms = self._random.choice(self.mix.timeouts_ms)
+        self._ask(client, node, kind, timeout_ms, lambda reply: self._again(client, name, self.mix.think_ms))
+
+    def _again(self, client: str, last: str, think_ms: float) -> None:
+        pause_ms = self._random.expovariate(1 / think_ms) if think_ms else 0.1
+        self._cluster.simulation.agenda.after(pause_ms, self._ask_next, client, last)
+
+    def _choose_node(self, last: str) -> str:
+        leaders = self._cluster.leaders() if self.mix.asks_leader else []
+        if leaders:
+            return self._random.choice(leaders)
+        if last and self._random.random() < self.mix.stays:
+            return last
+        return self._random.choice(self._cluster.names)
+
+    def _ask(self, client: str, node: SimulatedNode, kind: str, timeout_ms: float, done: Callable[[Any], None]) -> None:
+        """Make one request; ``done`` is called once, with the answer or None."""
+        request = self._request(kind, timeout_ms)
+        name = node.machine.name
+        agenda = self._cluster.simulation.agenda
+        operation = self.history.begin(client, name, agenda.now_ms, request)
+        if self.asked is not None:
+            self.asked(operation)
+        waiting = True
+
+        def end(reply: Any) -> None:
+            nonlocal waiting
+            if waiting:
+                waiting = False
+                how = reply.code if isinstance(reply, Refused) else type(reply).__name__ if reply else "silence"
+                self.outcomes[how] = self.outcomes.get(how, 0) + 1
+                self.history.end(operation, agenda.now_ms, reply)
+                done(reply)
+
+        agenda.after(timeout_ms + PATIENCE_MS, end, None)
+        self._send(node, kind, request, timeout_ms, end)
+
+    def _send(
+        self, node: SimulatedNode, kind: str, request: Any, timeout_ms: float, end: Callable[[Any], None]
+    ) -> None:
+        """Take the way of the front end for what it can ask for, and ask the node for what only messages can."""
+        if kind.endswith("many"):
+            ask = node.system.ask(node.address, request, (timeout_ms + PATIENCE_MS) / 1000)
+            ask.add_done_callback(lambda ask: end(None if ask.cancelled() else ask.result()))
+        elif isinstance(request, Propose):
+            write = node.client.propose(request.commands[0], timeout_ms / 1000)
+            write.add_done_callback(lambda write: end(_written(write)))
+        else:
+            read = node.client.read(request.queries[0], request.level, timeout_ms / 1000)
+            read.add_done_callback(lambda read: end(_found(read)))
+
+    def _request(self, kind: str, timeout_ms: float) -> Propose | Read:
+        keys = self.mix.keys
+        if kind.endswith("many"):
+            keys = self._random.sample(keys, self._random.randint(1, min(4, len(keys))))
+        else:
+            keys = [self._random.choice(keys)]
+        if kind.startswith("put"):
+            return Propose(tuple([self._put(key) for key in keys]), timeout_ms)
+        if kind == "delete":
+            return Propose((Delete(keys[0]),), timeout_ms)
+        level: Any = "stale" if kind == "stale" else "linearizable"
+        return Read(tuple([Get(key) for key in keys]), level, timeout_ms)
+
+    def _put(self, key: str) -> Command:
+        self._values += 1
+        return Put(key, b"%d" % self._values + b"." * self._random.randint(0, self.mix.value_bytes))
+
+
+def _written(write: asyncio.Future[Any]) -> Any:
+    """Return what came of a write, as the message that said so."""
+    error = write.exception()
+    if isinstance(error, RequestFailed):
+        return error.refused
+    applied, result = write.result()
+    return Applied(applied.index, applied.term, applied.revision, (result,))
+
+
+def _found(read: asyncio.Future[Any]) -> Any:
+    """Return what came of a read, as the message that said so."""
+    error = read.exception()
+    if isinstance(error, RequestFailed):
+        return error.refused
+    answers, record = read.result()
+    return ReadResult(answers.index, answers.revision, (record,))

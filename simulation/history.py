@@ -1,0 +1,188 @@
+"""What clients asked and were told, and whether a store that keeps its promises could have told them that.
+
+Three checks that know nothing of each other: whether values and times fit one order of all that is linearizable
+(``linearizability``), whether the indexes and revisions that came with them fit each other and the times
+(``positions``), and, where it is known what the nodes hold when all is over, whether that is one thing, and a last
+read of it fits too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from math import inf
+from typing import NamedTuple
+
+from raftkv.actors.messages import Applied, Propose, Read, ReadResult, Refused
+from raftkv.commands import DeleteDone, Get, Item, Put
+from raftkv.simulation import positions, story
+from raftkv.simulation.linearizability import LIMIT, SOMETHING, Call, Something, Value, linearize
+from raftkv.simulation.operation import NEVER, NOT_TOLD, Fault, Moment, shown
+from raftkv.simulation.operation import Operation as Operation
+
+Finals = Mapping[str, Mapping[str, Value]]
+"""What each node holds under each key when all is over; a key that is missing is not there."""
+
+
+class Verdict(NamedTuple):
+    """What became of a history. Only what is certain is ``ok``: what remained undecided is not."""
+
+    ok: bool
+    text: str
+    """The story: what was found, and which operations show it."""
+    faults: tuple[Fault, ...]
+    undecided: tuple[str, ...]
+    """The keys of stores for which the search gave up, a line for each."""
+    configurations: int
+    """How many the search for an order has tried."""
+
+
+class History:
+    """Operations in the order in which they began."""
+
+    def __init__(self) -> None:
+        self.operations: list[Operation] = []
+        self.wipes: list[tuple[str, Moment]] = []
+        """Which nodes began again with nothing on their disk, and when."""
+        self._recorded = 0
+
+    def begin(self, client: str, node: str, at_ms: float, request: Propose | Read) -> Operation:
+        """Item that a client asks a node."""
+        operation = Operation(len(self.operations), client, node, request, self._moment(at_ms))
+        self.operations.append(operation)
+        return operation
+
+    def end(
+        self, operation: Operation, at_ms: float, reply: Applied | ReadResult | Refused | None, answer: str = ""
+    ) -> None:
+        """Item what a client was told, or with ``None`` that it has stopped to wait.
+
+        ``answer`` is for people; without it, it is the reply's name or its code. Raises ``ValueError`` for the reply to
+        another kind of request, and for a second one.
+        """
+        if operation.ended != NEVER:
+            raise ValueError(f"this one has ended already: {operation}")
+        if isinstance(reply, ReadResult if isinstance(operation.request, Propose) else Applied):
+            raise ValueError(f"{reply} does not answer {operation}")
+        operation.ended = self._moment(max(at_ms, operation.invoked_ms))
+        operation.reply = reply
+        if isinstance(reply, Refused):
+            operation.outcome = "unknown" if reply.code == "unknown" else "failed"
+            operation.answer = answer or f"{reply.code}: {reply.detail}".rstrip(": ")
+        elif reply is None:
+            operation.answer = answer or "no answer"
+        else:
+            operation.outcome = "ok"
+            operation.answer = answer
+
+    def wiped(self, node: str, at_ms: float) -> None:
+        """Item that a node begins again with an empty disk: what it had shown to readers binds it no more."""
+        self.wipes.append((node, self._moment(at_ms)))
+
+    def keys(self) -> list[str]:
+        """Return the keys that anybody asked for, in order."""
+        return sorted({key for operation in self.operations for key in operation.keys})
+
+    def verdict(self, finals: Finals | None = None, limit: int = LIMIT) -> Verdict:
+        """Judge it all; ``limit`` is to the configurations that the search for an order tries for one store."""
+        last = _last_reads(len(self.operations), self.operations, finals or {})
+        everything = [*self.operations, *last]
+        faults: list[Fault] = []
+        undecided: list[str] = []
+        tried = 0
+        for found in linearize(_calls(everything), limit):
+            tried += found.configurations
+            if found.outcome == "not linearizable":
+                faults.append(story.of(found, everything))
+            elif found.outcome == "undecided":
+                undecided.append(story.undecided(found))
+        faults += _differences(finals or {}) + positions.contradictions(self.operations, self.wipes)
+        told = story.whole(self.operations, faults, undecided)
+        return Verdict(not faults and not undecided, told, tuple(faults), tuple(undecided), tried)
+
+    def _moment(self, at_ms: float) -> Moment:
+        self._recorded += 1
+        return Moment(at_ms, self._recorded)
+
+
+def _calls(operations: Sequence[Operation]) -> list[Call]:
+    """Return what must be linearizable, with ranks as times; labels are the places of the operations."""
+    moments = sorted({moment for operation in operations for moment in (operation.began, operation.ended)})
+    ranks = {moment: float(rank) for rank, moment in enumerate(moments)}
+    hints = positions.revisions(operations)
+    calls = []
+    for place, operation in enumerate(operations):
+        began, ended = ranks[operation.began], ranks[operation.ended]
+        request, reply = operation.request, operation.reply
+        if isinstance(request, Propose) and operation.outcome != "failed":
+            applied = reply if isinstance(reply, Applied) else None
+            sees, leaves = _effect(request, applied)
+            if applied is None:
+                hint = min(hints.get(fact, inf) for fact in leaves) - 1
+            else:
+                hint = positions.before(operation)
+            calls.append(Call(began, inf if applied is None else ended, sees, leaves, str(place), hint))
+        elif isinstance(request, Read) and isinstance(reply, ReadResult) and operation.kind == "read":
+            calls.append(Call(began, ended, tuple(positions.found(request, reply)), (), str(place)))
+    return calls
+
+
+Seen = tuple[tuple[str, Value | Something], ...]
+Left = tuple[tuple[str, Value], ...]
+
+
+def _effect(request: Propose, applied: Applied | None) -> tuple[Seen, Left]:
+    """Return what an entry learned of the store before it, and what it left.
+
+    A result that tells of what the entry itself had done before tells nothing of the store, or can't be.
+    """
+    sees: list[tuple[str, Value | Something]] = []
+    leaves: dict[str, Value] = {}
+    results = [None] * len(request.commands) if applied is None else list(applied.results)
+    for command, result in zip(request.commands, results, strict=False):
+        if isinstance(command, Put):
+            leaves[command.key] = command.value
+            continue
+        if isinstance(result, DeleteDone):
+            saw: Value | Something = SOMETHING if result.existed else None
+            if command.key not in leaves:
+                sees.append((command.key, saw))
+            elif result.existed != (leaves[command.key] is not None):
+                sees += [(command.key, SOMETHING), (command.key, None)]
+            if saw is None and command.key not in leaves:
+                # It changed nothing, and is a read.
+                continue
+        leaves[command.key] = None
+    return tuple(sees), tuple(leaves.items())
+
+
+def _last_reads(first: int, operations: Iterable[Operation], finals: Finals) -> list[Operation]:
+    """Return reads, after everything, of what the nodes hold in the end: one for each key and value."""
+    touched = {key for operation in operations for key in operation.keys}
+    after_ms = max(
+        [moment.ms for each in operations for moment in (each.began, each.ended) if moment.ms < inf] or [0.0]
+    )
+    began, ended = Moment(after_ms, 2**62), Moment(after_ms, 2**62 + 1)
+    reads: list[Operation] = []
+    for key in sorted(touched.union(*finals.values())) if finals else ():
+        holders: dict[Value, list[str]] = {}
+        for node in sorted(finals):
+            holders.setdefault(finals[node].get(key), []).append(node)
+        for value, nodes in holders.items():
+            item = None if value is None else Item(value, NOT_TOLD, NOT_TOLD, NOT_TOLD)
+            reply = ReadResult(NOT_TOLD, NOT_TOLD, (item,))
+            read = Read((Get(key),), "linearizable", 0.0)
+            told = "when all was over"
+            place = first + len(reads)
+            reads.append(Operation(place, "the end", " and ".join(nodes), read, began, ended, "ok", reply, told))
+    return reads
+
+
+def _differences(finals: Finals) -> list[Fault]:
+    """Return the keys under which the nodes hold different things in the end."""
+    faults = []
+    for key in sorted({key for held in finals.values() for key in held}):
+        values = {node: finals[node].get(key) for node in sorted(finals)}
+        if len(set(values.values())) > 1:
+            told = ", ".join(f"{node} has {shown(value)}" for node, value in values.items())
+            faults.append(Fault(f"{key}: the nodes differ in the end: {told}", ()))
+    return faults

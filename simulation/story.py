@@ -1,0 +1,130 @@
+"""What was found in a history, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import islice
+
+from raftkv.actors.messages import Propose
+from raftkv.commands import Put
+from raftkv.simulation.linearizability import Something, Value, Verdict
+from raftkv.simulation.operation import Fault, Operation, shown
+
+LINES = 12
+"""Operations told of an order, before it is the end of the story that counts."""
+
+KEYS = 8
+"""Keys that are named, of those of one store."""
+
+FAULTS = 20
+"""Faults that are told, of those that were found."""
+
+
+def of(found: Verdict, operations: Sequence[Operation]) -> Fault:
+    """Tell of calls to one store that have no order; their labels are places in ``operations``."""
+    order = tuple(operations[int(call.label)] for call in found.order)
+    culprits = tuple(operations[int(call.label)] for call in found.unexplained)
+    first, *others = culprits
+    text = f"{_keys(found.keys)}: not linearizable\n"
+    if order:
+        text += f"  All that had ended before fits this order{_the_last(len(order))}:\n{_lines(order[-LINES:])}"
+    text += f"  With the end of this one no order is left:\n{_lines([first])}"
+    text += "".join(f"  It saw {why}.\n" for why in _reasons(found, operations))
+    if others:
+        text += f"  Were it forgiven, these would have no place either:\n{_lines(others)}"
+    return Fault(text.rstrip(), culprits, order)
+
+
+def undecided(found: Verdict) -> str:
+    """Tell of a search that gave up."""
+    return f"{_keys(found.keys)}: undecided, no order was found in {found.configurations} configurations"
+
+
+def whole(operations: Sequence[Operation], faults: Sequence[Fault], undecided: Sequence[str]) -> str:
+    """Tell of a whole history: one line where all is well."""
+    counts = ", ".join(
+        f"{sum(each.outcome == outcome for each in operations)} {outcome}" for outcome in ("ok", "failed", "unknown")
+    )
+    clients = len({operation.client for operation in operations})
+    head = f"{len(operations)} operations by {clients} clients ({counts})"
+    if not faults and not undecided:
+        return f"{head}: linearizable, and all positions agree"
+    more = [f"and {len(faults) - FAULTS} more"] if len(faults) > FAULTS else []
+    return "\n".join(
+        [f"{head}: {_count(faults, undecided)}", *[each.text for each in faults[:FAULTS]], *more, *undecided]
+    )
+
+
+def _count(faults: Sequence[Fault], undecided: Sequence[str]) -> str:
+    counts = []
+    if faults:
+        counts.append(f"{len(faults)} fault{'s' * (len(faults) > 1)}")
+    if undecided:
+        counts.append(f"{len(undecided)} undecided, which is not a pass")
+    return ", ".join(counts)
+
+
+def _keys(keys: Sequence[str]) -> str:
+    return ", ".join(islice(keys, KEYS)) + (f" and {len(keys) - KEYS} more" if len(keys) > KEYS else "")
+
+
+def _the_last(count: int) -> str:
+    return f" (the last {LINES} of {count})" if count > LINES else ""
+
+
+def _lines(operations: Iterable[Operation]) -> str:
+    return "".join(f"    {operation}\n" for operation in operations)
+
+
+def _reasons(found: Verdict, operations: Sequence[Operation]) -> list[str]:
+    """Say of each key that the first culprit saw why that can't be, as far as one key alone tells it."""
+    culprit = found.unexplained[0]
+    reasons = []
+    for key, value in culprit.sees:
+        saw = f"{key} there" if isinstance(value, Something) else f"{key} = {shown(value)}"
+        source = (
+            _no_source(key, value, operations[int(culprit.label)], operations) if isinstance(value, bytes) else None
+        )
+        reasons.append(saw + (source or _too_late(key, value, found, operations)))
+    return reasons
+
+
+def _too_late(key: str, value: Value | Something, found: Verdict, operations: Sequence[Operation]) -> str:
+    """Say when, in the order that there was before, a key was last as the first culprit saw it, and what came then."""
+    held: Value = None
+    fits = value is None
+    ending: int | None = None
+    for at, call in enumerate(found.order):
+        if key in dict(call.leaves):
+            held = dict(call.leaves)[key]
+            fitted, fits = fits, held is not None if isinstance(value, Something) else held == value
+            ending = at if fitted and not fits else ending
+    if fits:
+        return ", which by itself could be"
+    if ending is None:
+        return ", but in that order it never was"
+    after = [call for call in found.order[ending:] if call.returned < found.unexplained[0].invoked]
+    changed = found.order[ending]
+    text = f", but in that order #{operations[int(changed.label)].number} left {shown(dict(changed.leaves)[key])} there"
+    if changed in after:
+        return f"{text}, and had ended before this began"
+    if after:
+        return f"{text}, and #{operations[int(after[0].label)].number}, after it, had ended before this began"
+    return text
+
+
+def _no_source(key: str, value: bytes, seen_by: Operation, operations: Sequence[Operation]) -> str | None:
+    """Say why nobody can have put this value there before the one that saw it ended, if so."""
+    writers = [
+        operation
+        for operation in operations
+        if isinstance(operation.request, Propose)
+        and any(isinstance(each, Put) and (each.key, each.value) == (key, value) for each in operation.request.commands)
+    ]
+    if not writers:
+        return ", which nobody wrote"
+    if all(writer.outcome == "failed" for writer in writers):
+        return f", which only #{writers[0].number} would have written, and that was refused"
+    if all(writer.outcome == "failed" or writer.began > seen_by.ended for writer in writers):
+        return f", which #{min(writer.number for writer in writers if writer.outcome != 'failed')} wrote only later"
+    return None

@@ -1,0 +1,86 @@
+"""Mistakes put into simulated clusters: how many seeds it takes until one of them goes wrong.
+
+    python -m tests.simulation.mutation [--seeds 60] [NAME …]
+
+runs lives from seed 0 on with each mistake and prints the table of docs/mutation.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from thespian.actors import Actor
+
+from raftkv.actors.journal import Journal
+from raftkv.actors.node import ROLES, Node
+from raftkv.actors.role import Role
+from raftkv.actors.store import Store
+from raftkv.simulation.life import Life, Outcome, plan
+from tests.roles.test_mutants import ALL, PLACES
+from tests.simulation import disk_mutants
+
+EVENTS = 10_000
+
+MISTAKES: dict[str, tuple[type, ...]] = {
+    **{each.values[0].name: each.values[0].classes for each in ALL},
+    **{mistake.__name__: (mistake,) for mistake in disk_mutants.ALL},
+}
+"""The classes of each mistake, by its name."""
+
+
+@contextmanager
+def mistaken(classes: tuple[type, ...]) -> Iterator[type[Node]]:
+    """Put classes in the place of those that they derive from; yields the class of nodes that have them."""
+    roles: list[type[Role]] = list(ROLES)
+    parts: dict[str, Any] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        for wrong in classes:
+            if issubclass(wrong, Role):
+                roles = [wrong if role.role == wrong.role else role for role in roles]
+            elif issubclass(wrong, Store):
+                parts["store_class"] = wrong
+            elif issubclass(wrong, Actor):
+                assert issubclass(wrong, Journal), wrong
+                parts["journal_class"] = wrong
+            else:
+                for place in next(places for right, places in PLACES.items() if issubclass(wrong, right)):
+                    if place.startswith("raftkv."):
+                        patch.setattr(place, wrong)
+        yield type("MistakenNode", (Node,), {"role_classes": tuple(roles), **parts})
+
+
+def lives(name: str, seeds: range) -> Iterator[Outcome]:
+    """Yield what becomes of the lives of these seeds, with a mistake in them."""
+    with mistaken(MISTAKES[name]) as node_class:
+        for seed in seeds:
+            yield Life(plan(seed, events=EVENTS), node_class=node_class).run()
+
+
+def first_caught(name: str, seeds: range) -> Outcome | None:
+    """Return the first of these lives in which the mistake shows."""
+    return next((outcome for outcome in lives(name, seeds) if not outcome.ok), None)
+
+
+def main() -> None:
+    """Print how many seeds each mistake takes."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=60)
+    parser.add_argument("names", nargs="*")
+    arguments = parser.parse_args()
+    logging.disable(logging.CRITICAL)
+    for name in arguments.names or MISTAKES:
+        outcome = first_caught(name, range(arguments.seeds))
+        if outcome is None:
+            print(f"| `{name}` | not in {arguments.seeds} | |", flush=True)
+        else:
+            what = outcome.violation.splitlines()[0][:160].replace("|", "/")
+            print(f"| `{name}` | {outcome.seed + 1} | {what} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""Histories of a store that is right by how it is made: it does one request after the other."""
+
+from __future__ import annotations
+
+from random import Random
+
+from raftkv.actors.messages import Applied, Level, Propose, Read, ReadResult, Refused
+from raftkv.commands import Delete, Get, Item, Put
+from raftkv.keyspace import Keyspace
+from raftkv.simulation.history import History, Operation
+
+NODES = ("n1", "n2", "n3")
+
+
+class SequentialStore:
+    """Clients of a store, each with one request at a time, and stale reads that are as old as they may be.
+
+    ``unknown`` is how many requests get no answer, ``many`` how many are about several keys.
+    """
+
+    def __init__(
+        self, seed: int, clients: int = 6, operations: int = 300, unknown: float = 0.1, keys: int = 4, many: float = 0.2
+    ) -> None:
+        self.random = Random(seed)
+        self.history = History()
+        self.unknown = unknown
+        self.many = many
+        self.keys = [f"k{number}" for number in range(keys)]
+        self.keyspace = Keyspace()
+        self.index = 1
+        self.states: list[tuple[int, dict[str, Item]]] = [(0, {}), (0, {})]
+        """At each index: the revision, and everything under its key."""
+        self.shown = dict.fromkeys(NODES, 0)
+        """The index that each node has shown last."""
+        self.values = 0
+        self._live(clients, operations)
+
+    def _live(self, clients: int, operations: int) -> None:
+        """Begin, do, and answer, in the order of time; a client asks again when it was answered."""
+        waiting: list[tuple[float, int, str, int]] = [
+            (self.random.random(), client, "begin", 0) for client in range(clients)
+        ]
+        begun: dict[int, Operation] = {}
+        replies: dict[int, Applied | ReadResult] = {}
+        while waiting:
+            waiting.sort()
+            now_ms, client, what, number = waiting.pop(0)
+            if what == "begin" and len(begun) < operations:
+                number = len(begun)
+                request = self._request()
+                begun[number] = self.history.begin(f"c{client}", self.random.choice(NODES), now_ms, request)
+                done_ms = now_ms + self.random.expovariate(1 / 5)
+                end_ms = done_ms + self.random.expovariate(1 / 5)
+                if self.random.random() < self.unknown:
+                    # It gives up before it is done, or after that, or it is never done.
+                    end_ms = now_ms + self.random.expovariate(1 / 10)
+                    waiting.append((end_ms, client, "give up", number))
+                    done_ms = now_ms + self.random.expovariate(1 / 100)
+                    if self.random.random() < 0.7:
+                        waiting.append((done_ms, client, "do", number))
+                else:
+                    waiting += [(done_ms, client, "do", number), (end_ms, client, "answer", number)]
+            elif what == "do":
+                replies[number] = self._do(begun[number])
+            elif what == "answer":
+                self.history.end(begun[number], now_ms, replies[number])
+                waiting.append((now_ms + self.random.expovariate(1), client, "begin", 0))
+            elif what == "give up":
+                self.history.end(begun[number], now_ms, self.random.choice([None, Refused("unknown")]))
+                waiting.append((now_ms + self.random.expovariate(1), client, "begin", 0))
+
+    def _request(self) -> Propose | Read:
+        random = self.random
+        count = random.randint(2, min(3, len(self.keys))) if random.random() < self.many and len(self.keys) > 1 else 1
+        keys = random.sample(self.keys, count)
+        chance = random.random()
+        if chance < 0.5:
+            level: Level = "stale" if random.random() < 0.25 else "linearizable"
+            return Read(tuple(Get(key) for key in keys), level, 1000.0)
+        if chance < 0.6:
+            return Propose(tuple(Delete(key) for key in keys), 1000.0)
+        self.values += 1
+        return Propose(tuple(Put(key, b"v%d" % self.values) for key in keys), 1000.0)
+
+    def _do(self, operation: Operation) -> Applied | ReadResult:
+        request = operation.request
+        if isinstance(request, Propose):
+            results = tuple(self.keyspace.apply(command) for command in request.commands)
+            self.index += 1
+            self.states.append((self.keyspace.revision, dict(self.keyspace.items())))
+            return Applied(self.index, 1, self.keyspace.revision, results)
+        at = self.index
+        if request.level == "stale":
+            at = self.random.randint(self.shown[operation.node], self.index)
+        self.shown[operation.node] = max(self.shown[operation.node], at)
+        revision, state = self.states[at]
+        return ReadResult(at, revision, tuple(state.get(query.key) for query in request.queries))

@@ -1,0 +1,543 @@
+"""What a history of clients is accused of, and what it is not."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from math import inf
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import msgspec
+import pytest
+
+from raftkv.actors.messages import Applied, Level, Propose, Read, ReadResult, Refused
+from raftkv.commands import Delete, DeleteDone, Get, Item, Put, PutDone, Result
+from raftkv.simulation.history import History, Operation
+from raftkv.simulation.operation import NOT_TOLD
+from tests.simulation.sequential_store import SequentialStore
+
+KINDS = (
+    "nodes differ",
+    "not linearizable",
+    "results of other commands",
+    "answers to other queries",
+    "revisions that do not count",
+    "an item that can't be",
+    "terms do not go",
+    "one index and two revisions",
+    "a later index has an earlier revision",
+    "at no later index",
+    "at an earlier revision",
+    "went back",
+    "which nobody wrote:",
+    "which was written only later:",
+    "and k = ",
+    "though revision",
+)
+
+
+class Told:
+    """A history told by hand: one request after the other, in times that count up by one."""
+
+    def __init__(self) -> None:
+        self.history = History()
+        self.ms = 0.0
+
+    def now(self) -> float:
+        self.ms += 1
+        return self.ms
+
+    def begin(self, request: Propose | Read, client: str = "c", node: str = "n1") -> Operation:
+        return self.history.begin(client, node, self.now(), request)
+
+    def end(self, operation: Operation, reply: Any) -> None:
+        self.history.end(operation, self.now(), reply)
+
+    def does(self, request: Propose | Read, reply: Any, client: str = "c", node: str = "n1") -> Operation:
+        operation = self.begin(request, client, node)
+        self.end(operation, reply)
+        return operation
+
+    def accused(self, finals: Any = None) -> list[str]:
+        """Return the kinds of the faults."""
+        verdict = self.history.verdict(finals)
+        assert verdict.ok == (not verdict.faults)
+        return [kind for fault in verdict.faults for kind in KINDS if kind in fault.text.split("\n")[0]]
+
+
+def put(value: str, *keys: str) -> Propose:
+    return Propose(tuple(Put(key, value.encode()) for key in keys or ("k",)), 1000.0)
+
+
+def delete(*keys: str) -> Propose:
+    return Propose(tuple(Delete(key) for key in keys or ("k",)), 1000.0)
+
+
+def get(*keys: str, level: Level = "linearizable") -> Read:
+    return Read(tuple(Get(key) for key in keys or ("k",)), level, 1000.0)
+
+
+def stale(*keys: str) -> Read:
+    return get(*keys, level="stale")
+
+
+def done(index: int = NOT_TOLD, revision: int = NOT_TOLD, *results: Result, term: int = 1) -> Applied:
+    return Applied(index, term, revision, results or (PutDone(revision),))
+
+
+def gone(existed: bool, index: int = NOT_TOLD, revision: int = NOT_TOLD) -> Applied:
+    return Applied(index, 1, revision, (DeleteDone(revision, existed),))
+
+
+def saw(*values: str | None, index: int = NOT_TOLD, revision: int = NOT_TOLD, modified: int = NOT_TOLD) -> ReadResult:
+    items = [None if value is None else Item(value.encode(), NOT_TOLD, modified, NOT_TOLD) for value in values]
+    return ReadResult(index, revision, tuple(items))
+
+
+UNKNOWN, REFUSED, SILENCE = Refused("unknown"), Refused("no_leader", "none is known"), None
+
+Asked = tuple[Propose | Read, Applied | ReadResult | Refused | None]
+
+FINE: dict[str, tuple[list[Asked], str | None]] = {
+    "a write": ([(put("1"), done())], "1"),
+    "a write over another": ([(put("1"), done()), (put("2"), done()), (get(), saw("2"))], "2"),
+    "an unknown write that is not done": ([(put("1"), UNKNOWN)], None),
+    "one that is done late": ([(put("1"), SILENCE), (get(), saw(None))], "1"),
+    "a write that was refused": ([(put("1"), REFUSED)], None),
+    "a read that was refused": ([(put("1"), done()), (get(), REFUSED), (get(), SILENCE), (get(), UNKNOWN)], "1"),
+    "a deletion": ([(put("1"), done()), (delete(), gone(True)), (get(), saw(None))], None),
+    "a deletion of nothing": ([(delete(), gone(False))], None),
+    "an unknown deletion": ([(put("1"), done()), (delete(), UNKNOWN)], None),
+    "a stale read of something old": ([(put("1"), done()), (put("2"), done()), (stale(), saw("1"))], "2"),
+}
+BROKEN: dict[str, tuple[list[Asked], str | None]] = {
+    "an acknowledged write is lost": ([(put("1"), done())], None),
+    "a write that was refused is done": ([(put("1"), REFUSED)], "1"),
+    "a read of a value from nowhere": ([(put("1"), done()), (get(), saw("x"))], "1"),
+    "the end is not the last write": ([(put("1"), done()), (put("2"), done())], "1"),
+    "a read misses a write": ([(put("1"), done()), (get(), saw(None))], "1"),
+    "a deletion misses a write": ([(put("1"), done()), (delete(), gone(False))], None),
+    "a deletion deletes what is not there": ([(delete(), gone(True))], None),
+    "a deletion is undone": ([(put("1"), done()), (delete(), gone(True)), (get(), saw("1"))], None),
+    "an unknown write shows and vanishes": ([(put("1"), UNKNOWN), (get(), saw("1")), (get(), saw(None))], None),
+}
+
+
+def told(asked: list[Asked]) -> Told:
+    history = Told()
+    for request, reply in asked:
+        history.does(request, reply)
+    return history
+
+
+@pytest.mark.parametrize(("asked", "final"), FINE.values(), ids=FINE.keys())
+def test_a_store_that_keeps_its_promises_is_accused_of_nothing(asked: list[Asked], final: str | None) -> None:
+    value = None if final is None else final.encode()
+    assert told(asked).accused({"n1": {"k": value}, "n2": {"k": value}}) == []
+
+
+@pytest.mark.parametrize(("asked", "final"), BROKEN.values(), ids=BROKEN.keys())
+def test_a_broken_promise_is_told(asked: list[Asked], final: str | None) -> None:
+    value = None if final is None else final.encode()
+    assert told(asked).accused({"n1": {"k": value}, "n2": {"k": value}}) == ["not linearizable"]
+
+
+def test_nodes_that_differ_in_the_end_are_told() -> None:
+    history = told([(put("1", "a"), UNKNOWN), (put("2", "b"), done())])
+    assert history.accused({"n1": {"a": b"1", "b": b"2"}, "n2": {"b": b"2"}}) == ["nodes differ"]
+
+
+def test_a_key_that_a_node_has_and_nobody_wrote_is_told() -> None:
+    assert told([(put("1", "a"), done())]).accused({"n1": {"a": b"1", "b": b"2"}}) == ["not linearizable"]
+
+
+def test_several_keys_are_written_and_read_at_one_moment() -> None:
+    history = told([(put("1", "a", "b"), done(NOT_TOLD, NOT_TOLD, PutDone(-1), PutDone(-1)))])
+    slow = history.begin(put("2", "a", "b"), "other")
+    history.does(get("a", "b"), saw("2", "1"))
+    history.end(slow, done(NOT_TOLD, NOT_TOLD, PutDone(-1), PutDone(-1)))
+    assert history.accused() == ["not linearizable"]
+
+
+def test_what_happens_in_one_millisecond_has_the_order_in_which_it_was_recorded() -> None:
+    history = History()
+    write = history.begin("c1", "n1", 5.0, put("1"))
+    history.end(write, 5.0, done())
+    read = history.begin("c2", "n1", 5.0, get())
+    history.end(read, 5.0, saw(None))
+    assert not history.verdict().ok
+
+
+def test_an_entry_that_undoes_its_own_work_changes_nothing() -> None:
+    request = Propose((Put("k", b"1"), Delete("k")), 1000.0)
+    both = (PutDone(NOT_TOLD), DeleteDone(NOT_TOLD, True))
+    assert told([(request, done(NOT_TOLD, NOT_TOLD, *both)), (get(), saw(None))]).accused() == []
+    not_there = (PutDone(NOT_TOLD), DeleteDone(NOT_TOLD, False))
+    assert told([(request, done(NOT_TOLD, NOT_TOLD, *not_there))]).accused() == ["not linearizable"]
+
+
+# --- Indexes and revisions.
+
+POSITIONS: dict[str, tuple[list[Asked], list[str]]] = {
+    "all in order": (
+        [
+            (put("1"), done(2, 1)),
+            (get(), saw("1", index=2, revision=1, modified=1)),
+            (put("2"), done(4, 2)),
+            (stale(), saw("1", index=3, revision=1, modified=1)),
+            (delete(), gone(True, 5, 3)),
+            (delete(), gone(False, 6, 3)),
+            (get(), saw(None, index=6, revision=3)),
+        ],
+        [],
+    ),
+    "other results": ([(delete(), done(2, 1))], ["results of other commands"]),
+    "too few items": ([(get("a", "b"), saw(None))], ["answers to other queries"]),
+    "a revision too far": (
+        [(put("1", "a", "b"), done(2, 3, PutDone(1), PutDone(3)))],
+        ["revisions that do not count"],
+    ),
+    "an item from the future": (
+        [(put("1"), done(2, 1)), (get(), saw("1", index=2, revision=1, modified=2))],
+        ["an item that can't be"],
+    ),
+    "terms go back": ([(put("1"), done(2, 1, term=2)), (put("2"), done(3, 2, term=1))], ["terms do not go"]),
+    "one index, two states": (
+        [(put("1", "a"), done(2, 1)), (get(), saw(None, index=2, revision=2))],
+        ["one index and two revisions"],
+    ),
+    "an index goes back": (
+        [(put("1"), done(3, 1)), (put("2"), done(2, 2))],
+        ["a later index has an earlier revision", "at no later index"],
+    ),
+    "a revision goes back": (
+        [(put("1"), done(2, 2)), (put("2"), done(3, 2))],
+        ["a later index has an earlier revision", "and k = "],
+    ),
+    "a read goes back": (
+        [(put("1"), done(2, 1)), (put("2", "a"), done(3, 2)), (get(), saw("1", index=2, revision=1, modified=1))],
+        ["at no later index"],
+    ),
+    "a read goes back, and no index was told": (
+        [(put("1"), done(-1, 1)), (put("2", "a"), done(-1, 2)), (get(), saw("1", revision=1, modified=1))],
+        ["at an earlier revision"],
+    ),
+    "a write goes back, and no index was told": (
+        [(put("1", "a"), done(-1, 2)), (put("2"), done(-1, 2))],
+        ["at an earlier revision", "and k = "],
+    ),
+    "stale reads go back, and no index was told": (
+        [(stale(), saw(None, revision=2)), (stale(), saw(None, revision=1))],
+        ["went back"],
+    ),
+    "two changes at one revision": (
+        [(put("1"), done(2, 1)), (put("2"), SILENCE), (get(), saw("2", index=2, revision=1, modified=1))],
+        ["and k = "],
+    ),
+}
+
+
+@pytest.mark.parametrize(("asked", "accusations"), POSITIONS.values(), ids=POSITIONS.keys())
+def test_indexes_and_revisions_must_fit_each_other_and_the_times(asked: list[Asked], accusations: list[str]) -> None:
+    assert told(asked).accused() == accusations
+
+
+def test_operations_of_one_entry_share_its_index() -> None:
+    """The front end puts what comes together into one entry, and tells the revision after all of it."""
+    history = Told()
+    first, second = history.begin(put("1", "a"), "c1"), history.begin(put("2", "b"), "c2")
+    history.end(first, done(2, 2, PutDone(1)))
+    history.end(second, done(2, 2, PutDone(2)))
+    history.does(get("a", "b"), saw("1", "2", index=2, revision=2))
+    assert history.accused() == []
+
+
+# --- Stale reads: any state that there has been, but one, and no earlier one than this node has shown.
+
+WRITES: list[Asked] = [(put("1", "a", "b"), done(2, 2, PutDone(1), PutDone(2))), (put("2", "a"), done(3, 3))]
+
+
+@pytest.mark.parametrize(
+    ("reads", "accusations"),
+    [
+        ([(stale("a"), saw(None, index=1, revision=0))], []),
+        ([(stale("a", "b"), saw("1", "1", index=2, revision=2))], []),
+        ([(stale("a", "b"), saw("2", "1", index=3, revision=3))], []),
+        ([(stale("a"), saw("x", index=3, revision=3))], ["which nobody wrote:"]),
+        ([(stale("a", "b"), saw(None, "1", index=2, revision=2))], ["though revision"]),
+        ([(stale("a", "b"), saw("2", None, index=3, revision=3))], ["though revision"]),
+        ([(stale("a"), saw("1", index=3, revision=3, modified=1))], ["though revision"]),
+        ([(stale(), saw(None, index=3, revision=3)), (stale(), saw(None, index=2, revision=2))], ["went back"]),
+        ([(get(), saw(None, index=3, revision=3)), (stale(), saw(None, index=2, revision=2))], ["went back"]),
+        (
+            [(stale(), saw(None, index=2, revision=3))],
+            ["one index and two revisions", "a later index has an earlier revision"],
+        ),
+    ],
+)
+def test_a_stale_read_shows_a_state_that_has_been(reads: list[Asked], accusations: list[str]) -> None:
+    assert told([*WRITES, *reads]).accused() == accusations
+
+
+def test_a_stale_read_shows_nothing_that_was_written_only_later() -> None:
+    assert told([(stale(), saw("1")), (put("1"), done())]).accused() == ["which was written only later:"]
+
+
+def test_another_node_may_be_behind() -> None:
+    history = told(WRITES)
+    history.does(stale("a"), saw("2", index=3, revision=3), node="n1")
+    history.does(stale("a"), saw("1", index=2, revision=2), node="n2")
+    assert history.accused() == []
+
+
+def test_reads_at_once_may_show_either_state_first() -> None:
+    history = told(WRITES)
+    slow = history.begin(stale("a"), "other")
+    history.does(stale("a"), saw("2", index=3, revision=3))
+    history.end(slow, saw("1", index=2, revision=2))
+    assert history.accused() == []
+
+
+def test_a_node_that_lost_its_disk_is_not_bound_by_what_it_has_shown() -> None:
+    history = told(WRITES)
+    history.does(stale("a"), saw("2", index=3, revision=3))
+    under_way = history.begin(stale("a"), "other")
+    history.history.wiped("n1", history.now())
+    history.does(stale("a"), saw(None, index=1, revision=0))
+    history.end(under_way, saw("2", index=3, revision=3))
+    history.does(stale("a"), saw("1", index=2, revision=2))
+    assert history.accused() == []
+
+
+def test_an_unknown_deletion_may_be_why_nothing_is_there() -> None:
+    history = told([*WRITES, (delete("a"), SILENCE)])
+    history.does(stale("a"), saw(None, index=4, revision=4))
+    assert history.accused() == []
+
+
+# --- Recording.
+
+
+def test_what_was_answered_decides_what_became_of_an_operation() -> None:
+    history = told(
+        [(put("1"), done()), (put("1"), REFUSED), (put("1"), UNKNOWN), (put("1"), SILENCE), (get(), UNKNOWN)]
+    )
+    history.begin(get())
+    assert [(each.outcome, each.answer) for each in history.history.operations] == [
+        ("ok", ""),
+        ("failed", "no_leader: none is known"),
+        ("unknown", "unknown"),
+        ("unknown", "no answer"),
+        ("unknown", "unknown"),
+        ("unknown", ""),
+    ]
+    assert [each.answered_ms for each in history.history.operations] == [2, 4, 6, 8, 10, inf]
+
+
+def test_an_operation_ends_once_and_with_an_answer_to_what_was_asked() -> None:
+    history = Told()
+    write = history.begin(put("1"))
+    with pytest.raises(ValueError, match="does not answer"):
+        history.end(write, saw(None))
+    history.end(write, done())
+    with pytest.raises(ValueError, match="has ended already"):
+        history.end(write, done())
+
+
+def test_an_operation_is_told_in_one_line() -> None:
+    history = told([(put("1", "a", "b"), done(2, 2, PutDone(1), PutDone(2))), (delete(), gone(False, 3, 2))])
+    history.does(get("a", "k"), saw("1", None, index=3, revision=2), "reader", "n2")
+    history.begin(put("x" * 100))
+    assert [str(operation) for operation in history.history.operations] == [
+        "#0 1.000 to 2.000 ms, c at n1: write put a = 1, put b = 1: ok at index 2, revision 2",
+        "#1 3.000 to 4.000 ms, c at n1: write delete k (was not there): ok at index 3, revision 2",
+        "#2 5.000 to 6.000 ms, reader at n2: read a is 1, k is nothing: ok at index 3, revision 2",
+        f"#3 7.000 to never ms, c at n1: write put k = {'x' * 40}…: unknown",
+    ]
+
+
+# --- The story.
+
+
+def test_a_verdict_tells_what_had_an_order_and_what_has_none() -> None:
+    verdict = told([(put("1"), done()), (put("2"), done()), (get(), saw("1")), (get(), saw("2"))]).history.verdict()
+    assert verdict.text == (
+        "4 operations by 1 clients (4 ok, 0 failed, 0 unknown): 1 fault\n"
+        "k: not linearizable\n"
+        "  All that had ended before fits this order:\n"
+        "    #0 1.000 to 2.000 ms, c at n1: write put k = 1: ok\n"
+        "    #1 3.000 to 4.000 ms, c at n1: write put k = 2: ok\n"
+        "  With the end of this one no order is left:\n"
+        "    #2 5.000 to 6.000 ms, c at n1: read k is 1: ok\n"
+        "  It saw k = 1, but in that order #1 left 2 there, and had ended before this began."
+    )
+    assert [operation.number for operation in verdict.faults[0].operations] == [2]
+    assert [operation.number for operation in verdict.faults[0].order] == [0, 1]
+
+
+def test_a_verdict_on_a_good_history_is_one_line() -> None:
+    verdict = told(WRITES).history.verdict()
+    assert verdict[:2] == (
+        True,
+        "2 operations by 1 clients (2 ok, 0 failed, 0 unknown): linearizable, and all positions agree",
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        ([(get(), saw("x"))], "It saw k = x, which nobody wrote."),
+        (
+            [(put("x"), REFUSED), (get(), saw("x"))],
+            "It saw k = x, which only #0 would have written, and that was refused.",
+        ),
+        ([(get(), saw("x")), (put("x"), done())], "It saw k = x, which #1 wrote only later."),
+        ([(delete(), gone(True))], "It saw k there, but in that order it never was."),
+        (
+            [(put("1"), SILENCE), (get(), saw("1")), (get(), saw(None))],
+            "It saw k = nothing, but in that order #0 left 1 there, and #1, after it, had ended before this began.",
+        ),
+    ],
+)
+def test_a_verdict_says_why_there_is_no_order(asked: list[Asked], reason: str) -> None:
+    assert told(asked).history.verdict().text.splitlines()[-1].strip() == reason
+
+
+def test_a_verdict_of_a_search_that_gave_up_is_not_ok() -> None:
+    history = told([(put("1"), done()), (get(), saw("1"))])
+    verdict = history.history.verdict(limit=0)
+    assert not verdict.ok
+    assert verdict.undecided == ("k: undecided, no order was found in 0 configurations",)
+    assert "1 undecided, which is not a pass" in verdict.text
+
+
+# --- Histories of a store that is right, and the same with one mistake.
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_store_that_does_one_thing_after_the_other_is_accused_of_nothing(seed: int) -> None:
+    rng = Random(seed)
+    history = SequentialStore(
+        seed,
+        clients=rng.choice([2, 6]),
+        operations=120,
+        unknown=rng.choice([0, 0.1, 0.3]),
+        keys=rng.choice([1, 3, 6]),
+        many=rng.choice([0, 0.3]),
+    ).history
+    verdict = history.verdict()
+    assert verdict.ok, f"seed {seed}: {verdict.text}"
+
+
+def items(read: Operation) -> tuple[Item | None, ...]:
+    assert isinstance(read.reply, ReadResult)
+    return read.reply.items
+
+
+def shows(read: Operation, *found: Item | None) -> None:
+    assert isinstance(read.reply, ReadResult)
+    read.reply = msgspec.structs.replace(read.reply, items=found)
+
+
+def ended(history: History, kind: str) -> list[Operation]:
+    return [each for each in history.operations if each.kind == kind and each.outcome == "ok"]
+
+
+def shows_an_old_state(history: History, rng: Random) -> None:
+    """A linearizable read returns what an earlier one did, whose value had been overwritten and seen so."""
+    reads = [each for each in ended(history, "read") if len(each.keys) == 1]
+    pairs = []
+    for between in reads:
+        same = [each for each in reads if each.keys == between.keys and items(each) != items(between)]
+        before = [each for each in same if each.ended < between.began]
+        after = [each for each in reads if each.keys == between.keys and between.ended < each.began]
+        pairs += [(old, later) for old in before[-1:] for later in after]
+    old, later = rng.choice(pairs)
+    later.reply = old.reply
+
+
+def reads_from_nowhere(history: History, rng: Random) -> None:
+    """A read returns what nobody wrote."""
+    read = rng.choice(ended(history, rng.choice(["read", "stale read"])))
+    shows(read, *[Item(b"x", NOT_TOLD, NOT_TOLD, NOT_TOLD) for _ in items(read)])
+
+
+def loses_a_write(history: History, rng: Random) -> None:
+    """A write that was seen is said to have been refused."""
+    seen = {item.value for each in ended(history, "read") for item in items(each) if item}
+    write = rng.choice([each for each in ended(history, "write") if values(each) & seen])
+    write.reply, write.outcome = Refused("no_leader"), "failed"
+
+
+def values(operation: Operation) -> set[bytes]:
+    assert isinstance(operation.request, Propose)
+    return {command.value for command in operation.request.commands if isinstance(command, Put)}
+
+
+def tells_a_wrong_index(history: History, rng: Random) -> None:
+    """A write is told to be far behind where it is."""
+    write = rng.choice(ended(history, "write")[20:])
+    assert isinstance(write.reply, Applied)
+    write.reply = msgspec.structs.replace(write.reply, index=write.reply.index - 15)
+
+
+def tears_a_stale_read(history: History, rng: Random) -> None:
+    """A stale read returns an item as it was before the last change that its revision counts."""
+    written = {value for write in ended(history, "write") for value in values(write)}
+    first = [(each, each.keys[0], items(each)[0]) for each in ended(history, "stale read")]
+    pairs = [
+        (item, later)
+        for _, key, item in first
+        for later, other_key, newer in first
+        if item
+        and newer
+        and key == other_key
+        and item.modify_revision < newer.modify_revision
+        and newer.value in written
+    ]
+    old_item, later = rng.choice(pairs)
+    shows(later, old_item, *items(later)[1:])
+
+
+MISTAKES = [shows_an_old_state, reads_from_nowhere, loses_a_write, tells_a_wrong_index, tears_a_stale_read]
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_one_mistake_in_a_long_history_is_found(mistake: Callable[[History, Random], None], seed: int) -> None:
+    history = SequentialStore(seed, operations=200, keys=3).history
+    assert history.verdict().ok, f"seed {seed}"
+    mistake(history, Random(seed))
+    verdict = history.verdict()
+    assert verdict.faults, f"seed {seed}: {mistake.__doc__} was not noticed"
+
+
+def test_the_same_history_has_the_same_verdict_in_every_process() -> None:
+    """Nothing depends on how the text of a key is hashed."""
+    program = (
+        "from random import Random\n"
+        "from tests.simulation.sequential_store import SequentialStore\n"
+        "from tests.simulation.test_history import shows_an_old_state\n"
+        "history = SequentialStore(3, operations=200).history\n"
+        "print(history.verdict())\n"
+        "shows_an_old_state(history, Random(3))\n"
+        "print(history.verdict())\n"
+    )
+    root = Path(__file__).parents[2]
+    printed = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=root,
+            env={**os.environ, "PYTHONHASHSEED": hashseed, "PYTHONPATH": str(root)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for hashseed in ("1", "2")
+    }
+    assert len(printed) == 1
+    assert "not linearizable" in printed.pop()

@@ -1,0 +1,868 @@
+"""Each invariant of a simulated cluster is noticed when it does not hold, and none is when all do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import pytest
+from thespian.actors import Actor
+
+from raftkv.actors.candidate import Candidate
+from raftkv.actors.follower import Follower
+from raftkv.actors.journal import Journal
+from raftkv.actors.messages import (
+    AppendEntries,
+    AppendEntriesReply,
+    Applied,
+    Apply,
+    Flush,
+    ForwardReply,
+    Introduce,
+    ReadAt,
+    Recovered,
+    RequestVote,
+    RequestVoteReply,
+    RoleChanged,
+    Save,
+    Saved,
+    TimeoutNow,
+)
+from raftkv.actors.node import ROLES, Node
+from raftkv.actors.role import Role
+from raftkv.actors.store import Store
+from raftkv.commands import Command, Delete, Get, Put, encode_commands
+from raftkv.entry import Entry, Kind
+from raftkv.exit_status import EXIT_BUG, EXIT_UNUSABLE
+from raftkv.replica import Replica
+from raftkv.simulation.cluster import SimulatedCluster, SimulatedNode
+from raftkv.simulation.disk import Happened
+from raftkv.simulation.durable import Durable
+from raftkv.simulation.invariants import Invariants, Violation
+from raftkv.simulation.record import Record
+from tests.roles import mutants
+
+PATIENCE_MS = 20_000.0
+
+
+class Town:
+    """A cluster with its invariants, and what a test does to them."""
+
+    def __init__(self, size: int = 3, seed: int = 1, node_class: type[Node] = Node, *, watched: bool = True) -> None:
+        self.random = Random(f"town {seed}")
+        self.cluster = SimulatedCluster(size, seed, shuffled=seed % 2 == 0, node_class=node_class)
+        self.invariants = Invariants(self.cluster) if watched else None
+        self.written = 0
+        self.replies: list[Any] = []
+        self.elected = 0
+        self.cluster.role_changed.append(self._count)
+        self.cluster.boot()
+
+    def _count(self, event: RoleChanged) -> None:
+        self.elected += event.role == "leader"
+
+    @property
+    def simulation(self) -> Any:
+        """What makes time pass."""
+        return self.cluster.simulation
+
+    def founded(self) -> Town:
+        """Wait until one node leads and the others know it."""
+        assert self.simulation.run_until(self._follow_one, PATIENCE_MS)
+        return self
+
+    def _follow_one(self) -> bool:
+        replicas = [node.replica for node in self.cluster.nodes().values()]
+        leaders = {replica.leader_id if replica else None for replica in replicas}
+        return len(leaders) == 1 and None not in leaders and len(replicas) == len(self.cluster.names)
+
+    @property
+    def leader(self) -> SimulatedNode:
+        """The node that leads in the latest term."""
+        nodes = self.cluster.nodes()
+        return max((nodes[name] for name in self.cluster.leaders()), key=lambda node: _replica(node).current_term)
+
+    @property
+    def followers(self) -> list[SimulatedNode]:
+        """All others that are up."""
+        return [node for node in self.cluster.nodes().values() if node is not self.leader]
+
+    def write(self, node: SimulatedNode, count: int = 1) -> None:
+        """Ask for as many writes, and wait for no answer."""
+        for _ in range(count):
+            self.written += 1
+            command: Command = Put(f"k{self.written % 5}", b"%d" % self.written)
+            if self.written % 7 == 0:
+                command = Delete("k1")
+            self.replies.append(node.client.propose(command, 1.0))
+
+    def read(self, node: SimulatedNode, level: Any = "linearizable") -> None:
+        """Ask for a read, and wait for no answer."""
+        self.replies.append(node.client.read(Get(f"k{self.random.randrange(5)}"), level, 1.0))
+
+    def written_everywhere(self, count: int = 5) -> Town:
+        """Write so many entries, and wait until all nodes have applied them."""
+        for _ in range(count):
+            self.write(self.leader)
+            self.simulation.run_ms(20.0)
+        self.simulation.run_ms(200.0)
+        assert len({_replica(node).last_applied for node in self.cluster.nodes().values()}) == 1
+        return self
+
+    def cut_off(self, *names: str) -> None:
+        """Let nothing through between these and the others."""
+        others = [name for name in self.cluster.names if name not in names]
+        self.cluster.network.cut_off(pair for one in names for two in others for pair in ((one, two), (two, one)))
+
+    def live(self, seconds: float) -> None:
+        """Write and read under crashes and partitions, drawn from the seed."""
+        cluster, random = self.cluster, self.random
+        end_ms = cluster.now_ms + seconds * 1000.0
+        while cluster.now_ms < end_ms:
+            for _ in range(random.randrange(6)):
+                nodes = list(cluster.nodes().values())
+                if nodes and random.random() < 0.6:
+                    self.write(random.choice(nodes), random.choice([1, 1, 5]))
+                elif nodes:
+                    self.read(random.choice(nodes), random.choice(["linearizable", "linearizable", "stale"]))
+            self.trouble()
+            self.simulation.run_ms(random.choice([1.0, 10.0, 50.0, 300.0]))
+
+    def trouble(self) -> None:
+        """Do something to the cluster, or undo it."""
+        cluster, random = self.cluster, self.random
+        network, name = cluster.network, random.choice([*cluster.names, *cluster.leaders()])
+        machine = cluster.machines[name]
+        choice = random.randrange(12)
+        if choice == 0:
+            machine.crash(random)
+        elif choice == 1 and machine.is_up:
+            machine.kill()
+            machine.boot()
+        elif choice == 2:
+            self.cut_off(name)
+        elif choice == 3:
+            network.cut_off([(name, other) for other in cluster.names])
+        elif choice == 4:
+            network.cut_off([(other, name) for other in cluster.names])
+        elif choice == 5:
+            network.loss, network.repeat = random.choice([(0.0, 0.0), (0.1, 0.1)])
+            network.repeat_late = random.choice([0.0, 0.5])
+            network.latency_ms = (0.1, random.choice([1.0, 20.0, 80.0]))
+        elif choice == 6:
+            for each in random.sample(list(cluster.machines.values()), len(cluster.machines) // 2 + 1):
+                each.crash(random)
+        elif choice == 7:
+            machine.stop()
+        elif choice == 8:
+            for each in cluster.machines.values():
+                each.go_on()
+        elif choice == 9:
+            machine.sync_ms = random.choice([(0.1, 1.0), (0.1, 1.0), (5.0, 40.0)])
+        else:
+            network.cut_off([])
+            cluster.boot()
+
+    def goes_on(self, within_ms: float = 5000.0) -> str:
+        """Let time pass until something is reported; return that."""
+        assert self.invariants is not None
+        with pytest.raises(Violation) as caught:
+            self._go_on(within_ms, self.invariants)
+        return str(caught.value)
+
+    def _go_on(self, within_ms: float, invariants: Invariants) -> None:
+        self.simulation.run_ms(within_ms)
+        invariants.look_at_everything()
+
+
+def _replica(node: SimulatedNode) -> Replica:
+    replica = node.replica
+    assert replica is not None
+    return replica
+
+
+def node_with(*classes: type[Actor]) -> type[Node]:
+    """Return the class of a node that has these in the place of the right ones."""
+    roles = {role.role: role for role in ROLES}
+    roles.update({each.role: each for each in classes if issubclass(each, Role)})
+    members: dict[str, Any] = {"role_classes": tuple(roles.values())}
+    for each in classes:
+        if issubclass(each, Store):
+            members["store_class"] = each
+        elif issubclass(each, Journal):
+            members["journal_class"] = each
+    return type("WrongNode", (Node,), members)
+
+
+# --- nothing is reported where nothing is wrong
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_nothing_is_reported_of_a_quiet_cluster(size: int) -> None:
+    town = Town(size).founded()
+    for round_ in range(300):
+        node = town.cluster.nodes()[f"n{round_ % size + 1}"]
+        town.write(node)
+        town.read(node, "stale" if round_ % 5 == 0 else "linearizable")
+        town.simulation.run_ms(5.0)
+    town.simulation.run_ms(500.0)
+    assert town.invariants is not None
+    town.invariants.look_at_everything()
+    assert all(reply.done() and not reply.exception() for reply in town.replies)
+    assert town.invariants.acknowledged_index == _replica(town.leader).commit_index
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_nothing_is_reported_under_crashes_and_partitions(seed: int) -> None:
+    print(f"seed {seed}")
+    town = Town([3, 5, 3, 4, 3, 2][seed], seed).founded()
+    town.live(30.0)
+    assert town.invariants is not None
+    town.invariants.look_at_everything()
+    assert town.elected > 3
+    assert town.invariants.acknowledged_index > 20
+
+
+def test_a_cluster_behaves_with_the_checks_as_without() -> None:
+    ends = []
+    for watched in (False, True):
+        town = Town(3, 5, watched=watched).founded()
+        town.live(10.0)
+        states = [(node.role, node.replica and node.replica.log.last_index) for node in town.cluster.nodes().values()]
+        ends.append((town.cluster.events, town.cluster.now_ms, states, town.cluster.network.counts))
+
+    assert ends[0] == ends[1]
+
+
+def test_the_model_knows_every_key_at_every_index() -> None:
+    town = Town().founded()
+    for command in (Put("a", b"1"), Put("a", b"2"), Delete("a"), Put("b", b"3")):
+        town.replies.append(town.leader.client.propose(command, 1.0))
+        town.simulation.run_ms(100.0)
+    invariants, last = town.invariants, _replica(town.leader).commit_index
+    assert invariants is not None
+
+    def seen(key: str) -> list[Any]:
+        return [item and item.value for item in (invariants.item_at(key, last - back) for back in (4, 3, 2, 1, 0))]
+
+    assert seen("a") == [None, b"1", b"2", None, None]
+    assert seen("b") == [None, None, None, None, b"3"]
+
+
+# --- what a replica holds is changed behind its back
+
+
+def falls(name: str, to: int = 0) -> Callable[[Town], None]:
+    """Return a change that sets a number of a follower's replica back."""
+    return lambda town: setattr(_replica(town.followers[0]), name, to)
+
+
+def cuts_off_what_is_committed(town: Town) -> None:
+    _replica(town.followers[0]).log.truncate(3)
+
+
+def leader_removes_an_entry(town: Town) -> None:
+    leader = town.leader
+    town.cut_off(leader.machine.name)
+    town.write(leader)
+    town.simulation.run_ms(20.0)
+    replica = _replica(leader)
+    assert replica.log.last_index > replica.commit_index
+    replica.truncate(replica.log.last_index)
+
+
+def has_another_entry_of_the_same_term(town: Town) -> None:
+    town.cluster.network.cut_off((one, two) for one in town.cluster.names for two in town.cluster.names)
+    for number, node in enumerate(town.cluster.nodes().values()):
+        replica = _replica(node)
+        data = encode_commands((Put("k", b"%d" % number),))
+        replica.append((Entry(replica.log.last_index + 1, replica.current_term, Kind.COMMANDS, data),))
+
+
+def has_another_term_before_an_entry(town: Town) -> None:
+    town.cluster.network.cut_off((one, two) for one in town.cluster.names for two in town.cluster.names)
+    for number, node in enumerate(town.cluster.nodes().values()):
+        replica = _replica(node)
+        last, term = replica.log.last_index, replica.current_term
+        replica.append(
+            (Entry(last + 1, term + min(number, 1), Kind.NOOP, b""), Entry(last + 2, term + 3, Kind.NOOP, b""))
+        )
+
+
+def an_entry_in_the_middle_changes(town: Town) -> None:
+    log: Any = _replica(town.followers[0]).log
+    log._entries[2] = Entry(3, 2, Kind.NOOP, b"")
+
+
+def commits_alone(town: Town) -> None:
+    leader = town.leader
+    town.cut_off(leader.machine.name)
+    town.write(leader)
+    town.simulation.run_ms(20.0)
+    replica = _replica(leader)
+    replica.commit_index = replica.log.last_index
+
+
+def commits_more_than_it_has(town: Town) -> None:
+    replica = _replica(town.followers[0])
+    replica.commit_index = replica.log.last_index + 1
+
+
+def takes_for_durable_what_is_not(town: Town) -> None:
+    town.cluster.machines[town.leader.machine.name].hangs_until_ms = town.cluster.now_ms + 500.0
+    leader = town.leader
+    town.write(leader)
+    town.simulation.run_ms(20.0)
+    replica = _replica(leader)
+    replica.durable_index = replica.log.last_index
+
+
+def takes_a_term_for_durable(town: Town) -> None:
+    _replica(town.followers[0]).durable_term += 1
+
+
+def hands_over_too_much(town: Town) -> None:
+    _replica(town.followers[0]).handed_index += 1
+
+
+def takes_for_applied_what_is_not(town: Town) -> None:
+    replica = _replica(town.followers[0])
+    replica.last_applied += 1
+
+
+def changes_its_vote(town: Town) -> None:
+    replica = next(r for r in map(_replica, town.cluster.nodes().values()) if r.voted_for)
+    replica.voted_for = "n9"
+
+
+def believes_more_of_a_peer(town: Town) -> None:
+    leader: Any = town.leader.holder
+    leader.progress[town.followers[0].machine.name].match_index += 1
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (falls("current_term"), "goes back to term 0 from term"),
+        (falls("commit_index", 1), "the commit index of"),
+        (falls("durable_index", 1), "the durable index of"),
+        (falls("durable_term", 1), "the durable term of"),
+        (falls("handed_index", 1), "handed to the store"),
+        (falls("last_applied", 1), "handed to the store"),
+        (cuts_off_what_is_committed, "is committed"),
+        (leader_removes_an_entry, "and removes entry"),
+        (has_another_entry_of_the_same_term, "does not match the other logs: it has entry"),
+        (has_another_term_before_an_entry, "does not match the other logs: before entry"),
+        (an_entry_in_the_middle_changes, "has changed in the middle"),
+        (commits_alone, "alone, of n1, n2, n3"),
+        (commits_more_than_it_has, "its log ends at"),
+        (takes_for_durable_what_is_not, "for durable, on its disk is nothing"),
+        (takes_a_term_for_durable, "for durable, on its disk is"),
+        (hands_over_too_much, "has entries applied up to"),
+        (takes_for_applied_what_is_not, "for applied, its store has applied"),
+        (changes_its_vote, "changes its vote in term"),
+        (believes_more_of_a_peer, "believes that"),
+    ],
+)
+def test_a_replica_that_cannot_be_is_noticed(change: Callable[[Town], None], words: str) -> None:
+    town = Town().founded().written_everywhere()
+    change(town)
+
+    assert words in town.goes_on()
+
+
+# --- what is in the store
+
+
+def another_value(town: Town) -> None:
+    town.followers[0].actor(Store).keyspace.apply(Put("k2", b"wrong"))
+
+
+def applies_in_silence(town: Town) -> None:
+    town.followers[0].actor(Store).last_applied += 1
+
+
+def tells_store(*entries: Entry) -> Callable[[Town], None]:
+    """Return what has a follower's store apply entries that it should not."""
+
+    def tell(town: Town) -> None:
+        node, store = town.followers[0], town.followers[0].actor(Store)
+        first = store.last_applied + 1
+        moved = tuple(Entry(first + place, entry.term, entry.kind, entry.data) for place, entry in enumerate(entries))
+        node.system.tell(store.myAddress, Apply(first, moved))
+
+    return tell
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (another_value, "under k2, the log comes to"),
+        (applies_in_silence, "in silence"),
+        (tells_store(Entry(1, 1, Kind.NOOP, b"")), "committed is nothing"),
+    ],
+)
+def test_a_store_that_cannot_be_is_noticed(change: Callable[[Town], None], words: str) -> None:
+    town = Town().founded().written_everywhere()
+    change(town)
+
+    assert words in town.goes_on()
+
+
+def test_a_store_that_applies_another_entry_than_what_is_committed_is_noticed() -> None:
+    """State machine safety (3.6.3)."""
+    town = Town().founded().written_everywhere()
+    leader, follower = town.leader, town.followers[0]
+    town.cut_off(follower.machine.name)
+    town.write(leader)
+    town.simulation.run_ms(20.0)
+    store, first = follower.actor(Store), _replica(follower).last_applied + 1
+    assert _replica(leader).commit_index == first
+    wrong = Entry(first, 1, Kind.COMMANDS, encode_commands((Put("k", b"wrong"),)))
+    follower.system.tell(store.myAddress, Apply(first, (wrong,)))
+
+    assert f"applies entry {first} of term 1 ([k=wrong]), committed is entry {first}" in town.goes_on()
+
+
+def test_a_store_that_applies_what_is_not_on_its_disk_is_noticed() -> None:
+    town = Town().founded().written_everywhere()
+    leader, follower = town.leader, town.followers[0]
+    town.cut_off(follower.machine.name)
+    town.write(leader)
+    town.simulation.run_ms(20.0)
+    store, entry = follower.actor(Store), _replica(leader).log.entry(_replica(leader).commit_index)
+    follower.system.tell(store.myAddress, Apply(entry.index, (entry,)))
+
+    assert "which is not on its disk" in town.goes_on()
+
+
+# --- what is said
+
+
+@pytest.mark.parametrize(
+    ("says", "words"),
+    [
+        (lambda me, term, last: AppendEntries(me, term, 0, 0, (), 0), "two leaders in term"),
+        (lambda me, term, last: AppendEntries(me, term + 1, 0, 0, (), 0), "while the term on its disk is"),
+        (lambda me, term, last: AppendEntries("n9", term, 0, 0, (), 0), "in the name of n9"),
+        (lambda me, term, last: RequestVote(me, term, last, term), "no vote of its own"),
+        (lambda me, term, last: RequestVote(me, term + 2, last, term, pre_vote=True), "asks for pre-votes in term"),
+        (lambda me, term, last: RequestVoteReply(me, term, True), "says that it votes for"),
+        (lambda me, term, last: RequestVoteReply(me, term + 1, False), "while the term on its disk is"),
+        (lambda me, term, last: AppendEntriesReply(me, term, True, last + 1), "confirms entries up to"),
+        (lambda me, term, last: AppendEntriesReply(me, term + 1, True, last), "while the term on its disk is"),
+        (lambda me, term, last: TimeoutNow(me, term + 1), "while the term on its disk is"),
+        (lambda me, term, last: Introduce(me, "i", "l", (), b"founding"), "of a founding that is not on its disk"),
+        (lambda me, term, last: ForwardReply(me, 1, 1, Applied(last + 1, term, 1, ())), "committed is nothing"),
+        (lambda me, term, last: ForwardReply(me, 1, 1, Applied(2, term + 1, 1, ())), "committed is entry 2"),
+        (lambda me, term, last: ForwardReply(me, 1, 1, Applied(2, term, 100, ())), "which comes to"),
+    ],
+)
+def test_what_must_not_be_said_is_noticed(says: Callable[[str, int, int], Any], words: str) -> None:
+    town = Town().founded().written_everywhere()
+    liar, target = town.followers
+    message = says(liar.machine.name, _replica(liar).current_term, _replica(liar).log.last_index)
+    town.cluster.network.send(liar.machine.name, target.machine.name, "node", "node", message)
+
+    assert words in town.goes_on()
+
+
+def test_a_campaign_with_a_log_that_is_not_on_disk_is_noticed() -> None:
+    town = Town().founded().written_everywhere()
+    name, replica = town.leader.machine.name, _replica(town.leader)
+    message = RequestVote(name, replica.current_term, replica.log.last_index + 5, replica.current_term)
+    town.cluster.network.send(name, town.followers[0].machine.name, "node", "node", message)
+
+    assert "asks for votes in term" in (said := town.goes_on())
+    assert "with a log that ends at" in said
+
+
+class ConfirmsAllItHas(Follower):
+    """A heartbeat is answered with the end of the log on disk, though the leader may have another there."""
+
+    def _confirm(self, message: AppendEntries, match_index: int) -> None:
+        self.replica.matched_index = self.replica.log.last_index
+        super()._confirm(message, match_index)
+
+
+def test_a_confirmation_of_what_the_leader_does_not_have_is_noticed() -> None:
+    """Figure 3.1: what is confirmed equals the leader's log. Here the end of a follower's log does not."""
+    town = Town(3, 1, node_with(ConfirmsAllItHas)).founded().written_everywhere()
+    old = town.leader
+    town.cut_off(old.machine.name)
+    town.write(old, 3)
+    assert town.simulation.run_until(lambda: len(town.cluster.leaders()) == 1 and town.leader is not old, PATIENCE_MS)
+    town.cluster.network.cut_off([])
+
+    assert "where the leader of term" in town.goes_on()
+
+
+# --- mistakes of actors
+
+
+class LeadsWithoutVotes(Candidate):
+    """A candidate that needs nobody."""
+
+    def _count(self) -> None:
+        if not self.pre_vote:
+            self.votes |= self.replica.configuration.all_voters
+        super()._count()
+
+
+class SavesNothing(Journal):
+    """Says that everything is on disk, when it has begun to run for long enough not to be looked at."""
+
+    def receiveMessage(self, message: Any, sender: Any) -> None:
+        """Save what comes first, and no more."""
+        if isinstance(message, Flush) and self._last_number > 6:
+            assert self._start is not None
+            self._waiting = None
+            self.send(self._start.node, Saved(self._last_number, 1 << 40))
+        else:
+            super().receiveMessage(message, sender)
+
+
+class ComesBackWithout(Journal):
+    """Loses something of what it had saved; which, its subclasses say."""
+
+    def send(self, target: Any, message: Any) -> None:
+        super().send(target, self.less(message) if isinstance(message, Recovered) and message.entries else message)
+
+    def less(self, message: Recovered) -> Recovered:
+        raise NotImplementedError
+
+
+class ForgetsItsTerm(ComesBackWithout):
+    """The term on disk is not read."""
+
+    def less(self, message: Recovered) -> Recovered:
+        return Recovered(1, None, message.entries, message.room)
+
+
+class ForgetsItsVote(ComesBackWithout):
+    """The vote on disk is not read."""
+
+    def less(self, message: Recovered) -> Recovered:
+        return Recovered(message.current_term, None, message.entries, message.room)
+
+
+class ForgetsAnEntry(ComesBackWithout):
+    """The last entry on disk is not read."""
+
+    def less(self, message: Recovered) -> Recovered:
+        return Recovered(message.current_term, message.voted_for, message.entries[:-1], message.room)
+
+
+class InventsAnEntry(ComesBackWithout):
+    """More is read than was written."""
+
+    def less(self, message: Recovered) -> Recovered:
+        more = Entry(message.entries[-1].index + 1, message.current_term, Kind.NOOP, b"")
+        return Recovered(message.current_term, message.voted_for, (*message.entries, more), message.room)
+
+
+def restarted(town: Town) -> None:
+    """Lose power everywhere and come back."""
+    for machine in town.cluster.machines.values():
+        machine.crash()
+    town.cluster.boot()
+
+
+@pytest.mark.parametrize(
+    ("journal", "words"),
+    [
+        (SavesNothing, "comes back"),
+        (ForgetsItsTerm, "comes back in term 1, and had saved term"),
+        (ForgetsItsVote, "comes back with a vote for None in term"),
+        (ForgetsAnEntry, "comes back with nothing where it had saved entry"),
+        (InventsAnEntry, "which it never saved as such"),
+    ],
+)
+def test_what_a_journal_loses_is_noticed(journal: type[Journal], words: str) -> None:
+    town = Town(3, 1, node_with(journal)).founded().written_everywhere()
+    restarted(town)
+
+    assert words in town.goes_on()
+
+
+class ConfirmsWhatNobodyAsked(Journal):
+    """A save more is confirmed than there was."""
+
+    def send(self, target: Any, message: Any) -> None:
+        super().send(target, Saved(message.number + 1, message.room) if isinstance(message, Saved) else message)
+
+
+def test_a_journal_that_confirms_too_much_is_noticed() -> None:
+    assert "asked for were" in Town(3, 1, node_with(ConfirmsWhatNobodyAsked)).goes_on()
+
+
+class AppliesEachTwice(Store):
+    """Every entry is applied once more than it should be."""
+
+    def _apply(self, entry: Entry) -> Any:
+        super()._apply(entry)
+        return super()._apply(entry)
+
+
+class ResultsAreWrong(Store):
+    """The keyspace is right, and those who ask are told something else."""
+
+    def _apply(self, entry: Entry) -> Any:
+        return super()._apply(entry)[1:]
+
+
+class ReadsAnotherKey(Store):
+    """A query is answered with what is under another key."""
+
+    def on_read_at(self, message: Any) -> None:
+        """Look for the wrong thing."""
+        super().on_read_at(ReadAt((Get("k4"),), message.asker, message.read_index, message.deadline_ms))
+
+
+ACTORS: list[tuple[tuple[type[Actor], ...], str]] = [
+    (mutants.everywhere(mutants.SaysBeforeItIsSaved), "while the term on its disk is"),
+    ((mutants.AcknowledgesBeforeItIsSaved,), "confirms entries up to"),
+    ((mutants.CountsItselfBeforeItIsSaved,), "alone, of n1, n2, n3"),
+    ((LeadsWithoutVotes,), "with votes of"),
+    ((mutants.CountsMessages,), "with votes of"),
+    ((mutants.CountsVotesOfAnyTerm,), "with votes of"),
+    (mutants.everywhere(mutants.VotesTwice), "changes its vote in term"),
+    ((mutants.VotesAgainAfterSteppingDown,), "changes its vote in term"),
+    ((mutants.NeverCutsOff,), "does not match the other logs or: confirms entries up to"),
+    ((mutants.CommitsPastTheNewEntries,), "for committed, where entry"),
+    ((mutants.CutsOffOnAnyAppend,), "cuts off entry or: which is on the disk of"),
+    (mutants.everywhere(mutants.AppliesWhatIsNotOnDisk), "durable"),
+    ((AppliesEachTwice,), "the log comes to"),
+    ((ResultsAreWrong,), "which comes to"),
+    ((ReadsAnotherKey,), "answers a read with"),
+    ((mutants.ReadsAtOnceInTheStore,), "was committed when it came"),
+    (mutants.everywhere(mutants.StaleReadsAtOnce), "was shown there when it came"),
+    (mutants.everywhere(mutants.AnswersByIndexAlone), "as applied with entry"),
+]
+STRUCTURES: list[tuple[str, type, str]] = [
+    (
+        "raftkv.replica.Log",
+        mutants.SkipsTheConsistencyCheck,
+        "does not match the other logs or: confirms entries up to",
+    ),
+    ("raftkv.replica.Log", mutants.VotesForAnyLog, "without entry"),
+    ("raftkv.actors.node.Replica", mutants.ForgetsWhatWasCutOff, "for durable, on its disk is"),
+    ("raftkv.actors.leader.Progress", mutants.MatchGoesBack, "knows of"),
+    ("raftkv.actors.leader.Progress", mutants.SentIsMatched, "alone, of n1, n2, n3"),
+    ("raftkv.actors.leader.Progress", mutants.TakesAProbeForAMatch, ""),
+]
+
+
+def first_report(node_class: type[Node]) -> str:
+    """Live with a mistake, seed after seed, and return what is reported first."""
+    for seed in range(20):
+        print(f"seed {seed}")
+        town = Town(3, seed, node_class)
+        assert town.invariants is not None
+        try:
+            town.founded().live(20.0)
+            town.invariants.look_at_everything()
+        except Violation as violation:
+            return str(violation)
+    pytest.fail("nothing was reported")
+
+
+@pytest.mark.parametrize(
+    ("classes", "words"), [pytest.param(*each, id=each[0][0].__name__.removesuffix("Founder")) for each in ACTORS]
+)
+def test_a_mistake_of_an_actor_is_noticed(classes: tuple[type[Actor], ...], words: str) -> None:
+    assert any(each in first_report(node_with(*classes)) for each in words.split(" or: "))
+
+
+@pytest.mark.parametrize(("place", "wrong", "words"), [pytest.param(*each, id=each[1].__name__) for each in STRUCTURES])
+def test_a_mistake_of_a_structure_is_noticed(
+    place: str, wrong: type, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(place, wrong)
+    assert any(each in first_report(Node) for each in words.split(" or: "))
+
+
+def test_a_read_that_no_majority_confirmed_is_noticed() -> None:
+    """6.4: a leader that was deposed in its sleep, and reads before it knows."""
+    town = Town(3, 1, node_with(mutants.ReadsWithoutARound)).founded().written_everywhere()
+    old = town.leader
+    town.cut_off(old.machine.name)
+    old.machine.stop()
+    assert town.simulation.run_until(lambda: town.leader is not old, PATIENCE_MS)
+    town.write(town.leader, 3)
+    town.simulation.run_ms(200.0)
+    old.machine.go_on()
+    town.read(old)
+
+    assert "was committed when it came" in town.goes_on()
+
+
+@pytest.mark.parametrize(
+    ("terms_back", "vote", "words"), [(1, None, "goes back to term"), (0, "n9", "votes twice in term")]
+)
+def test_what_no_node_may_save_is_noticed(terms_back: int, vote: str | None, words: str) -> None:
+    town = Town().founded().written_everywhere()
+    node = next(node for node in town.cluster.nodes().values() if _replica(node).voted_for)
+    journal = node.actor(Journal)
+    node.system.tell(journal.myAddress, Save(journal._last_number + 1, _replica(node).current_term - terms_back, vote))
+
+    assert words in town.goes_on()
+
+
+def test_a_gap_in_what_is_saved_is_noticed() -> None:
+    """Section 3.5: what a leader has appended is saved as well when it steps down before it has flushed."""
+    town = Town().founded().written_everywhere()
+    node: Any = town.followers[0]
+    journal, last = node.actor(Journal), _replica(node).log.last_index
+    save = Save(
+        journal._last_number + 1, _replica(node).current_term, _replica(node).voted_for, (Entry(last + 2, 9, 0, b""),)
+    )
+    node.system.tell(journal.myAddress, save)
+
+    assert f"but its log on disk ends at {last}" in town.goes_on()
+
+
+# --- disks, and processes that end
+
+
+class Raises(Follower):
+    """A bug."""
+
+    def on_AppendEntries(self, message: AppendEntries) -> None:
+        """Fail at the third entry."""
+        assert message.prev_log_index < 2
+        super().on_AppendEntries(message)
+
+
+def test_a_process_that_ends_for_a_bug_is_noticed() -> None:
+    assert "ends itself with status 70: bug in follower" in Town(3, 1, node_with(Raises)).goes_on()
+
+
+def test_a_process_that_ends_for_a_failed_disk_is_not() -> None:
+    town = Town().founded().written_everywhere()
+    machine = town.leader.machine
+    machine.disk.fail("sync")
+    town.write(town.leader)
+    town.simulation.run_ms(200.0)
+
+    assert machine.ended is not None
+    assert machine.ended[0] == EXIT_BUG
+
+
+def test_a_failed_disk_explains_no_later_end() -> None:
+    town = Town().founded().written_everywhere()
+    machine = town.leader.machine
+    machine.disk.fail("sync")
+    town.write(town.leader)
+    town.simulation.run_ms(200.0)
+    machine.boot()
+    town.simulation.run_ms(200.0)
+    machine._stop_itself(EXIT_BUG, "the journal stops after no reason")
+
+    assert "the journal stops after no reason" in town.goes_on()
+
+
+def test_an_end_that_is_expected_is_not_reported() -> None:
+    town = Town().founded()
+    assert town.invariants is not None
+    town.invariants.expect_end("n1")
+    town.cluster.machines["n1"]._stop_itself(EXIT_BUG, "once")
+    town.simulation.run_ms(100.0)
+    town.cluster.machines["n1"].boot()
+    town.simulation.run_ms(100.0)
+    town.cluster.machines["n1"]._stop_itself(EXIT_BUG, "twice")
+
+    assert "n1 ends itself with status 70: twice" in town.goes_on()
+
+
+@pytest.mark.parametrize("is_a_fault", [True, False])
+def test_damage_that_is_found_is_reported_unless_a_fault_explains_it(is_a_fault: bool) -> None:
+    town = Town().founded().written_everywhere()
+    machine = town.leader.machine
+    machine.crash()
+    journal = next(path for path in machine.disk.files() if path.endswith(".wal"))
+    if is_a_fault:
+        machine.disk.happened.append(Happened("flipped", journal, "by the test"))
+    machine.disk.flip(journal, 512 + 8)
+    machine.boot()
+
+    if is_a_fault:
+        town.simulation.run_ms(1000.0)
+        assert machine.ended is not None
+        assert machine.ended[0] == EXIT_UNUSABLE
+    else:
+        assert "ends itself with status 1" in town.goes_on()
+
+
+def test_a_node_whose_disk_was_wiped_is_another_one() -> None:
+    town = Town().founded().written_everywhere()
+    name = town.leader.machine.name
+    town.cluster.machines[name].wipe()
+    town.cluster.boot()
+    town.simulation.run_ms(3000.0)
+    town.write(town.leader, 3)
+    town.simulation.run_ms(500.0)
+    assert town.invariants is not None
+    town.invariants.look_at_everything()
+    assert town.cluster.nodes()[name].role == "founder"
+
+
+def test_a_disk_that_gets_empty_by_itself_is_noticed() -> None:
+    town = Town().founded().written_everywhere()
+    machine = town.leader.machine
+    machine.kill()
+    machine.disk.wipe()
+    machine.boot()
+
+    assert "comes back as" in town.goes_on()
+
+
+def test_two_clusters_are_noticed() -> None:
+    town = Town().founded()
+    town.cluster.on_role_changed(RoleChanged("n1", "follower", 1, None, "", "another"))
+
+    assert "n1 belongs to cluster another" in town.goes_on()
+
+
+def test_another_founding_is_noticed() -> None:
+    town = Town().founded()
+    log: Any = _replica(town.followers[0]).log
+    founding = Entry(1, 1, Kind.CONFIGURATION, log.configuration.encode() + b" ")
+    node = town.followers[0]
+    assert town.invariants is not None
+    with pytest.raises(Violation, match="belongs to another cluster"):
+        town.invariants.record.enter(node.machine.name, founding, 0)
+
+
+def test_a_second_vote_of_a_term_is_noticed_in_any_life() -> None:
+    """Section 3.4: each server votes for at most one candidate in a given term; wiped, it is another server."""
+    record = Record()
+    record.vote(Durable("n1", "first"), 5, "n2")
+    record.vote(Durable("n1", "second"), 5, "n3")
+
+    with pytest.raises(Violation, match="n1 votes twice in term 5: for n2 and for n3"):
+        record.vote(Durable("n1", "first"), 5, "n3")
+
+
+def test_saves_have_numbers_without_gaps() -> None:
+    with pytest.raises(Violation, match="n1 asks for save 2 after save 0"):
+        Durable("n1", "first").asked(Save(2, 1, None))
+
+
+def test_a_save_that_was_not_confirmed_may_be_there_or_not_but_only_as_a_whole() -> None:
+    def found(*entries: Entry, term: int) -> None:
+        durable = Durable("n1", "first")
+        durable.asked(Save(1, 1, None, (one,)))
+        durable.saved(1)
+        durable.asked(Save(2, 2, "n1"))
+        durable.asked(Save(3, 2, "n1", (two, three)))
+        durable.recovered(Recovered(term, "n1" if term == 2 else None, entries, 0))
+
+    one, two, three = (Entry(index, 1, Kind.NOOP, b"") for index in (1, 2, 3))
+    found(one, term=1)
+    found(one, term=2)
+    found(one, two, three, term=2)
+    for entries, term in (((one, two), 2), ((one, two, three), 1), ((), 2)):
+        with pytest.raises(Violation, match="n1 comes back with"):
+            found(*entries, term=term)

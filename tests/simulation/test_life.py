@@ -1,0 +1,104 @@
+"""Whole lives: that a seed decides everything, that all is well in those of today, and that mistakes are found."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from raftkv.simulation.faults import CLASSES, KINDS
+from raftkv.simulation.life import Life, Outcome, Plan, plan
+from raftkv.simulation.many import MIXED, NONE, classes_of
+from raftkv.simulation.shrink import kind_of
+from tests.simulation.mistaken import KIND, bad_plan, live
+
+ROOT = Path(__file__).resolve().parents[2]
+
+DIGESTS = """
+from raftkv.simulation.faults import CLASSES
+from raftkv.simulation.life import Life, plan
+from raftkv.simulation.trace import Digest
+for seed, nodes in ((1, 3), (2, 5), (3, 7)):
+    digest = Digest()
+    outcome = Life(plan(seed, nodes=nodes, events=4000, classes=CLASSES), write=digest).run()
+    print(seed, digest.lines, digest.value(), outcome)
+"""
+
+
+def traced(plan: Plan) -> tuple[list[str], Outcome]:
+    """Live a plan; return its trace and what came of it."""
+    lines: list[str] = []
+    outcome = Life(plan, write=lines.append).run()
+    return lines, outcome
+
+
+def test_a_seed_gives_the_same_trace_in_every_process_byte_by_byte() -> None:
+    """With all classes of faults at once; sets of texts have another order in each of the two."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", DIGESTS],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for hash_seed in ("1", "2")
+    ]
+    one, other = [process.communicate()[0] for process in processes]
+
+    assert one == other
+    assert [int(line.split()[1]) > 4000 for line in one.splitlines()] == [True] * 3
+
+
+def test_another_seed_gives_another_trace() -> None:
+    assert traced(plan(1, nodes=3, events=500))[0] != traced(plan(2, nodes=3, events=500))[0]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_faults_that_came_to_pass_done_again_come_to_the_same(seed: int) -> None:
+    """Targets are recorded by name, and what else is left to chance has a seed of its own in each fault."""
+    drawn = plan(seed, nodes=5, events=3000, classes=CLASSES)
+    lines, outcome = traced(drawn)
+
+    again = traced(msgspec.structs.replace(drawn, faults=outcome.faults))
+
+    assert again == (lines, outcome)
+    assert {name for fault in outcome.faults for name in fault.target.split(",")} <= {"", "n1", "n2", "n3", "n4", "n5"}
+
+
+@pytest.mark.parametrize("profile", [MIXED, NONE, *CLASSES])
+def test_all_is_well_in_the_lives_of_the_first_seeds(profile: str) -> None:
+    """As many as fit here; `make simulate` lives thousands."""
+    classes = classes_of(profile)
+    outcomes = [Life(plan(seed, events=2000, classes=classes)).run() for seed in range(4)]
+
+    assert [outcome.violation for outcome in outcomes] == [""] * 4
+    kinds = {fault.kind for outcome in outcomes for fault in outcome.faults}
+    if profile == NONE:
+        assert kinds == set()
+    else:
+        assert kinds
+        assert kinds <= {kind for each in classes or CLASSES for kind in KINDS[each]}
+    assert sum(outcome.answers.get("Applied", 0) for outcome in outcomes) > 0
+
+
+def test_a_mistake_is_found_and_the_last_happenings_of_each_node_are_told() -> None:
+    found = live(bad_plan())
+
+    assert kind_of(found.violation) == KIND
+    assert [f"\n--- {name}, the last " in found.violation for name in ("n1", "n2", "n3")] == [True] * 3
+
+
+def test_an_error_of_the_simulation_itself_is_a_finding_too() -> None:
+    life = Life(plan(1, nodes=1, events=100, classes=()))
+    nothing: dict[str, None] = {}
+    life.cluster.handled.append(lambda *unused: nothing["missing"])
+
+    outcome = life.run()
+
+    assert not outcome.ok
+    assert outcome.violation.startswith("KeyError in the simulation: 'missing'\nTraceback ")

@@ -1,0 +1,113 @@
+"""Whole nodes on one loop: what the link tells a node's actors of peers, and what they tell the link of themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from thespian.actors import ActorSystemConventionUpdate
+
+from raftkv.actors.messages import About, RequestVoteReply
+from raftkv.actors.system.addresses import remote_address
+from raftkv.data_directory import open_data_directory
+from raftkv.failing import Failing
+from raftkv.log_output import LogOutput
+from raftkv.node import AssembledNode, new_incarnation
+from raftkv.option import Endpoint
+from raftkv.parent import Parent
+from raftkv.real_disk import RealDisk
+from raftkv.settings import Settings
+from tests.support.processes import free_ports
+from tests.system.eventloop_tools import Puppet, reply, seen_by, until
+
+WITHIN_S = 30.0
+
+
+class Two:
+    """Two nodes that make a cluster, by their ids; none of them runs unless it is started."""
+
+    def __init__(self, directory: Path) -> None:
+        first = free_ports(4)
+        self._directory = directory
+        self._http, self._raft = (
+            {f"n{n + 1}": Endpoint("127.0.0.1", at + n) for n in range(2)} for at in (first, first + 2)
+        )
+
+    def settings(self, node_id: str) -> Settings:
+        """Return what a node is started with."""
+        return Settings(
+            id=node_id,
+            http=self._http[node_id],
+            raft=self._raft[node_id],
+            advertise_http=self._http[node_id],
+            advertise_raft=self._raft[node_id],
+            cluster=tuple(self._raft.items()),
+            data_dir=str(self._directory / node_id),
+        )
+
+    @asynccontextmanager
+    async def started(self, node_id: str) -> AsyncIterator[tuple[Any, Any]]:
+        """Start a node and stop it again; gives it, and one of its actors, which has asked for the updates before."""
+        settings, disk = self.settings(node_id), RealDisk()
+        directory = open_data_directory(disk, settings.data_dir, node_id, new_incarnation=new_incarnation)
+        # Nobody outside of a node has a way to its actor system: its actors are made inside.
+        node: Any = AssembledNode(settings, disk, directory, Parent(), Failing(LogOutput(2, "text")))
+        try:
+            listener = node._system.createActor(Puppet)
+            await node._system.ask(listener, reply(lambda me: me.notifyOnSystemRegistrationChanges()), WITHIN_S)
+            await node.start()
+            yield node, listener
+        finally:
+            await node.stop()
+            directory.close()
+            # A node freezes what it has recovered; here it shares the process with other tests.
+            gc.unfreeze()
+
+
+def test_an_actor_of_a_node_is_told_of_peers_that_come_and_go(tmp_path: Path) -> None:
+    two = Two(tmp_path)
+
+    async def scenario() -> None:
+        n1, n2 = (remote_address(name, "") for name in ("n1", "n2"))
+        came, went = (ActorSystemConventionUpdate(n2, {"Node": "n2"}, up) for up in (True, False))
+        async with asyncio.timeout(2 * WITHIN_S), two.started("n1") as (first, listener):
+            for times in (1, 2):
+                async with two.started("n2") as (second, other):
+                    told = await seen_by(second._system, other, 1)
+                    assert told == [ActorSystemConventionUpdate(n1, {"Node": "n1"}, True)]
+                    await seen_by(first._system, listener, 2 * times - 1)
+                assert await seen_by(first._system, listener, 2 * times) == [came, went] * times
+
+    asyncio.run(scenario())
+
+
+def test_a_node_whose_actors_have_too_much_to_do_stops_reading_from_its_peers_until_they_have_caught_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits meanwhile waits at the sender, whose lanes are bounded."""
+    monkeypatch.setattr("raftkv.node.MOST_WAITING", 100)
+    two = Two(tmp_path)
+
+    async def scenario() -> None:
+        async with (
+            asyncio.timeout(2 * WITHIN_S),
+            two.started("n1") as (first, listener),
+            two.started("n2") as (second, other),
+        ):
+            await seen_by(first._system, listener, 1)
+            await seen_by(second._system, other, 1)
+            # All in one turn of the loop: none of it can have been handled.
+            for _ in range(101):
+                first._receive("n2", "node", "node", RequestVoteReply("n2", 0, False))
+            assert (first._paused, first._link._reception._paused) == (True, True)
+            second._link.send("n1", "node", "node", About("n2", "elsewhere:1"))
+
+            await until(lambda: first._describe()["n2"].http == "elsewhere:1")
+            assert (first._paused, first._link._reception._paused) == (False, False)
+
+    asyncio.run(scenario())
