@@ -1,0 +1,108 @@
+"""The keyspace beside a dictionary, whatever is done to it in whatever order."""
+
+from __future__ import annotations
+
+import random
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from raftkv.commands import (
+    Command,
+    Delete,
+    DeleteDone,
+    Item,
+    Put,
+    PutDone,
+    decode_commands,
+    encode_commands,
+    invalid,
+)
+from raftkv.keyspace import Keyspace
+
+KEYS = st.sampled_from(["a", "b", "ab", "B", "ä", "a/b", "\0", "\U0001f511", "z" * 300]) | st.text(
+    st.characters(exclude_categories=["Cs"]), min_size=1, max_size=3
+)
+VALUES = st.binary(max_size=6)
+COMMANDS = st.builds(Put, KEYS, VALUES) | st.builds(Delete, KEYS)
+
+
+class KeyspaceBesideADictionary(RuleBasedStateMachine):
+    """One node applies commands as they come, another reads whole entries of them, a third starts anew."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.keyspace, self.follower = Keyspace(), Keyspace()
+        self.model: dict[str, Item] = {}
+        self.revision = 0
+        self.history: list[Command] = []
+
+    @rule(key=KEYS, value=VALUES)
+    def put(self, key: str, value: bytes) -> None:
+        """A put is one revision, and the key's version goes up."""
+        self._apply((Put(key, value),))
+
+    @rule(key=KEYS)
+    def delete_any(self, key: str) -> None:
+        """A deletion of what is not there uses up no revision."""
+        self._apply((Delete(key),))
+
+    @precondition(lambda self: self.model)
+    @rule(choice=st.integers(0, 1000))
+    def delete_one_that_is_there(self, choice: int) -> None:
+        """A key that comes back after it begins again at version 1."""
+        self._apply((Delete(sorted(self.model)[choice % len(self.model)]),))
+
+    @rule(commands=st.lists(COMMANDS, min_size=1, max_size=6).map(tuple))
+    def apply_an_entry(self, commands: tuple[Command, ...]) -> None:
+        """An entry carries many commands; they count one by one."""
+        self._apply(commands)
+
+    @precondition(lambda self: self.history)
+    @rule(seed=st.integers(0, 99))
+    def start_anew(self, seed: int) -> None:
+        """A node that applies the same commands again, cut into other entries, arrives at the same."""
+        cuts, again, at = random.Random(seed), Keyspace(), 0
+        while at < len(self.history):
+            end = at + cuts.randint(1, 5)
+            for command in decode_commands(encode_commands(tuple(self.history[at:end]))):
+                again.apply(command)
+            at = end
+        assert (again.revision, again.items()) == (self.keyspace.revision, self.keyspace.items())
+
+    @invariant()
+    def holds_what_the_dictionary_holds(self) -> None:
+        """In order of the keys, with the revisions counted."""
+        expected = sorted(self.model.items())
+        for keyspace in (self.keyspace, self.follower):
+            assert keyspace.items() == expected
+            assert (keyspace.revision, len(keyspace)) == (self.revision, len(self.model))
+
+    @invariant()
+    def revisions_are_of_changes_and_each_of_one(self) -> None:
+        """Created before changed, changed as often as the version says at least, no two at once."""
+        records = [record for _, record in self.keyspace.items()]
+        assert len({record.modify_revision for record in records}) == len(records)
+        for record in records:
+            assert 1 <= record.create_revision <= record.modify_revision <= self.revision
+            assert 1 <= record.version <= record.modify_revision - record.create_revision + 1
+
+    def _apply(self, commands: tuple[Command, ...]) -> None:
+        assert invalid(commands) is None
+        self.history += commands
+        for command, same in zip(commands, decode_commands(encode_commands(commands)), strict=True):
+            old = self.model.get(command.key)
+            self.revision += isinstance(command, Put) or old is not None
+            expected: PutDone | DeleteDone
+            if isinstance(command, Put):
+                created, version = (old.create_revision, old.version + 1) if old else (self.revision, 1)
+                self.model[command.key] = Item(command.value, created, self.revision, version)
+                expected = PutDone(self.revision)
+            else:
+                self.model.pop(command.key, None)
+                expected = DeleteDone(self.revision, old is not None)
+            assert self.keyspace.apply(command) == self.follower.apply(same) == expected
+            assert self.keyspace.get(command.key) == self.model.get(command.key)
+
+
+TestKeyspaceBesideADictionary = KeyspaceBesideADictionary.TestCase
