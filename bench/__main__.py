@@ -7,6 +7,7 @@ import datetime
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from bench.compare import checkout, compare_round
 from bench.machine import BenchError, Machine, describe
 from bench.outage import Outage, measure_election, measure_start
 from bench.report import comparison_table, figures_table, outages_table
+from bench.stalled import BASES, Stall, Times, faults, in_own_network, measure_stall, stalls_table
 from bench.throughput import CASES, Case, Figures, fill, measure
 
 
@@ -37,6 +39,11 @@ class Asked(msgspec.Struct, frozen=True):
     def cases(self) -> tuple[Case, ...]:
         """The cases to measure."""
         return tuple(case for case in CASES if not self.only or case.name in self.only)
+
+    @property
+    def told(self) -> dict[str, object]:
+        """What of it the figures depend on."""
+        return {"seconds": self.seconds}
 
 
 def common_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -93,7 +100,7 @@ def cli(context: click.Context, /, elections: int, starts: int, **options: Any) 
         click.echo(figures_table(figures) + "\n")
     if elected or started:
         click.echo(outages_table({"after kill -9 of the leader": elected, "after the first start": started}) + "\n")
-    print_json(asked, machine, {"figures": figures, "elections": elected, "starts": started})
+    print_json(asked.as_json, machine, asked.told | {"figures": figures, "elections": elected, "starts": started})
 
 
 @cli.command()
@@ -113,7 +120,31 @@ def compare(against: str, **options: Any) -> None:
             ours += both[0]
             theirs += both[1]
     click.echo(comparison_table(ours, theirs, against) + "\n")
-    print_json(asked, machine, {"against": against, "here": ours, "there": theirs})
+    print_json(asked.as_json, machine, asked.told | {"against": against, "here": ours, "there": theirs})
+
+
+@cli.command()
+@click.option("--rounds", default=5, show_default=True, help="How often each fault is made.")
+@click.option("--seconds", default=30.0, show_default=True, help="How long each lasts.")
+@click.option("--around", default=15.0, show_default=True, help="Seconds that are measured before and after it.")
+@click.option("--json", "as_json", is_flag=True, help="Print all figures as one line at the end.")
+@click.option("--base-port", default=4301, show_default=True, help="First of the three that are used.")
+@click.option("--only", multiple=True, type=click.Choice(BASES), help="Measure this one only; may be given again.")
+def stalled(only: tuple[str, ...], rounds: int, seconds: float, around: float, as_json: bool, base_port: int) -> None:
+    """Measure what a peer that is stopped, or cut off, costs the others: with our base and with Thespian's."""
+    in_own_network(["-m", "bench", *sys.argv[1:]])
+    stalls: list[Stall] = []
+    with tempfile.TemporaryDirectory(dir=ROOT) as directory:
+        machine = describe(Path(directory))
+    click.echo(f"{revision()}, {datetime.datetime.now():%Y-%m-%d %H:%M}, {rounds} rounds of {seconds:g} s")
+    click.echo(f"{machine}\n")
+    for number in range(rounds):
+        for base in only or BASES:
+            for fault in faults():
+                progress(f"round {number + 1} of {rounds}: {fault}, {base}")
+                stalls.append(measure_stall(base, fault, Times(seconds, around), base_port))
+    click.echo(stalls_table(stalls) + "\n")
+    print_json(as_json, machine, {"seconds": seconds, "around": around, "stalls": stalls})
 
 
 @contextlib.contextmanager
@@ -141,16 +172,15 @@ def progress(text: str) -> None:
         click.echo(f"\r\x1b[K{text} …", err=True, nl=False)
 
 
-def print_json(asked: Asked, machine: Machine, found: dict[str, object]) -> None:
+def print_json(as_json: bool, machine: Machine, found: dict[str, object]) -> None:
     """Print everything in one line, if that is wanted."""
     if sys.stderr.isatty():
         click.echo("\r\x1b[K", err=True, nl=False)
-    if asked.as_json:
+    if as_json:
         told = {
             "revision": revision(),
             "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
             "machine": machine,
-            "seconds": asked.seconds,
             **found,
         }
         click.echo(msgspec.json.encode(told).decode())

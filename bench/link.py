@@ -1,9 +1,10 @@
 """Measure the link between two nodes over loopback, both in one process on one core.
 
-    python bench/link.py [--messages 200000] [--rounds 5000]
+    python -m bench.link [--repeat 10] [--messages 100000] [--rounds 2000]
 
-Prints messages a second with many waiting (small control messages, small forwarded requests, large entries), and the
-time of a round trip with one at a time. Both ends share the loop, so a second core would do better.
+Messages a second with many waiting (small control messages, small forwarded requests, large entries), and the time of
+a round trip with one at a time: medians of several rounds, with the lowest and the highest. Both ends share the loop,
+so a second core would do better; ``bench.system_base`` has the same message between two processes of Thespian's.
 """
 
 from __future__ import annotations
@@ -12,21 +13,22 @@ import argparse
 import asyncio
 import random
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
+import uvloop
+
+from bench.machine import load_average, use_one_core
+from bench.report import spread, table
 from raftkv.actors.messages import (
     AppendEntries,
     AppendEntriesReply,
     Forward,
     Propose,
-    decode_peer,
-    encode_peer,
-    is_control,
 )
 from raftkv.actors.system.link import Codec, Link, LinkSettings
+from raftkv.actors.wire import decode_peer, encode_peer, is_control
 from raftkv.commands import Put, encode_commands
 from raftkv.entry import Entry
 
@@ -59,7 +61,7 @@ class Node:
     def lost(self, peer: str, reason: str) -> None:
         """End a measurement that would never end."""
         if not self.closing:
-            sys.exit(f"{peer} is not connected: {reason}")
+            raise SystemExit(f"{peer} is not connected: {reason}")
 
 
 async def pair() -> tuple[Node, Node]:
@@ -126,27 +128,42 @@ async def round_trips(first: Node, second: Node, rounds: int) -> list[float]:
     return sorted(took)
 
 
-async def main() -> None:
-    """Run all measurements."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--messages", type=int, default=200_000)
-    parser.add_argument("--rounds", type=int, default=5_000)
-    arguments = parser.parse_args()
+async def measure(messages: int, rounds: int) -> dict[str, float]:
+    """Return the figures of one round, by what they are."""
     first, second = await pair()
-    for name, message in (("small control", REPLY), ("small forward", FORWARD)):
-        count = arguments.messages // 100 * 100
-        rate, cpu = await throughput(first, second, message, count, window=2000, burst=100)
-        print(f"{name:15} {rate:10,.0f} messages/s  {cpu:6.1f} µs of processor each, both ends")
-    rate, _ = await throughput(first, second, ENTRIES, 1000, window=20, burst=1)
-    print(f"{'256 KiB entries':15} {rate:10,.0f} messages/s  {rate / 4:6,.0f} MiB/s")
-    took = await round_trips(first, second, arguments.rounds)
-    print(
-        f"{'round trip':15} median {statistics.median(took):.0f} µs, p99 {took[len(took) * 99 // 100]:.0f} µs"
-        f"  ({statistics.median(took) / 2:.0f} µs one way)"
-    )
+    found: dict[str, float] = {}
+    for name, message in (("small control", REPLY), ("small forwarded", FORWARD)):
+        rate, cpu = await throughput(first, second, message, messages // 100 * 100, window=2000, burst=100)
+        found[f"{name} messages a second"] = rate
+        found[f"µs of processor for each {name} message, both ends"] = cpu
+    rate, _ = await throughput(first, second, ENTRIES, 500, window=20, burst=1)
+    found["entries of 256 KiB: MiB a second"] = rate / 4
+    took = await round_trips(first, second, rounds)
+    found["µs for one message, one at a time"] = statistics.median(took) / 2
+    found["the same, the slowest in a hundred"] = took[len(took) * 99 // 100] / 2
     first.closing = second.closing = True
     await asyncio.gather(first.link.close(), second.link.close())
+    return found
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description="What the link carries, both of its ends on one core.")
+    parser.add_argument("--repeat", type=int, default=10)
+    parser.add_argument("--messages", type=int, default=100_000)
+    parser.add_argument("--rounds", type=int, default=2_000)
+    arguments = parser.parse_args()
+    use_one_core()
+    load = load_average()
+    found = []
+    for _ in range(arguments.repeat):
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            found.append(runner.run(measure(arguments.messages, arguments.rounds)))
+    print(f"one core, {arguments.repeat} rounds, load average {load:.1f} before\n")
+    print(
+        table(["between two nodes", ""], [[name, spread([each[name] for each in found], ",.0f")] for name in found[0]])
+    )
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    main()

@@ -85,6 +85,12 @@ def measure_sync(directory: Path) -> float:
     return statistics.median(took)
 
 
+def use_one_core() -> None:
+    """Keep this process, and those that it starts from now on, on one of the cores that it may use."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+
+
 def load_average() -> float:
     """Return how many processes wanted a processor during the last minute."""
     return os.getloadavg()[0]

@@ -1,31 +1,45 @@
 """What the event-loop system base costs: microseconds per message, ask, wake-up, actor and thread hand-off.
 
-    python bench/system_base.py [--repeat 20]
+    python -m bench.system_base [--repeat 20]
 
-Each figure is the best of several rounds, as everything else on a machine only ever adds to it. Thespian's
-simpleSystemBase stands beside it where it has such a thing at all.
+All of it runs on one core, the processes of Thespian's multiprocTCPBase too. Each figure is the median of several
+rounds, with the lowest and the highest; of them, the lowest is the one that nothing else on the machine has added to.
+Thespian's own bases stand beside ours where they have such a thing at all.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import socket
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from thespian.actors import Actor, ActorAddress, ActorExitRequest, ActorSystem, ChildActorExited, WakeupMessage
 
+from bench.machine import load_average, use_one_core
+from bench.report import spread, table
 from raftkv.actors.messages import AppendEntries
 from raftkv.actors.system import eventloop
 from raftkv.entry import Entry, Kind
 
-MESSAGES = 20_000
-ASKS = 2_000
-WAKEUPS = 1_000
-ACTORS = 500
-THREADS = 50
-HANDOFFS = 1_000
+
+class Counts(NamedTuple):
+    """How often each thing is done in a round."""
+
+    messages: int = 20_000
+    asks: int = 2_000
+    actors: int = 500
+    wakeups: int = 1_000
+    threads: int = 50
+    handoffs: int = 1_000
+
+
+SIMPLE, MULTIPROCESS = "simpleSystemBase", "multiprocTCPBase"
+USUAL = Counts()
+FEW = Counts(messages=1_000, asks=300, actors=10)
+"""For a base whose actors are processes."""
 
 
 class Echo(Actor):
@@ -117,24 +131,26 @@ async def on_loop(pickled: bool) -> dict[str, float]:
         await system.ask(target, message)
         figures[name] = (time.perf_counter() - begun) / count * 1e6
 
-    await measure("local message", MESSAGES, one, (entries(), two, MESSAGES, None))
-    await measure("message between loop and thread", HANDOFFS, one, (entries(), thread, HANDOFFS, None))
-    await measure("wake-up", WAKEUPS, sleeper, WAKEUPS)
-    await measure("actor made and ended", ACTORS, parent, (Child, ACTORS))
-    await measure("thread actor made and ended", THREADS, parent, (ThreadChild, THREADS))
+    await measure("local message", USUAL.messages, one, (entries(), two, USUAL.messages, None))
+    await measure("message between loop and thread", USUAL.handoffs, one, (entries(), thread, USUAL.handoffs, None))
+    await measure("wake-up", USUAL.wakeups, sleeper, USUAL.wakeups)
+    await measure("actor made and ended", USUAL.actors, parent, (Child, USUAL.actors))
+    await measure("thread actor made and ended", USUAL.threads, parent, (ThreadChild, USUAL.threads))
     begun = time.perf_counter()
-    for number in range(ASKS):
+    for number in range(USUAL.asks):
         await system.ask(echo, number, 5)
-    figures["ask"] = (time.perf_counter() - begun) / ASKS * 1e6
+    figures["ask"] = (time.perf_counter() - begun) / USUAL.asks * 1e6
     base = system.base
     system.shutdown()
     await base.wait_closed()
     return figures
 
 
-def by_name(name: str) -> dict[str, float]:
+def by_name(name: str, counts: Counts = USUAL) -> dict[str, float]:
     """Measure a base from outside, with blocking asks; microseconds each."""
-    system = ActorSystem(name, {}, logDefs=False, transientUnique=True)
+    # The processes of the multi-process base can't do without a logging of their own.
+    logging: Any = {"version": 1, "disable_existing_loggers": False} if name == MULTIPROCESS else False
+    system = ActorSystem(name, {"Admin Port": free_port()}, logDefs=logging, transientUnique=True)
     figures: dict[str, float] = {}
 
     def measure(what: str, count: int, kind: Any, message: Callable[[], Any]) -> None:
@@ -143,21 +159,23 @@ def by_name(name: str) -> dict[str, float]:
         assert system.ask(target, message(), 60) == "over"
         figures[what] = (time.perf_counter() - begun) / count * 1e6
 
-    measure("local message", MESSAGES, Player, lambda: (entries(), system.createActor(Player), MESSAGES, None))
-    measure("actor made and ended", ACTORS, Parent, lambda: (Child, ACTORS))
+    many = counts.messages
+    measure("local message", many, Player, lambda: (entries(), system.createActor(Player), many, None))
+    measure("actor made and ended", counts.actors, Parent, lambda: (Child, counts.actors))
     echo = system.createActor(Echo)
     begun = time.perf_counter()
-    for number in range(ASKS):
+    for number in range(counts.asks):
         system.ask(echo, number, 5)
-    figures["ask"] = (time.perf_counter() - begun) / ASKS * 1e6
+    figures["ask"] = (time.perf_counter() - begun) / counts.asks * 1e6
     system.shutdown()
     return figures
 
 
-def best(repeat: int, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
-    """Return the least of each figure in ``repeat`` rounds."""
-    rounds = [measure() for _ in range(repeat)]
-    return {name: min(figures[name] for figures in rounds) for name in rounds[0]}
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
 
 
 def main() -> None:
@@ -165,17 +183,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Costs of the event-loop system base, in microseconds.")
     parser.add_argument("--repeat", type=int, default=20)
     repeat = parser.parse_args().repeat
+    use_one_core()
     eventloop.install()
-    columns = {
-        "on the loop": best(repeat, lambda: asyncio.run(on_loop(pickled=False))),
-        "from a thread": best(repeat, lambda: by_name(eventloop.BASE_NAME)),
-        "pickling": best(repeat, lambda: asyncio.run(on_loop(pickled=True))),
-        "simpleSystemBase": best(repeat, lambda: by_name("simpleSystemBase")),
+    measures: dict[str, Callable[[], dict[str, float]]] = {
+        "on the loop": lambda: asyncio.run(on_loop(pickled=False)),
+        "from a thread": lambda: by_name(eventloop.BASE_NAME),
+        "pickling": lambda: asyncio.run(on_loop(pickled=True)),
+        SIMPLE: lambda: by_name(SIMPLE),
+        MULTIPROCESS: lambda: by_name(MULTIPROCESS, FEW),
     }
-    print(f"{'microseconds per':<34}" + "".join(f"{column:>18}" for column in columns))
-    for name in columns["on the loop"]:
-        cells = [f"{figures[name]:.1f}" if name in figures else "-" for figures in columns.values()]
-        print(f"{name:<34}" + "".join(f"{cell:>18}" for cell in cells))
+    load = load_average()
+    # In turns, so that what else happens on the machine happens to all of them.
+    rounds = [{name: measure() for name, measure in measures.items()} for _ in range(repeat)]
+    lines = [
+        [
+            what,
+            *(
+                spread([each[name][what] for each in rounds], ",.1f") if what in rounds[0][name] else ""
+                for name in measures
+            ),
+        ]
+        for what in rounds[0]["on the loop"]
+    ]
+    print(f"one core, {repeat} rounds, load average {load:.1f} before\n")
+    print(table(["microseconds per", *measures], lines))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,87 @@
+"""One process of a flood: an event-loop base, a link to the other nodes, and a sender or a sink.
+
+    python -m bench.flood_node '{"node": "n2", "listen": "127.0.0.2:0", …}'
+
+It says ``ready`` when all its peers are connected, begins upon a line on its standard input, and ends with that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+from typing import Any
+
+import msgspec
+import uvloop
+
+from bench.flood import HEALTHY, OTHER, Attach, Begin, Sender, Sink, Strength, decode, encode, is_control
+from raftkv.actors.system.addresses import remote_address
+from raftkv.actors.system.eventloop import start_on_loop
+from raftkv.actors.system.link import Codec, Link, LinkSettings
+
+ACTOR = "flood"
+CODEC = Codec(encode, decode, is_control, lambda message: message.sender)
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """Who this is, where it listens, and where its peers do (``host:port``).
+
+    A sink counts at ``place`` on the board.
+    """
+
+    node: str
+    listen: str
+    peers: dict[str, str]
+    board: str
+    strength: Strength
+    place: int | None = None
+
+
+async def run(plan: Plan) -> None:
+    """Take part until the standard input ends."""
+    loop = asyncio.get_running_loop()
+    lines = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+    up: set[str] = set()
+    connected = asyncio.Event()
+
+    def on_up(peer: str) -> None:
+        up.add(peer)
+        system.base.peer_changed(peer, True)
+        if len(up) == len(plan.peers):
+            connected.set()
+
+    def receive(peer: str, target: str, source: str, message: Any) -> None:
+        system.base.deliver(peer, target, source, message)
+
+    host, _, port = plan.listen.rpartition(":")
+    link = Link(
+        LinkSettings(node_id=plan.node, incarnation="1", secret=b"bench", listen_host=host, listen_port=int(port)),
+        plan.peers,
+        CODEC,
+        receive=receive,
+        on_up=on_up,
+        on_down=lambda peer, reason: system.base.peer_changed(peer, False),
+        on_refused=lambda *what: None,
+        cluster_id=lambda: None,
+        rng=random.Random(1),
+    )
+    system = start_on_loop(node_id=plan.node, transport=link)
+    actor = system.createActor(Sender if plan.place is None else Sink, globalName=ACTOR)
+    if plan.place is not None:
+        system.tell(actor, Attach(plan.board, plan.place, plan.node, plan.strength))
+    await link.start()
+    await connected.wait()
+    print("ready", flush=True)
+    if await lines.readline() and plan.place is None:
+        system.tell(actor, Begin(remote_address(HEALTHY, ACTOR), remote_address(OTHER, ACTOR), plan.strength))
+    await lines.read()
+    system.shutdown()
+    await system.base.wait_closed()
+    await link.close()
+
+
+if __name__ == "__main__":
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run(msgspec.json.decode(sys.argv[1], type=Plan)))
