@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 
 from tests.support.cluster import Cluster, MakeCluster
+from tests.support.containers import containers, engine, make_containers
 from tests.support.load import Load, MakeLoad
+from tests.support.reports import CLUSTERS, FAILED
 
-CLUSTERS = pytest.StashKey[list[Cluster]]()
-FAILED = pytest.StashKey[bool]()
+__all__ = ["containers", "engine", "make_containers"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -26,6 +27,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.cluster)
+            if item.path.name.startswith("test_docker_"):
+                item.add_marker(pytest.mark.docker)
 
 
 @pytest.hookimpl(wrapper=True)

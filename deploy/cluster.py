@@ -1,0 +1,397 @@
+"""A cluster in containers: made and removed, its nodes stopped and started, its network cut and healed."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from random import Random
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from deploy import dropping, faults
+from deploy.asking import Answer, ask, ask_if_there, key_path, must_be_done
+from deploy.containers import STOP_S, Found, find
+from deploy.engine import DeployError, connect, explained, in_parallel
+from deploy.image import ensure_image
+from deploy.making import Shape, choose_ports, inventory, make, node_ids, remove, undone_on_failure
+from deploy.names import DEFAULT_IMAGE, Names
+from deploy.upgrading import upgrade
+from deploy.waiting import PATIENCE_S, wait_for
+
+DEFAULT_NODES = 3
+
+
+class View(NamedTuple):
+    """A node as it is seen: its container, and what it says of itself, None while it says nothing."""
+
+    found: Found
+    status: Mapping[str, Any] | None
+
+
+def quiet(line: str) -> None:
+    """Tell nobody."""
+
+
+class Cluster:
+    """The cluster of this ``name``, whether it is there or not; all that is known of it, the engine knows.
+
+    As a context manager it is brought up, with a name of its own unless one was given, and removed in the end together
+    with its data. ``base_port`` is where n1 serves clients, n2 at the next port, and so on; by default where ports
+    are free. ``settings`` are those of the nodes by name, as in ``{"log-level": "debug"}``. ``say`` is told what is
+    being done. All methods raise ``DeployError`` where something cannot be done.
+    """
+
+    def __init__(
+        self,
+        nodes: int | None = None,
+        *,
+        name: str | None = None,
+        image: str = DEFAULT_IMAGE,
+        base_port: int | None = None,
+        settings: Mapping[str, str] | None = None,
+        say: Callable[[str], None] = quiet,
+    ) -> None:
+        self.names = Names(name or f"raftkv-{secrets.token_hex(4)}")
+        self.client = connect()
+        self.say = say
+        self._nodes = nodes
+        self._image = image
+        self._base_port = base_port
+        self._settings = dict(settings or {})
+        self._rng = Random()
+
+    def __enter__(self) -> Cluster:
+        try:
+            # Only what is made here: a cluster of this name that was there before is somebody's.
+            with undone_on_failure(self.client, self.names):
+                self.up()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.down(volumes=True)
+        self.close()
+
+    def close(self) -> None:
+        """End the connection to the engine; the cluster stays as it is."""
+        self.client.close()
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.names.cluster
+
+    # --- Up and down.
+
+    def up(self, within_s: float = PATIENCE_S, default_port: int | None = None) -> None:
+        """Make and start whatever of it does not run, and wait until each node can serve.
+
+        ``default_port`` takes the place of free ports, for a cluster that has none yet.
+        What was made is removed again if that fails or is interrupted, unless all of it runs and just does not get
+        ready: then there is something to look at.
+        """
+        with explained(), undone_on_failure(self.client, self.names):
+            there = self.found()
+            ids = self._ids_to_be()
+            missing = [node_id for node_id in ids if node_id not in there]
+            if missing:
+                image = ensure_image(self.client, self._image, DEFAULT_IMAGE, self.say)
+                ports = choose_ports(
+                    ids, {each.node_id: each.port for each in there.values()}, self._base_port, default_port
+                )
+                self.say(f"making {', '.join(missing)}")
+                make(self.client, self.names, Shape(ids, ports, image, self._settings), missing)
+            self._start_containers(ids)
+            unready = self._unready(ids, within_s)
+        if unready:
+            raise DeployError(f"{unready}; `logs` may show why, and `down` removes what is there")
+
+    def _ids_to_be(self) -> list[str]:
+        """Return the nodes that the cluster is to have; its size is a matter of its data, once it has any."""
+        had = node_ids(inventory(self.client, self.names))
+        if had and self._nodes not in (None, len(had)):
+            raise DeployError(
+                f"{self.name} has {len(had)} nodes ({', '.join(had)}), not {self._nodes}: leave --nodes out, give the "
+                "new cluster another --name, or remove this one with `down --volumes`"
+            )
+        return had or [f"n{number}" for number in range(1, (self._nodes or DEFAULT_NODES) + 1)]
+
+    def _unready(self, ids: Sequence[str], within_s: float) -> str | None:
+        """Return why some node is not ready after so long; None as soon as all are."""
+        try:
+            self.wait_until_ready(*ids, within_s=within_s)
+        except DeployError as error:
+            return str(error)
+        return None
+
+    def down(self, volumes: bool = False) -> bool:
+        """Remove the containers and networks, and the data too if ``volumes``; return whether there was anything."""
+        with explained():
+            parts = inventory(self.client, self.names)
+            # The secret belongs to the data, and what was cut is cut no more.
+            kept = {self.names.secret, *(self.names.node(node_id) for node_id in node_ids(parts))}
+            doomed = {part for part in parts if volumes or part.kind != "volume" or part.id not in kept}
+            remove(self.client, doomed)
+        return bool(doomed)
+
+    # --- Looking.
+
+    def found(self) -> dict[str, Found]:
+        """Return the containers of the nodes."""
+        with explained():
+            return find(self.client, self.names)
+
+    @property
+    def ids(self) -> list[str]:
+        """The nodes that there are."""
+        return list(self.found())
+
+    @property
+    def running(self) -> list[str]:
+        """The nodes that run, and are not paused."""
+        return [node_id for node_id, found in self.found().items() if found.runs]
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """Where the nodes serve clients on this machine."""
+        return {node_id: found.port for node_id, found in self.found().items()}
+
+    def views(self) -> dict[str, View]:
+        """Return what is seen of all nodes."""
+        there = self.found()
+        if not there:
+            raise DeployError(f"there is no cluster {self.name} here; `up` makes one")
+
+        def look(found: Found) -> View:
+            answer = ask_if_there(found.port, "/status") if found.runs else None
+            return View(found, answer.body if answer is not None and answer.status == 200 else None)
+
+        return dict(zip(there, in_parallel(look, there.values()), strict=True))
+
+    def leader(self, not_in: Sequence[str] = (), within_s: float = 10.0) -> str:
+        """Return who leads in the highest term, as soon as somebody does who is none of ``not_in``."""
+        seen: dict[str, View] = {}
+
+        def look() -> str | None:
+            seen.update(self.views())
+            leaders = {
+                view.status["term"]: node_id
+                for node_id, view in seen.items()
+                if view.status is not None and view.status["role"] == "leader" and node_id not in not_in
+            }
+            return leaders[max(leaders)] if leaders else None
+
+        return wait_for(look, lambda: f"{self.name} has no leader: {reasons(seen)}", within_s)
+
+    def random_follower(self) -> str:
+        """Return some node that runs and does not lead."""
+        leader = self.leader()
+        followers = [node_id for node_id in self.running if node_id != leader]
+        if not followers:
+            raise DeployError(f"no follower runs in {self.name}")
+        return self._rng.choice(followers)
+
+    def resolve(self, target: str) -> list[str]:
+        """Return the nodes that ``target`` means: a node's id, ``leader``, ``random-follower`` or ``all``."""
+        there = self.ids
+        if not there:
+            raise DeployError(f"there is no cluster {self.name} here; `up` makes one")
+        if target == "leader":
+            return [self.leader()]
+        if target == "random-follower":
+            return [self.random_follower()]
+        if target != "all" and target not in there:
+            raise DeployError(
+                f"{target} is not in {self.name}, which has {', '.join(there)}; or say leader, random-follower or all"
+            )
+        return there if target == "all" else [target]
+
+    def wait_until_ready(self, *ids: str, within_s: float = PATIENCE_S) -> None:
+        """Return when each of these nodes, or all that run, answers a linearizable read."""
+        waiting = dict.fromkeys(ids or self.running, "it does not answer")
+        ports = self.ports
+
+        def look() -> bool:
+            for node_id in list(waiting):
+                answer = ask_if_there(ports[node_id], "/readyz", timeout_s=2.0)
+                if answer is not None and answer.status == 200:
+                    del waiting[node_id]
+                elif answer is not None:
+                    waiting[node_id] = answer.body["error"]["message"]
+            return not waiting
+
+        def why() -> str:
+            there = self.found()
+            return "; ".join(f"{each} ({there[each].state}): {said}" for each, said in waiting.items())
+
+        wait_for(look, why, within_s)
+
+    def wait_until_caught_up(self, *ids: str, within_s: float = PATIENCE_S) -> None:
+        """Return when each of these nodes, or all that run, has applied what is committed now."""
+        waited_for = ids or tuple(self.running)
+        self.wait_until_ready(*waited_for, within_s=within_s)
+        goal = max(view.status["commit_index"] for view in self.views().values() if view.status)
+
+        def look() -> bool:
+            views = self.views()
+            statuses = [views[node_id].status for node_id in waited_for]
+            return all(status is not None and status["last_applied"] >= goal for status in statuses)
+
+        wait_for(look, lambda: f"not all of {', '.join(waited_for)} have applied entry {goal}", within_s)
+
+    # --- Being a client.
+
+    def ask(self, node_id: str, method: str, path: str, body: object = None, timeout_s: float = 10.0) -> Answer:
+        """Do one request at a node; raises ``OSError`` or ``HTTPException`` if it does not answer."""
+        return ask(self.ports[node_id], method, path, body, timeout_s)
+
+    def put(self, node_id: str, key: str, value: str) -> None:
+        """Write a key through a node."""
+        must_be_done(node_id, lambda: self.ask(node_id, "PUT", key_path(key), {"value": value}))
+
+    def get(self, node_id: str, key: str) -> str | None:
+        """Return what a key has, by a linearizable read through a node; None if it is not there."""
+        path = key_path(key) + "?missing=404"
+        answer = must_be_done(node_id, lambda: self.ask(node_id, "GET", path), also=(404,))
+        return answer.body["value"] if answer.status == 200 else None
+
+    # --- What can happen to nodes. Each returns the nodes for which it made a difference.
+
+    def start(self, *ids: str, within_s: float = PATIENCE_S) -> list[str]:
+        """Start these nodes, or let them go on if they are paused, and wait until they answer."""
+        with explained():
+            changed = self._start_containers(ids)
+            self._wait_until_alive(changed, within_s)
+        return changed
+
+    def _start_containers(self, ids: Sequence[str]) -> list[str]:
+        there = self.found()
+        changed = [node_id for node_id in ids if there[node_id].state not in ("running", "restarting")]
+
+        def start_one(node_id: str) -> None:
+            found = there[node_id]
+            act = self.client.api.unpause if found.state == "paused" else self.client.api.start
+            act(found.container)
+
+        in_parallel(start_one, changed)
+        # They may have other addresses than before, and have lost the rules that they had.
+        if changed and (losses := self.losses()):
+            self._drop(losses)
+        return changed
+
+    def _wait_until_alive(self, ids: Sequence[str], within_s: float = PATIENCE_S) -> None:
+        """Return when these nodes answer."""
+        waiting, ports = set(ids), self.ports
+
+        def look() -> bool:
+            waiting.difference_update([each for each in waiting if ask_if_there(ports[each], "/livez")])
+            return not waiting
+
+        def why() -> str:
+            return "; ".join(f"{each} does not answer, its container is {self.found()[each].state}" for each in waiting)
+
+        wait_for(look, why, within_s)
+
+    def stop(self, *ids: str) -> list[str]:
+        """Stop these nodes in order, so that they finish what they do, and a leader hands over."""
+
+        def stop_one(found: Found) -> None:
+            if found.state == "paused":
+                # It could not hear that it is to stop.
+                self.client.api.unpause(found.container)
+            self.client.api.stop(found.container, timeout=STOP_S)
+
+        return self._change(ids, stop_one, "running", "paused", "restarting")
+
+    def restart(self, *ids: str) -> list[str]:
+        """Stop these nodes in order, and start them again."""
+        self.stop(*ids)
+        return self.start(*ids)
+
+    def kill(self, *ids: str) -> list[str]:
+        """Kill these nodes, all at the same moment; they do not come back by themselves."""
+
+        def kill_one(found: Found) -> None:
+            if found.state == "paused":
+                self.client.api.unpause(found.container)
+            self.client.api.kill(found.container)
+
+        return self._change(ids, kill_one, "running", "paused", "restarting")
+
+    def pause(self, *ids: str) -> list[str]:
+        """Freeze these nodes where they are."""
+        return self._change(ids, lambda found: self.client.api.pause(found.container), "running")
+
+    def unpause(self, *ids: str) -> list[str]:
+        """Let frozen nodes go on."""
+        changed = self._change(ids, lambda found: self.client.api.unpause(found.container), "paused")
+        self._wait_until_alive(changed)
+        return changed
+
+    def _change(self, ids: Sequence[str], act: Callable[[Found], object], *states: str) -> list[str]:
+        """Do something to those of these nodes that are in one of these states."""
+        with explained():
+            there = self.found()
+            changed = [node_id for node_id in ids if there[node_id].state in states]
+            in_parallel(act, [there[node_id] for node_id in changed])
+        return changed
+
+    def upgrade(self, image: str, within_s: float = PATIENCE_S) -> list[str]:
+        """Let all nodes run another image, one after the other, the leader last; see ``deploy/upgrading.py``."""
+        wanted = ensure_image(self.client, image, DEFAULT_IMAGE, self.say)
+        with explained():
+            return upgrade(self, wanted, within_s)
+
+    # --- What can happen between nodes.
+
+    def partition(self, *groups: Sequence[str]) -> None:
+        """Let only nodes of the same group hear of each other; nodes that are in no group hear all."""
+        self._lose(faults.partition(self.losses(), groups))
+
+    def isolate(self, node_id: str, one_way: faults.OneWay | None = None) -> None:
+        """Cut a node off as well: it hears nobody (``in``), is heard by nobody (``out``), or both."""
+        self._lose(faults.isolate(self.losses(), node_id, self.ids, one_way))
+
+    def flaky(self, node_id: str, loss: float) -> None:
+        """Let this part of all packets to and from a node be lost; 0 ends that."""
+        self._lose(faults.flaky(self.losses(), node_id, self.ids, loss))
+
+    def heal(self) -> bool:
+        """Let everything through again; return whether anything was lost."""
+        lost = bool(self.losses())
+        self._lose({})
+        return lost
+
+    def losses(self) -> faults.Losses:
+        """Return what is being lost."""
+        with explained():
+            return dropping.read(self.client, self.names)
+
+    def _lose(self, losses: faults.Losses) -> None:
+        with explained():
+            # Written first: whoever starts meanwhile must learn of it.
+            dropping.write(self.client, self.names, losses)
+            self._drop(losses)
+
+    def _drop(self, losses: faults.Losses) -> None:
+        places = {
+            node_id: dropping.Place(found.container, found.image, found.address)
+            for node_id, found in self.found().items()
+            if found.address is not None and found.state in ("running", "paused")
+        }
+        dropping.apply(self.client, self.names, losses, places)
+
+
+def reasons(views: Mapping[str, View]) -> str:
+    """Return what the nodes say of why there is no leader."""
+    said = []
+    for node_id, (found, status) in views.items():
+        if status is None:
+            said.append(f"{node_id} is {found.state}" if not found.runs else f"{node_id} does not answer")
+        else:
+            said.append(f"{node_id}: {status['reason'] or 'it follows ' + str(status['leader'])}")
+    return "; ".join(said)

@@ -1,0 +1,206 @@
+"""Making the parts of a cluster, and removing them: containers, networks and volumes, and nothing of anybody else."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import secrets
+import socket
+import tarfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from random import Random
+from typing import Any, NamedTuple
+
+from docker.errors import APIError, NotFound
+
+from deploy.asking import HOST
+from deploy.containers import SECRET_FILE, create
+from deploy.engine import DeployError, brief, explained, in_parallel
+from deploy.names import NODE_LABEL, Names, in_order
+from deploy.waiting import wait_for
+
+USER = 10001
+# What the engine answers when something is in use, or is being removed already.
+BUSY = (403, 409)
+# Below the ports that systems give to whoever asks for any: nobody gets one of these by chance.
+FREE_PORTS = range(20000, 30000)
+
+
+class Part(NamedTuple):
+    """Something that the engine keeps for a cluster."""
+
+    kind: str
+    """container, network or volume."""
+    id: str
+    node_id: str | None
+
+
+class Shape(NamedTuple):
+    """What a cluster is to be made of."""
+
+    ids: Sequence[str]
+    ports: Mapping[str, int]
+    image: str
+    settings: Mapping[str, str]
+
+
+def inventory(client: Any, names: Names) -> set[Part]:
+    """Return all parts of a cluster that are there."""
+    api, mine = client.api, names.mine
+    listed = [
+        *(("container", each["Id"], each["Labels"]) for each in api.containers(all=True, filters=mine)),
+        *(("network", each["Id"], each["Labels"]) for each in api.networks(filters=mine)),
+        *(("volume", each["Name"], each["Labels"]) for each in api.volumes(filters=mine)["Volumes"] or ()),
+    ]
+    return {Part(kind, part_id, labels.get(NODE_LABEL)) for kind, part_id, labels in listed}
+
+
+def node_ids(parts: set[Part]) -> list[str]:
+    """Return the nodes that have a container or data."""
+    return sorted({part.node_id for part in parts if part.node_id is not None}, key=in_order)
+
+
+def remove(client: Any, parts: set[Part]) -> None:
+    """Remove these parts; those that are gone already do not matter."""
+    # A network or volume cannot be removed as long as a container uses it.
+    for kinds in (("container",), ("network", "volume")):
+        in_parallel(partial(remove_one, client), [part for part in parts if part.kind in kinds])
+
+
+def remove_one(client: Any, part: Part) -> None:
+    """Remove a part, as soon as whatever else the engine is doing with it has come to its end."""
+    api = client.api
+    # With the volumes of a container that have no name; data has one.
+    act: Callable[[], None] = {
+        "container": partial(api.remove_container, part.id, force=True, v=True),
+        "network": partial(api.remove_network, part.id),
+        "volume": partial(api.remove_volume, part.id, force=True),
+    }[part.kind]
+    why = ""
+
+    def is_gone() -> bool:
+        nonlocal why
+        try:
+            act()
+        except NotFound:
+            return True
+        except APIError as error:
+            if error.status_code not in BUSY:
+                raise
+            why = brief(str(error.explanation))
+            return False
+        return True
+
+    wait_for(is_gone, lambda: f"the {part.kind} {part.id} cannot be removed: {why}")
+
+
+@contextlib.contextmanager
+def undone_on_failure(client: Any, names: Names) -> Iterator[None]:
+    """Remove what was made meanwhile, if it did not end well: by an error, by Ctrl-C, or by a signal."""
+    with explained():
+        before = inventory(client, names)
+    try:
+        yield
+    except BaseException:
+        remove(client, inventory(client, names) - before)
+        raise
+
+
+def make(client: Any, names: Names, shape: Shape, missing: Sequence[str]) -> None:
+    """Make the containers of the nodes that are ``missing``, and what they need."""
+    there = {part.id for part in inventory(client, names)}
+
+    def make_volume(name: str, **labels: str) -> None:
+        if name not in there:
+            client.api.create_volume(name, labels=names.labels(**labels))
+
+    def make_node(node_id: str) -> None:
+        make_volume(names.node(node_id), **{NODE_LABEL: node_id})
+        create(client, names, node_id, shape.ids, shape.image, shape.ports[node_id], shape.settings)
+
+    in_parallel(make_volume, [names.secret])
+    make_networks(client, names)
+    # At the same time, because each takes the engine a while.
+    work: list[Callable[[], None]] = [partial(make_node, node_id) for node_id in missing]
+    if names.secret not in there:
+        work.append(lambda: write_secret(client, names, shape.image))
+    in_parallel(lambda each: each(), work)
+
+
+def make_networks(client: Any, names: Names) -> None:
+    """Make the networks that are not there."""
+    there = {each["Name"] for each in client.api.networks(filters=names.mine)}
+    wanted = {names.clients: False, names.peers: True}
+
+    def make_network(name: str) -> None:
+        client.api.create_network(
+            name, driver="bridge", internal=wanted[name], labels=names.labels(), check_duplicate=True
+        )
+
+    in_parallel(make_network, wanted.keys() - there)
+
+
+def write_secret(client: Any, names: Names, image: str) -> None:
+    """Draw the cluster's secret, which only the nodes' user can read.
+
+    It is written through a container that is never started: the engine may be on another machine.
+    """
+    api = client.api
+    container = api.create_container(
+        image,
+        labels=names.labels(),
+        host_config=api.create_host_config(
+            binds={names.secret: {"bind": "/secret", "mode": "rw"}}, tmpfs={"/data": ""}
+        ),
+    )["Id"]
+    try:
+        directory, name = SECRET_FILE.rsplit("/", 1)
+        api.put_archive(container, directory, archive(name, secrets.token_hex(32).encode() + b"\n"))
+    finally:
+        api.remove_container(container, force=True, v=True)
+
+
+def archive(name: str, content: bytes) -> bytes:
+    """Return an archive with one file for the nodes' user alone."""
+    file = tarfile.TarInfo(name)
+    file.size, file.mode, file.uid, file.gid = len(content), 0o400, USER, USER
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        tar.addfile(file, io.BytesIO(content))
+    return packed.getvalue()
+
+
+def choose_ports(ids: Sequence[str], taken: Mapping[str, int], base: int | None, default: int | None) -> dict[str, int]:
+    """Return where each node is to serve clients: in a row with those that have a port, else from ``base`` on.
+
+    Without a base it is from ``default`` on, and without that, where ports are free.
+    """
+    if taken:
+        node_id, port = next(iter(taken.items()))
+        has = port - list(ids).index(node_id)
+        if base not in (None, has):
+            raise DeployError(f"the cluster serves clients from port {has} on; take it `down` first, to change that")
+        base = has
+    first = base or default or free_ports(len(ids), Random())
+    return {node_id: first + number for number, node_id in enumerate(ids)}
+
+
+def free_ports(count: int, rng: Random) -> int:
+    """Return the first of so many ports in a row on which nobody listens now."""
+    for _ in range(100):
+        first = rng.randrange(FREE_PORTS.start, FREE_PORTS.stop - count)
+        if all(is_free(port) for port in range(first, first + count)):
+            return first
+    raise DeployError(f"there are no {count} free ports in a row from {FREE_PORTS.start} to {FREE_PORTS.stop}")
+
+
+def is_free(port: int) -> bool:
+    """Whether one can listen on a port."""
+    with socket.socket() as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((HOST, port))
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,263 @@
+"""`python -m deploy`, and Docker Compose, as somebody uses them who reads the README."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+import re
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from deploy.making import inventory, remove
+from deploy.names import Names
+from tests.support.cluster import ask
+from tests.support.containers import IMAGE, UNDER_LOAD_S, left_behind
+from tests.support.processes import ROOT, environment, free_ports
+
+pytestmark = pytest.mark.timeout(240)
+
+
+def start(*arguments: str, terminal: int | None = None) -> subprocess.Popen[str]:
+    """Start `python -m deploy`, in a terminal if one is given."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "deploy", *arguments],
+        cwd=ROOT,
+        env=environment() | {"COLUMNS": "100", "PYTHONUNBUFFERED": "1"},
+        stdin=subprocess.DEVNULL if terminal is None else terminal,
+        stdout=subprocess.PIPE if terminal is None else terminal,
+        stderr=subprocess.STDOUT,
+        text=True,
+        process_group=0 if terminal is None else None,
+    )
+
+
+def run(*arguments: str, status: int = 0) -> str:
+    """Run `python -m deploy` and return all that it printed."""
+    process = start(*arguments)
+    told, _ = process.communicate()
+    assert process.returncode == status, told
+    return told
+
+
+class Commands:
+    """Runs commands on one cluster."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __call__(self, first: str, *rest: str, status: int = 0) -> str:
+        """Run a command and return what it printed."""
+        return run(first, "--name", self._name, *rest, status=status)
+
+    def start(self, first: str, *rest: str, terminal: int | None = None) -> subprocess.Popen[str]:
+        """Start a command."""
+        return start(first, "--name", self._name, *rest, terminal=terminal)
+
+
+@contextlib.contextmanager
+def brought_up(client: Any) -> Iterator[Commands]:
+    """Bring a cluster up by its command, and leave nothing of it."""
+    name = f"raftkv-command-{secrets.token_hex(4)}"
+    commands = Commands(name)
+    try:
+        commands("up", "--image", IMAGE, "--base-port", str(free_ports(3)))
+        yield commands
+    finally:
+        remove(client, inventory(client, Names(name)))
+
+
+@pytest.fixture
+def command(engine: Any) -> Iterator[Commands]:
+    """Return what runs commands on a cluster that is up, and is removed after the test."""
+    with brought_up(engine) as commands:
+        yield commands
+
+
+@pytest.fixture(scope="module")
+def standing(engine: Any) -> Iterator[Commands]:
+    """Return the same for a cluster that tests share, each of which leaves it as it was."""
+    with brought_up(engine) as commands:
+        yield commands
+
+
+def columns(table: str, *headings: str) -> dict[str, list[str]]:
+    """Return these columns of the table of nodes, by node."""
+    lines = [re.split(r" {2,}", line.strip()) for line in table.splitlines()]
+    places = [lines[0].index(heading) for heading in headings]
+    return {line[0]: [line[place] for place in places] for line in lines[1:] if len(line) == len(lines[0])}
+
+
+def test_the_session_of_the_readme(command: Commands) -> None:
+    """Everything once, and most of it twice: what is done already is not done again."""
+    before = columns(command("status"), "leader")
+    (leader,) = {row[0] for row in before.values()}
+    other = next(node_id for node_id in before if node_id != leader)
+
+    assert list(before) == ["n1", "n2", "n3"]
+    assert command("kill", "leader") == f"{leader} is killed.\n"
+    assert command("kill", leader) == f"{leader} does not run.\n"
+    assert columns(command("status"), "container", "role")[leader] == ["exited", "–"]
+    assert command("start", leader) == f"{leader} is started.\n"
+    assert command("start", leader) == f"{leader} runs already.\n"
+    assert command("pause", other) == f"{other} is paused.\n"
+    assert columns(command("status"), "container")[other] == ["paused"]
+    assert command("unpause", "all").count("goes on.") == 1
+    assert re.fullmatch(r"n\d is stopped\.\n", command("stop", "random-follower"))
+    assert command("up").count("http://127.0.0.1:") == 3
+    assert "hears nobody" in command("isolate", "n1", "--one-way", "in")
+    assert "n1 does not hear n2, n3" in command("status")
+    assert command("partition", "n1,n2/n3").startswith("The network is cut: n1,n2/n3.")
+    assert "n3 is cut off from n1, n2" in command("status")
+    assert "n2 loses 30%" in command("flaky", "n2", "--loss", "30%")
+    assert command("heal") == "The network is whole again.\n"
+    assert command("heal") == "The network is whole.\n"
+    assert "goes on with its data" in command("down")
+    assert "There is nothing" not in command("down", "--volumes")
+    assert "There is nothing" in command("down")
+
+
+def test_logs_are_merged_in_the_order_of_time(standing: Commands) -> None:
+    lines = [re.fullmatch(r"(n\d) +(\S+) (\w+) +(n\d) .*", line) for line in standing("logs").splitlines()]
+    found = [match for match in lines if match is not None]
+    stamps = [match[2] for match in found]
+
+    assert {match[1] for match in found} == {"n1", "n2", "n3"}
+    assert all(match[1] == match[4] for match in found)
+    # The engine's clock orders them; a node's own stamp may be a moment older.
+    assert stamps[0][:16] <= stamps[-1][:16]
+
+
+def test_logs_are_followed_also_through_a_restart(standing: Commands) -> None:
+    following = standing.start("logs", "-f", "--tail", "0")
+    try:
+        standing("restart", "n2")
+        assert following.stdout is not None
+        lines = iter(following.stdout.readline, "")
+        assert any("n2 raftkv.node: listening at 0.0.0.0:4001 for clients" in line for line in lines)
+    finally:
+        following.send_signal(signal.SIGINT)
+        following.communicate(timeout=60)
+
+    assert following.returncode == 0
+
+
+def test_a_shell_has_a_terminal(standing: Commands) -> None:
+    ours, its = pty.openpty()
+    with os.fdopen(ours, "r+b", buffering=0) as terminal:
+        shell = standing.start("shell", "n1", "sh", terminal=its)
+        os.close(its)
+        terminal.write(b"test -t 0 && test -t 1 && echo has-a-$((40+2))\nexit 7\n")
+        told = b""
+        try:
+            with contextlib.suppress(OSError):  # Whoever was at the other end has gone.
+                while part := terminal.read(4096):
+                    told += part
+            assert shell.wait(60) == 7
+        finally:
+            shell.kill()
+            shell.wait()
+
+    assert b"has-a-42" in told
+
+
+def test_the_status_is_watched_until_ctrl_c(standing: Commands) -> None:
+    watching = standing.start("status", "--watch")
+    try:
+        assert watching.stdout is not None
+        tables = (line for line in iter(watching.stdout.readline, "") if line.startswith("node "))
+        assert [next(tables).split()[0] for _ in range(3)] == ["node"] * 3
+    finally:
+        watching.send_signal(signal.SIGINT)
+        watching.communicate(timeout=60)
+
+    assert watching.returncode == 0
+
+
+def test_a_shell_is_in_the_container(standing: Commands) -> None:
+    assert standing("shell", "n1", "id", "-u") == "10001\n"
+    assert standing("shell", "leader", "sh", "-c", "echo oops >&2; exit 3", status=3) == "oops\n"
+
+
+def test_what_cannot_be_done_is_said(command: Commands) -> None:
+    assert "n9 is not in" in command("kill", "n9", status=1)
+    assert "n9 is not in" in command("partition", "n1/n9", status=1)
+    assert "is no partition" in command("partition", "n1,n2,n3", status=1)
+    assert "has 3 nodes (n1, n2, n3), not 5" in command("up", "--nodes", "5", status=1)
+    command("kill", "all")
+    assert command("shell", "n3", status=1) == "deploy: n3 does not run (it is exited); `start n3` first\n"
+    assert "has no leader: n1 is exited; n2 is exited; n3 is exited" in command("kill", "leader", status=1)
+
+
+def test_the_demo_is_a_tour_that_ends_well_and_a_picture(engine: Any, tmp_path: Path) -> None:
+    picture = tmp_path / "demo.svg"
+    told = run("demo", "--image", IMAGE, "--record", str(picture))
+
+    assert re.search(r"n\d is killed\. n\d is the leader now; the client waited \d\.\d\d s for the election\.", told)
+    assert "Nothing was lost." in told
+    assert ElementTree.parse(picture).getroot().tag == "{http://www.w3.org/2000/svg}svg"
+    assert "font-face" not in picture.read_text()
+    assert left_behind(engine, "raftkv-demo") == []
+
+
+def compose() -> list[str] | None:
+    """Return the command of Docker Compose, if there is one."""
+    for words in (["docker", "compose"], ["docker-compose"]):
+        if shutil.which(words[0]) and subprocess.run([*words, "version"], capture_output=True).returncode == 0:
+            return words
+    return None
+
+
+@pytest.mark.skipif(compose() is None, reason="no test of compose.yaml: there is no Docker Compose here")
+@pytest.mark.usefixtures("engine")
+def test_compose_brings_up_three_nodes_that_keep_their_data() -> None:
+    words, name, base = compose(), f"raftkv-compose-{secrets.token_hex(4)}", free_ports(3)
+    assert words is not None
+    variables = {"IMAGE": IMAGE, **{f"PORT_{number}": str(base + number - 1) for number in (1, 2, 3)}}
+
+    def compose_run(*arguments: str) -> str:
+        done = subprocess.run(
+            [*words, "-p", name, "-f", "deploy/compose.yaml", *arguments],
+            cwd=ROOT,
+            env=environment() | variables,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    def wait_until_ready(port: int) -> None:
+        deadline_s = time.monotonic() + UNDER_LOAD_S
+        while not is_ready(port):
+            assert time.monotonic() < deadline_s, compose_run("logs")
+            time.sleep(0.1)
+
+    try:
+        compose_run("up", "-d", "--no-build")
+        wait_until_ready(base)
+        assert ask(base, "POST", "/keys/greeting/", {"value": "hello"}).body == {"value": "hello"}
+        compose_run("down")
+        compose_run("up", "-d", "--no-build")
+        wait_until_ready(base + 2)
+        assert ask(base + 2, "GET", "/keys/greeting/").body == {"value": "hello"}
+    finally:
+        compose_run("down", "--volumes")
+
+
+def is_ready(port: int) -> bool:
+    try:
+        return ask(port, "GET", "/readyz", timeout_s=2.0).status == 200
+    except (OSError, ValueError):
+        return False

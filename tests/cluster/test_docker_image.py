@@ -1,0 +1,116 @@
+"""The image: small, not root, nothing writable but the data, and it stops when it is told to."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from deploy.engine import DeployError
+from deploy.image import DOCKERFILE, base_image
+from tests.support.containers import IMAGE
+
+pytestmark = pytest.mark.timeout(240)
+MOST_BYTES = 60_000_000
+MOST_STOP_S = 5.0
+
+
+def inside(cluster: Any, node_id: str, *command: str) -> tuple[int, str]:
+    """Run a command in a node's container; return its exit status and its output."""
+    container = cluster.client.containers.get(cluster.found()[node_id].container)
+    status, output = container.exec_run(list(command))
+    return status, output.decode()
+
+
+def test_it_adds_at_most_60_mb_to_its_base(engine: Any) -> None:
+    sizes = {name: engine.images.get(name).attrs["Size"] for name in (IMAGE, base_image(DOCKERFILE.read_text()))}
+    added = sizes.pop(IMAGE) - sizes.popitem()[1]
+    print(f"{added / 1e6:.1f} MB")
+
+    assert 0 < added <= MOST_BYTES
+
+
+def test_it_is_configured_as_an_image_of_a_service(engine: Any) -> None:
+    config = engine.images.get(IMAGE).attrs["Config"]
+
+    assert (config["User"], list(config["Volumes"]), config["StopSignal"]) == ("10001:10001", ["/data"], "SIGTERM")
+    assert config["Entrypoint"] == ["/opt/raftkv/bin/python", "-m", "raftkv"]
+    assert config["Healthcheck"]["Test"][0] == "CMD"
+
+
+def test_nothing_of_its_making_is_left_in_it(engine: Any) -> None:
+    """Neither the settings of pip, which may hold a password, nor what builds packages."""
+    history = " ".join(layer["CreatedBy"] for layer in engine.images.get(IMAGE).history())
+    script = (
+        "import importlib.metadata as metadata\n"
+        "print(*(each.name for each in metadata.distributions(path=['/opt/raftkv/lib/python3.11/site-packages'])))"
+    )
+    found = engine.containers.run(
+        IMAGE, ["-c", script], entrypoint="/opt/raftkv/bin/python", remove=True, tmpfs={"/data": ""}
+    )
+
+    assert "PIP_" not in history
+    assert set(found.decode().lower().split()) == {
+        *("click", "google-crc32c", "msgspec", "sortedcontainers", "thespian", "tornado", "ujson", "uvloop")
+    }
+
+
+def test_it_holds_all_folders_by_their_links(engine: Any) -> None:
+    modules = "raftkv.actors.node, raftkv.http.server, raftkv.simulation, raftkv.node"
+    script = f"import os, {modules}; print(*sorted(n for n in os.listdir('raftkv') if os.path.islink('raftkv/' + n)))"
+    found = engine.containers.run(
+        IMAGE, ["-c", script], entrypoint="/opt/raftkv/bin/python", remove=True, read_only=True, tmpfs={"/data": ""}
+    )
+
+    assert found.decode().split() == ["actors", "http", "simulation"]
+
+
+def test_a_node_is_nobody_special_and_can_write_nothing_but_its_data(containers: Any) -> None:
+    container = containers.client.containers.get(containers.found()["n1"].container)
+    host = container.attrs["HostConfig"]
+
+    assert inside(containers, "n1", "id", "-u") == (0, "10001\n")
+    assert {
+        place: inside(containers, "n1", "touch", f"{place}/x")[0] for place in ("/data", "/app", "/tmp", "/secret")
+    } == {
+        **dict.fromkeys(("/app", "/tmp", "/secret"), 1),
+        "/data": 0,
+    }
+    assert (host["ReadonlyRootfs"], host["CapDrop"], host["SecurityOpt"]) == (True, ["ALL"], ["no-new-privileges"])
+    assert (host["RestartPolicy"]["Name"], host["Memory"], host["PidsLimit"]) == ("unless-stopped", 512 << 20, 256)
+
+
+def test_the_nodes_become_healthy_and_unhealthy_without_a_majority(containers: Any) -> None:
+    def healths() -> dict[str, str | None]:
+        return {node_id: found.health for node_id, found in containers.found().items()}
+
+    def wait_for(expected: str, *ids: str) -> None:
+        deadline_s = time.monotonic() + 60
+        while {healths()[node_id] for node_id in ids} != {expected}:
+            assert time.monotonic() < deadline_s, healths()
+            time.sleep(0.1)
+
+    wait_for("healthy", "n1", "n2", "n3")
+    containers.kill("n2", "n3")
+    wait_for("unhealthy", "n1")
+
+
+def test_every_node_stops_in_order_and_soon(containers: Any) -> None:
+    containers.put("n1", "a", "1")
+    took_s, statuses = [], set()
+    for node_id in containers.ids:
+        began_s = time.monotonic()
+        containers.stop(node_id)
+        took_s.append(time.monotonic() - began_s)
+        container = containers.client.containers.get(containers.found()[node_id].container)
+        statuses.add(container.attrs["State"]["ExitCode"])
+    print(took_s)
+
+    assert statuses == {0}
+    assert max(took_s) < MOST_STOP_S
+
+
+def test_an_image_that_is_nowhere_is_named(containers: Any) -> None:
+    with pytest.raises(DeployError, match=r"the image raftkv:no-such-version is not here, and cannot be pulled"):
+        containers.upgrade("raftkv:no-such-version")

@@ -1,0 +1,89 @@
+"""What is lost between nodes, as values: cuts, losses, and what each node drops for them."""
+
+from __future__ import annotations
+
+import pytest
+
+from deploy.engine import DeployError
+from deploy.faults import describe, drops_of, flaky, isolate, partition, read_groups
+
+IDS = ["n1", "n2", "n3"]
+ADDRESSES = {"n1": "10.0.0.1", "n2": "10.0.0.2", "n3": "10.0.0.3"}
+
+
+def both(one: str, other: str, loss: float = 1.0) -> dict[tuple[str, str], float]:
+    return {(one, other): loss, (other, one): loss}
+
+
+def test_groups_are_read_with_slashes_in_between() -> None:
+    assert read_groups("n1, n2/n3", IDS) == [["n1", "n2"], ["n3"]]
+
+
+@pytest.mark.parametrize("text", ["n1,n2,n3", "n1/n1", "n1/", "", "/", "n1/n9"])
+def test_what_is_no_partition_is_refused(text: str) -> None:
+    with pytest.raises(DeployError):
+        read_groups(text, IDS)
+
+
+def test_a_partition_cuts_between_groups_in_both_directions() -> None:
+    assert partition({}, [["n1", "n2"], ["n3"]]) == both("n1", "n3") | both("n2", "n3")
+
+
+def test_a_partition_takes_the_place_of_cuts_but_not_of_losses() -> None:
+    before = both("n1", "n2") | {("n1", "n3"): 0.3}
+
+    assert partition(before, [["n1", "n2"], ["n3"]]) == both("n1", "n3") | both("n2", "n3")
+    assert partition(before, [["n1"], ["n2"]]) == both("n1", "n2") | {("n1", "n3"): 0.3}
+
+
+def test_a_node_that_is_isolated_hears_nobody_is_heard_by_nobody_or_both() -> None:
+    hears_nobody = {("n2", "n1"): 1.0, ("n3", "n1"): 1.0}
+    heard_by_nobody = {("n1", "n2"): 1.0, ("n1", "n3"): 1.0}
+
+    assert isolate({}, "n1", IDS, "in") == hears_nobody
+    assert isolate({}, "n1", IDS, "out") == heard_by_nobody
+    assert isolate({}, "n1", IDS) == hears_nobody | heard_by_nobody
+    assert isolate(both("n2", "n3"), "n1", IDS, "in") == hears_nobody | both("n2", "n3")
+
+
+def test_a_loss_is_between_a_node_and_all_others_until_it_is_nothing() -> None:
+    lossy = flaky({}, "n1", IDS, 0.3)
+
+    assert lossy == both("n1", "n2", 0.3) | both("n1", "n3", 0.3)
+    assert flaky(lossy, "n2", IDS, 0.0) == both("n1", "n3", 0.3)
+
+
+def test_a_cut_is_made_at_both_ends() -> None:
+    """So that it lasts when one of them starts anew."""
+    losses = {("n1", "n2"): 1.0}
+
+    assert {node: drops_of(node, losses, ADDRESSES) for node in IDS} == {
+        "n1": [("10.0.0.2", "out", 1.0)],
+        "n2": [("10.0.0.1", "in", 1.0)],
+        "n3": [],
+    }
+
+
+def test_a_loss_is_made_where_the_packets_arrive() -> None:
+    losses = both("n1", "n2", 0.3)
+
+    assert {node: drops_of(node, losses, ADDRESSES) for node in IDS} == {
+        "n1": [("10.0.0.2", "in", 0.3)],
+        "n2": [("10.0.0.1", "in", 0.3)],
+        "n3": [],
+    }
+
+
+def test_a_node_without_an_address_needs_no_rule() -> None:
+    assert drops_of("n1", both("n1", "n2"), {"n1": "10.0.0.1"}) == []
+
+
+def test_the_network_is_described_in_words() -> None:
+    losses = {**both("n1", "n2"), ("n3", "n1"): 1.0, ("n3", "n2"): 0.3}
+
+    assert {node: describe(node, losses) for node in [*IDS, "n4"]} == {
+        "n1": "does not hear n2, n3; is not heard by n2",
+        "n2": "is cut off from n1; loses 30% of some packets",
+        "n3": "is not heard by n1",
+        "n4": "",
+    }

@@ -1,0 +1,166 @@
+"""What people are shown: the table of nodes, the logs, and errors that say what would help."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from deploy.cluster import View, reasons
+from deploy.containers import Found
+from deploy.engine import DeployError, in_parallel, in_words, no_engine
+from deploy.logs import Line, as_lines
+from deploy.names import Names, in_order
+from deploy.status import Row, colour, rows
+from deploy.upgrading import in_turn
+from tests.support.processes import ROOT, environment
+
+
+def view(node_id: str, state: str = "running", **status: Any) -> View:
+    found = Found(
+        node_id, f"container {node_id}", state, "healthy" if state == "running" else None, "i", 4001, {}, None
+    )
+    given = {"role": "follower", "term": 3, "leader": "n1", "commit_index": 9, "last_applied": 9, "reason": None}
+    return View(found, {**given, **status} if state == "running" else None)
+
+
+def test_a_row_shows_what_a_node_says_and_how_far_it_is_behind() -> None:
+    views = {
+        "n1": view("n1", role="leader", commit_index=10, last_applied=10),
+        "n2": view("n2", last_applied=7),
+        "n3": view("n3", "paused"),
+    }
+
+    assert rows(views) == [
+        Row("n1", "running, healthy", "leader", "3", "10", "10", "0", "n1", "4001"),
+        Row("n2", "running, healthy", "follower", "3", "9", "7", "3", "n1", "4001"),
+        Row("n3", "paused", *["–"] * 6, "4001"),  # type: ignore[call-arg]
+    ]
+
+
+def test_why_there_is_no_leader_is_told_node_by_node() -> None:
+    views = {
+        "n1": view("n1", leader=None, reason="an election is under way"),
+        "n2": view("n2"),
+        "n3": view("n3", "exited"),
+        "n4": View(view("n4").found, None),
+    }
+
+    assert reasons(views) == "n1: an election is under way; n2: it follows n1; n3 is exited; n4 does not answer"
+
+
+def test_nodes_are_in_the_order_of_their_numbers_and_differ_in_colour() -> None:
+    assert sorted(["n10", "n2", "n1"], key=in_order) == ["n1", "n2", "n10"]
+    assert len({colour(f"n{number}") for number in range(1, 9)}) == 8
+
+
+def test_the_leader_is_upgraded_last() -> None:
+    assert in_turn(["n1", "n2", "n3"], "n2") == ["n1", "n3", "n2"]
+
+
+@pytest.mark.parametrize("name", ["", "A", "a b", "-a", "a/b", "a" * 50])
+def test_a_name_that_an_engine_would_not_take_is_refused(name: str) -> None:
+    with pytest.raises(DeployError, match="is no name for a cluster"):
+        Names(name)
+
+
+def test_lines_of_a_log_may_come_in_any_pieces() -> None:
+    whole = b"2026-01-01T00:00:00.1Z one\n2026-01-01T00:00:00.2Z \xc3\xa4 b\n2026-01-01T00:00:00.3Z \n"
+    lines = [
+        Line("2026-01-01T00:00:00.1Z", "n1", "one"),
+        Line("2026-01-01T00:00:00.2Z", "n1", "ä b"),
+        Line("2026-01-01T00:00:00.3Z", "n1", ""),
+    ]
+
+    for size in (1, 7, len(whole)):
+        assert list(as_lines("n1", [whole[at : at + size] for at in range(0, len(whole), size)])) == lines
+
+
+@pytest.mark.parametrize(
+    "explanation",
+    [
+        "driver failed programming …: Bind for 127.0.0.1:4001 failed: port is already allocated",
+        "driver failed programming …: Error starting userland proxy: listen tcp4 127.0.0.1:4001: bind: address already "
+        "in use",
+        "driver failed programming …: failed to bind host port for 127.0.0.1:4001:172.18.0.2:4001/tcp: address already "
+        "in use",
+        "Ports are not available: exposing port TCP 127.0.0.1:4001 -> 0.0.0.0:0: listen tcp 127.0.0.1:4001: bind: "
+        "address already in use",
+    ],
+)
+def test_a_port_that_is_taken_is_named(explanation: str) -> None:
+    assert in_words(explanation).startswith("port 4001 of this machine is taken: ")
+
+
+def test_an_error_that_nobody_foresaw_is_told_in_one_line() -> None:
+    assert in_words("it is\nfull moon") == "the Docker Engine says: it is full moon"
+
+
+@pytest.mark.parametrize(
+    ("why", "told"),
+    [
+        ("PermissionError(13, 'Permission denied')", "does not let this user in; join the group docker"),
+        ("FileNotFoundError(2, 'No such file or directory')", "install and start one"),
+        ("[Errno 111] Connection refused", "install and start one"),
+        ("something else", "something else"),
+    ],
+)
+def test_a_missing_engine_is_explained(why: str, told: str) -> None:
+    assert told in no_engine(why)
+
+
+def test_all_is_done_before_the_first_error_is_raised() -> None:
+    """Or something would be made of which nobody knows any more."""
+    done = []
+
+    def work(part: int) -> None:
+        done.append(part)
+        if part == 1:
+            raise DeployError("one")
+
+    with pytest.raises(DeployError, match="one"):
+        in_parallel(work, [1, 2, 3])
+    assert sorted(done) == [1, 2, 3]
+    assert in_parallel(lambda part: 2 * part, [1, 2, 3]) == [2, 4, 6]
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    """Run `python -m deploy` where there is no engine; return its exit status and its complaint."""
+    done = subprocess.run(
+        [sys.executable, "-m", "deploy", *arguments],
+        cwd=ROOT,
+        env=environment() | {"DOCKER_HOST": "unix:///nowhere/docker.sock"},
+        capture_output=True,
+        text=True,
+    )
+    return done.returncode, done.stderr
+
+
+def test_every_command_says_that_there_is_no_engine() -> None:
+    expected = (
+        "deploy: no Docker Engine answers at unix:///nowhere/docker.sock; install and start one "
+        "(on Linux: systemctl start docker), or let DOCKER_HOST say where one is\n"
+    )
+
+    assert {run(*arguments) for arguments in (["up"], ["status"], ["down"], ["kill", "n1"])} == {(1, expected)}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["no-such-command"],
+        ["kill"],
+        ["up", "--nodes", "0"],
+        ["up", "--set", "log-level"],
+        ["flaky", "n1", "--loss", "130%"],
+        ["flaky", "n1", "--loss", "much"],
+        ["isolate", "n1", "--one-way", "up"],
+        ["upgrade"],
+    ],
+)
+def test_a_command_that_is_not_understood_ends_with_2_and_one_line(arguments: list[str]) -> None:
+    status, told = run(*arguments)
+
+    assert (status, told.count("\n"), told.startswith("deploy: ")) == (2, 1, True)
