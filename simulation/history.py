@@ -46,7 +46,7 @@ class History:
         self._recorded = 0
 
     def begin(self, client: str, node: str, at_ms: float, request: Propose | Read) -> Operation:
-        """Item that a client asks a node."""
+        """Note that a client asks a node."""
         operation = Operation(len(self.operations), client, node, request, self._moment(at_ms))
         self.operations.append(operation)
         return operation
@@ -54,7 +54,7 @@ class History:
     def end(
         self, operation: Operation, at_ms: float, reply: Applied | ReadResult | Refused | None, answer: str = ""
     ) -> None:
-        """Item what a client was told, or with ``None`` that it has stopped to wait.
+        """Note what a client was told, or with ``None`` that it has stopped to wait.
 
         ``answer`` is for people; without it, it is the reply's name or its code. Raises ``ValueError`` for the reply to
         another kind of request, and for a second one.
@@ -75,7 +75,7 @@ class History:
             operation.answer = answer
 
     def wiped(self, node: str, at_ms: float) -> None:
-        """Item that a node begins again with an empty disk: what it had shown to readers binds it no more."""
+        """Note that a node begins again with an empty disk: what it had shown to readers binds it no more."""
         self.wipes.append((node, self._moment(at_ms)))
 
     def keys(self) -> list[str]:

@@ -11,6 +11,7 @@ import msgspec
 
 from raftkv.actors.messages import Applied
 from raftkv.actors.node import Node
+from raftkv.actors.store import Store
 from raftkv.settings import Limits
 from raftkv.simulation.clients import Clients
 from raftkv.simulation.cluster import SIMULATED_LIMITS, SimulatedCluster, SimulatedNode
@@ -107,6 +108,7 @@ class Life:
         """Faults and changes of role, for a picture: from when, until when, where, what."""
         self.terms: set[int] = set()
         self.cluster.role_changed.append(self._on_role_changed)
+        self.cluster.wiped.append(lambda machine: self.history.wiped(machine.name, self.cluster.now_ms))
 
     def run(self) -> Outcome:
         """Live, and return what became of it."""
@@ -170,11 +172,21 @@ class Life:
 
     def _judge(self) -> None:
         self.invariants.look_at_everything()
-        verdict = self.history.verdict()
+        verdict = self.history.verdict(self._finals())
         if not verdict.ok:
             raise Violation(f"the history of the clients can't be explained:\n{verdict.text}")
 
     # --- looking
+
+    def _finals(self) -> dict[str, dict[str, bytes | None]]:
+        """Return what each sound node has in the end for each key that a client asked for."""
+        finals: dict[str, dict[str, bytes | None]] = {}
+        for node in self._sound_nodes():
+            assert node is not None, "a node has ended since all were equal"
+            get = node.actor(Store).keyspace.get
+            items = {key: get(key) for key in self.history.keys()}
+            finals[node.machine.name] = {key: item.value if item else None for key, item in items.items()}
+        return finals
 
     def _sound(self) -> list[str]:
         """Return the machines whose disk holds what it should."""

@@ -8,7 +8,10 @@ runs lives from seed 0 on with each mistake and prints the table of docs/mutatio
 from __future__ import annotations
 
 import argparse
+import inspect
 import logging
+import re
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -66,6 +69,16 @@ def first_caught(name: str, seeds: range) -> Outcome | None:
     return next((outcome for outcome in lives(name, seeds) if not outcome.ok), None)
 
 
+def row(name: str, seeds: int) -> str:
+    """Return the line of the table for this mistake, after trying that many seeds at most."""
+    outcome = first_caught(name, range(seeds))
+    what = (inspect.getdoc(MISTAKES[name][0]) or "-").splitlines()[0]
+    if outcome is None:
+        return f"| `{name}` | {what} | none of {seeds} | |"
+    told = re.sub(r" \(\[[^)]*\]\)", "", outcome.violation.splitlines()[0]).rstrip(":").replace("|", "/")
+    return f"| `{name}` | {what} | {outcome.seed + 1} | {textwrap.shorten(told, 150, placeholder=' …')} |"
+
+
 def main() -> None:
     """Print how many seeds each mistake takes."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -74,12 +87,7 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.disable(logging.CRITICAL)
     for name in arguments.names or MISTAKES:
-        outcome = first_caught(name, range(arguments.seeds))
-        if outcome is None:
-            print(f"| `{name}` | not in {arguments.seeds} | |", flush=True)
-        else:
-            what = outcome.violation.splitlines()[0][:160].replace("|", "/")
-            print(f"| `{name}` | {outcome.seed + 1} | {what} |", flush=True)
+        print(row(name, arguments.seeds), flush=True)
 
 
 if __name__ == "__main__":
