@@ -122,6 +122,9 @@ class Life:
         except Exception as error:
             # Not a word of the cluster's: the simulation itself is wrong, which must not look as if all were well.
             violation = f"{type(error).__name__} in the simulation: {error}\n{traceback.format_exc()}"
+        for system in self.cluster.simulation.systems.values():
+            # Or coroutines that have not begun yet would complain.
+            system.loop.close()
         return Outcome(
             self.plan.seed,
             self.plan.nodes,
