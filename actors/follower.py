@@ -88,7 +88,7 @@ class Follower(Passing):
         replica.matched_index = max(replica.matched_index, match_index)
         self.commit_to(min(message.leader_commit, replica.matched_index))
         self._confirm(message, match_index)
-        if replica.read_floor is None:
+        if replica.read_floor is None and not message.entries:
             self.ask_for_read_floor(message.sender)
 
     def _heard(self, leader: str) -> None:

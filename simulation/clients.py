@@ -68,13 +68,13 @@ class Clients:
         """Let them ask for nothing more."""
         self._ended = True
 
-    def write_once(self, name: str, done: Callable[[Any], None]) -> None:
-        """Write something through this node and tell ``done`` what became of it."""
+    def ask_once(self, name: str, kind: str, done: Callable[[Any], None]) -> None:
+        """Make one request through this node and tell ``done`` what became of it."""
         node = self._cluster.machines[name].node
         if node is None:
             self._cluster.simulation.agenda.after(50.0, done, None)
         else:
-            self._ask(f"after-{name}", node, "put", 2000.0, done)
+            self._ask(f"after-{name}", node, kind, 2000.0, done)
 
     def _ask_next(self, client: str, last: str) -> None:
         if self._ended:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from random import Random
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from thespian.actors import ActorAddress
 
 from raftkv.actors.client import Client
+from raftkv.actors.journal import Journal
 from raftkv.actors.messages import About, Assume, Boot, Flush, RoleChanged, RoleName
 from raftkv.actors.node import Node
 from raftkv.actors.observer import Observe, Observer
@@ -103,6 +105,8 @@ class Machine:
         """Before this moment, no sync ends."""
         self.retired = False
         """Whether the process was asked to stop."""
+        self.crashed_ms = float("-inf")
+        """When power failed last."""
 
     # --- a host
 
@@ -173,12 +177,26 @@ class Machine:
 
     def crash(self, random: Random | None = None) -> None:
         """Lose power: the process is gone, and what was not synced, or any part of that."""
+        if random is not None:
+            self._write_in_part(random)
+        self.crashed_ms = self.cluster.now_ms
         self._end()
         if random is None:
             self.disk.crash()
         else:
             self.disk.crash_at_random(random)
         self.cluster.network.look()
+
+    def _write_in_part(self, random: Random) -> None:
+        """Let the journal come as far as it may have come with what it writes just now.
+
+        Its lane does all of that at the end of the time that it takes, so there is nothing half-written in between.
+        """
+        journal = None if self.node is None else self.node.actor(Journal)
+        if journal is not None and type(journal._myRef.lane.next_message) is Flush and not self.disk.is_cut:
+            self.disk.cut_after(random.randint(1, 4))
+            with contextlib.suppress(PowerCut):
+                journal.receiveMessage(Flush(), None)
 
     def lose_power(self) -> None:
         """Crash in the middle of something, as the disk was told to."""

@@ -305,6 +305,11 @@ class SimulatedDisk:
         self._cut_in = operations
         self._armed = True
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether the power is about to fail, or has failed."""
+        return bool(self._cut_in) or self._is_off
+
     def fail(self, operation: str, number: int = errno.EIO, *, after: int = 0, written: int = 0) -> None:
         """Let ``operation`` fail once with this error, when it has succeeded ``after`` times more.
 

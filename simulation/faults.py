@@ -517,20 +517,18 @@ class Nemesis:
     # --- what does not heal
 
     def _may_lose(self, name: str) -> bool:
-        """Whether this machine may be out for good: a minority may be, once the cluster is founded."""
-        if not self.may_damage:
-            return False
+        """Whether this machine may be out for good: a minority may be."""
         return name in self.out or len(self.out) < (len(self._cluster.names) - 1) // 2
 
     def _flip(self, fault: Fault, names: list[str]) -> bool | None:
         disk = self._cluster.machines[names[0]].disk
-        if not self._may_lose(names[0]) or disk.flip_bit(Random(fault.seed)) is None:
+        if not self.may_damage or not self._may_lose(names[0]) or disk.flip_bit(Random(fault.seed)) is None:
             return False
         self.out.add(names[0])
         return None
 
     def _misdirect(self, fault: Fault, names: list[str]) -> bool | None:
-        if not self._may_lose(names[0]):
+        if not self.may_damage or not self._may_lose(names[0]):
             return False
         self.out.add(names[0])
         self._cluster.machines[names[0]].disk.misdirect_next_write(Random(fault.seed))

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from raftkv.actors.messages import Applied
+from raftkv.actors.messages import Applied, ReadResult
 from raftkv.actors.node import Node
 from raftkv.actors.store import Store
 from raftkv.settings import Limits
@@ -23,12 +23,21 @@ from raftkv.simulation.trace import Trace
 EVENTS = 20_000
 """How many messages actors handle in the first phase."""
 
+QUIET_MS = 6_000.0
+"""Longer than any client waits."""
+
+QUIET_EVERY = 4
+"""The lives of which seeds end with such a quiet time."""
+
+FEW_FAULTS = 10
+"""A life that has had fewer goes on for up to three times as long."""
+
 LONGEST_MS = 300_000.0
 """For how long the first phase goes on at most."""
 
 FOUNDING_MS = 20_000.0
-RECOVERY_MS = 20_000.0
-CATCHING_UP_MS = 20_000.0
+RECOVERY_MS = 5_000.0
+CATCHING_UP_MS = 5_000.0
 """How long a healthy cluster may take to be founded, to have a leader for all, and to be the same everywhere."""
 
 
@@ -147,31 +156,66 @@ class Life:
         self.nemesis.begin()
         agenda = cluster.simulation.agenda
         end_ms = agenda.now_ms + LONGEST_MS
-        while cluster.events < self.plan.events and agenda.now_ms < end_ms and agenda.step():
+        while self._goes_on(end_ms) and agenda.step():
             if not self.nemesis.may_damage:
                 self.nemesis.may_damage = self._is_founded()
+
+    def _goes_on(self, end_ms: float) -> bool:
+        """Whether there is still trouble to be lived through; a life of few faults goes on until it has had some."""
+        events, now_ms = self.cluster.events, self.cluster.now_ms
+        few = len(self.nemesis.done) < min(FEW_FAULTS, len(self.plan.faults))
+        return events < self.plan.events * (3 if few else 1) and now_ms < end_ms
 
     def _recover(self) -> None:
         self.trace.note("", "all faults end")
         self.nemesis.heal()
         self._until(self._serves, RECOVERY_MS, "without any fault the cluster does not get to a leader for all")
         self.clients.end()
-        written: set[str] = set()
+        written: set[tuple[str, str]] = set()
         for name in self._sound():
-            self._write_until_done(name, written)
-        self._until(lambda: written == set(self._sound()), RECOVERY_MS, "without any fault writes are not done")
+            self._ask_until_done(name, "put", Applied, written)
+        self._until(lambda: len(written) == len(self._sound()), RECOVERY_MS, "without any fault writes are not done")
+        read: set[tuple[str, str]] = set()
+        for name in self._sound():
+            for kind in ("get", "stale"):
+                self._ask_until_done(name, kind, ReadResult, read)
+        everything = {(name, kind) for name in self._sound() for kind in ("get", "stale")}
+        self._until(lambda: read == everything, RECOVERY_MS, "without any fault reads are not answered")
         self._until(self._all_equal, CATCHING_UP_MS, "without any fault the replicas do not become equal")
+        if self.plan.seed % QUIET_EVERY == 0:
+            self.cluster.simulation.run_ms(QUIET_MS)
+            self._nobody_waits()
 
-    def _write_until_done(self, name: str, written: set[str]) -> None:
-        """Write through this node, again if need be: just now, connections may still have been lost."""
+    def _nobody_waits(self) -> None:
+        """See that every request has been forgotten when the time of the longest one is over."""
+        for node in self._sound_nodes():
+            assert node is not None, "a node has ended since all were equal"
+            replica, store = node.replica, node.actor(Store)
+            assert replica is not None, "a quiet node hands its replica on"
+            rounds = getattr(node.holder, "rounds", None)
+            waiting = {
+                "requests passed on": replica.forwarded,
+                "requests held": replica.held,
+                "saves": replica.saves,
+                "reads in the store": store.waiting,
+                "reads in a round": rounds.waiting if rounds is not None else (),
+            }
+            for what, items in waiting.items():
+                if items:
+                    raise Violation(
+                        f"{node.machine.name} still keeps {what} after {QUIET_MS / 1000:g} s of quiet: {items}"
+                    )
 
-        def done(reply: Any) -> None:
-            if isinstance(reply, Applied):
-                written.add(name)
+    def _ask_until_done(self, name: str, kind: str, answer: type, done: set[tuple[str, str]]) -> None:
+        """Ask this node, again if need be: just now, connections may still have been lost."""
+
+        def end(reply: Any) -> None:
+            if isinstance(reply, answer):
+                done.add((name, kind))
             else:
-                self._write_until_done(name, written)
+                self._ask_until_done(name, kind, answer, done)
 
-        self.clients.write_once(name, done)
+        self.clients.ask_once(name, kind, end)
 
     def _judge(self) -> None:
         self.invariants.look_at_everything()
@@ -184,10 +228,11 @@ class Life:
     def _finals(self) -> dict[str, dict[str, bytes | None]]:
         """Return what each sound node has in the end for each key that a client asked for."""
         finals: dict[str, dict[str, bytes | None]] = {}
+        keys = self.history.keys()
         for node in self._sound_nodes():
             assert node is not None, "a node has ended since all were equal"
             get = node.actor(Store).keyspace.get
-            items = {key: get(key) for key in self.history.keys()}
+            items = {key: get(key) for key in keys}
             finals[node.machine.name] = {key: item.value if item else None for key, item in items.items()}
         return finals
 

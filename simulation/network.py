@@ -30,6 +30,9 @@ CONNECT_MS = (1.0, 300.0)
 OLDEST_MS = 60_000.0
 """By how much a repeated message may be late."""
 
+LAST_WORDS_MS = 2.0
+"""How long a message may be in a machine before it leaves it."""
+
 Pair = tuple[str, str]
 
 
@@ -47,6 +50,10 @@ class Host(Protocol):
     @property
     def is_stopped(self) -> bool:
         """Whether that process stands still."""
+
+    @property
+    def crashed_ms(self) -> float:
+        """When its power failed last."""
 
     def tell(self, message: Any) -> None:
         """Give the node a message of its own link."""
@@ -129,19 +136,22 @@ class Network:
         due_ms = self._agenda.now_ms + random.uniform(*self.latency_ms) + self.slow_ms.get(pair, 0.0)
         if self.ordered:
             due_ms = self._last_due[pair] = max(due_ms, self._last_due.get(pair, 0.0))
-        self._agenda.at(due_ms, self._arrive, pair, self._life(target), name, sender, data)
+        self._agenda.at(due_ms, self._arrive, pair, self._life(target), name, sender, data, self._agenda.now_ms)
         if self.repeat and random.random() < self.repeat and not isinstance(message, Forward | ForwardReply):
             self.counts["repeated"] += 1
             late_ms = random.uniform(0.0, OLDEST_MS if random.random() < self.repeat_late else 20.0)
-            self._agenda.at(due_ms + late_ms, self._arrive, pair, None, name, sender, data)
+            self._agenda.at(due_ms + late_ms, self._arrive, pair, None, name, sender, data, self._agenda.now_ms)
 
     # --- Inside.
 
-    def _arrive(self, pair: Pair, life: int | None, name: str, sender: str, data: bytes) -> None:
+    def _arrive(self, pair: Pair, life: int | None, name: str, sender: str, data: bytes, sent_ms: float) -> None:
         """Deliver a message; the first copy of it goes to the process that it was sent to, and to no later one."""
         source, target = pair
         host = self._hosts[target]
-        if pair in self._cut or not host.is_listening or life not in (None, host.life):
+        # What a machine said last before its power failed may never have left it, or only a part of it.
+        is_last_word = 0.0 <= self._hosts[source].crashed_ms - sent_ms < LAST_WORDS_MS
+        lost = pair in self._cut or not host.is_listening or life not in (None, host.life)
+        if lost or (is_last_word and self._random.random() < 0.5):
             self.counts["lost"] += 1
             return
         self.counts["delivered"] += 1

@@ -31,8 +31,8 @@ class Watched:
     """A life of a node, from its boot on."""
 
     __slots__ = ("_asks", "_commit_index", "_durable", "_durable_index", "_durable_term", "_entries", "_handed_index",
-                 "_last", "_last_applied", "_led_term", "_match", "_record", "_said", "_store", "_store_applied",
-                 "_term", "_voted_for", "name")  # fmt: skip
+                 "_has_floor", "_last", "_last_applied", "_led_term", "_match", "_record", "_said", "_shown_before",
+                 "_store", "_store_applied", "_term", "_voted_for", "name")  # fmt: skip
 
     def __init__(self, name: str, record: Record, said: Said) -> None:
         self.name = name
@@ -50,6 +50,9 @@ class Watched:
         self._last_applied = 0
         self._led_term = 0
         """The latest term that it was seen to lead."""
+        self._has_floor = False
+        self._shown_before = 0
+        """The latest index that a stale read has shown in an earlier life."""
         self._match: dict[str, int] = {}
         self._store: Any = None
         self._store_applied = 0
@@ -58,6 +61,7 @@ class Watched:
     def recovered(self) -> None:
         """Begin with what is on disk."""
         self._term, self._voted_for = self._durable.term, self._durable.voted_for
+        self._shown_before = self._durable.seen_index
 
     # --- the replica
 
@@ -76,6 +80,13 @@ class Watched:
             self._see_durable(replica)
         if replica.commit_index != self._commit_index:
             self._see_commit(replica)
+        if replica.read_floor is not None and not self._has_floor:
+            self._has_floor = True
+            if replica.read_floor < self._shown_before:
+                raise Violation(
+                    f"{self.name} takes {replica.read_floor} for what stale reads have to show, and "
+                    f"{self._shown_before} was shown there before"
+                )
         if replica.handed_index != self._handed_index or replica.last_applied != self._last_applied:
             self._see_applied(replica)
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import heapq
+import weakref
 from asyncio.events import _set_running_loop
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from random import Random
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from raftkv.actors.system.pump import Receiver
 
@@ -113,6 +114,11 @@ class Lane:
         """How many messages are in the lane."""
         return len(self._queue)
 
+    @property
+    def next_message(self) -> Any:
+        """The message that is dealt with next, or is being dealt with; None if there is none."""
+        return self._queue[0][1] if self._queue else None
+
     def put(self, receiver: Receiver, message: Any, sender: Any) -> None:
         """Let ``receiver`` handle ``message`` when its turn comes."""
         if self.closed:
@@ -195,11 +201,20 @@ class Lane:
 class VirtualLoop(asyncio.AbstractEventLoop):
     """As much of an asyncio loop as futures, tasks and timers of a simulated machine need."""
 
+    _all: ClassVar[weakref.WeakSet[VirtualLoop]] = weakref.WeakSet()
+
+    @classmethod
+    def close_all(cls) -> None:
+        """Close every loop: in a simulation that nobody goes on with, coroutines that never began would complain."""
+        for loop in list(cls._all):
+            loop.close()
+
     def __init__(self, agenda: Agenda, clock: VirtualClock, lane: Lane) -> None:
         """Tell the time by ``clock``; what is to be called soon gets its turn in ``lane``."""
         self._agenda = agenda
         self._clock = clock
         self._lane = lane
+        self._all.add(self)
         self._closed = False
         self._tasks: dict[asyncio.Task[Any], None] = {}
 

@@ -637,7 +637,10 @@ ACTORS: list[tuple[tuple[type[Actor], ...], str]] = [
     ((ResultsAreWrong,), "which comes to"),
     ((ReadsAnotherKey,), "answers a read with"),
     ((mutants.ReadsAtOnceInTheStore,), "was committed when it came"),
-    (mutants.everywhere(mutants.StaleReadsAtOnce), "was shown there when it came"),
+    (
+        mutants.everywhere(mutants.StaleReadsAtOnce),
+        "was shown there when it came or: for what stale reads have to show",
+    ),
     (mutants.everywhere(mutants.AnswersByIndexAlone), "as applied with entry"),
 ]
 STRUCTURES: list[tuple[str, type, str]] = [
