@@ -6,6 +6,6 @@ with Cluster(nodes=3) as cluster:
 """
 
 from deploy.cluster import Cluster
-from deploy.engine import DeployError
+from deploy.engine import DeployError, UsageError
 
-__all__ = ["Cluster", "DeployError"]
+__all__ = ["Cluster", "DeployError", "UsageError"]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,9 +22,9 @@ from deploy import image as images
 from deploy import logs as merged
 from deploy import measuring, shell
 from deploy.asking import HOST
-from deploy.cluster import DEFAULT_NODES, Cluster
-from deploy.engine import DeployError, connect
-from deploy.faults import read_groups
+from deploy.cluster import DEFAULT_NODES, MOST_NODES, Cluster
+from deploy.engine import DeployError, UsageError, brief, connect
+from deploy.faults import percent, read_groups
 from deploy.making import is_free
 from deploy.names import DEFAULT_IMAGE, DEFAULT_NAME, HTTP_PORT
 from deploy.status import colour, whole
@@ -45,10 +47,20 @@ def run(arguments: list[str]) -> int:
         return BAD_USAGE
     except DeployError as error:
         click.echo(f"deploy: {error}", err=True)
+        return BAD_USAGE if isinstance(error, UsageError) else 1
+    except OSError as error:
+        drop_output()
+        click.echo(f"deploy: {brief(str(error))}", err=True)
         return 1
     except (click.Abort, KeyboardInterrupt):
         return 128 + signal.SIGINT
     return int(status or 0)
+
+
+def drop_output() -> None:
+    """Let what could not be written be lost; Python would try again when it ends, and complain in its own words."""
+    with open(os.devnull, "w") as nowhere, contextlib.suppress(OSError, ValueError):
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 @click.group(invoke_without_command=True, context_settings={"max_content_width": 110})
@@ -102,15 +114,17 @@ def parse_settings(given: tuple[str, ...]) -> dict[str, str]:
 
 @cli.command()
 @named
-@click.option("--nodes", type=click.IntRange(1, 99), help=f"How many.  [default: as it has, else {DEFAULT_NODES}]")
-@click.option("--image", default=DEFAULT_IMAGE, show_default=True, help="What to run; the default is built if missing.")
+@click.option(
+    "--nodes", type=click.IntRange(1, MOST_NODES), help=f"How many.  [default: as it has, else {DEFAULT_NODES}]"
+)
+@click.option("--image", help=f"What to run.  [default: as it has, else {DEFAULT_IMAGE}, which is built if missing]")
 @click.option(
     "--base-port",
     type=click.IntRange(1, 65000),
     help=f"n1 serves clients at this port of 127.0.0.1, n2 at the next, and so on.  [default: {HTTP_PORT}]",
 )
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A setting of the nodes; may be repeated.")
-def up(name: str, nodes: int | None, image: str, base_port: int | None, settings: tuple[str, ...]) -> None:
+def up(name: str, nodes: int | None, image: str | None, base_port: int | None, settings: tuple[str, ...]) -> None:
     """Make and start what does not run yet, and wait until each node can serve."""
     began_s = time.monotonic()
     options = {"nodes": nodes, "image": image, "settings": parse_settings(settings)}
@@ -242,7 +256,10 @@ def flaky(name: str, node: str, loss: float) -> None:
     with cluster_of(name) as cluster:
         for node_id in cluster.resolve(node):
             cluster.flaky(node_id, loss)
-            say(f"{node_id} loses {loss:.0%} of all packets to and from the others; `heal` ends it.")
+            if loss:
+                say(f"{node_id} loses {percent(loss)} of all packets to and from the others; `heal` ends it.")
+            else:
+                say(f"{node_id} loses nothing any more.")
 
 
 @cli.command()
@@ -264,9 +281,7 @@ def heal(name: str) -> None:
 def logs(name: str, follow: bool, tail: int | None) -> None:
     """Show the logs of all nodes as one."""
     with cluster_of(name) as cluster:
-        nodes = cluster.found()
-        if not nodes:
-            raise DeployError(f"there is no cluster {name} here; `up` makes one")
+        nodes = cluster.there()
         before = merged.so_far(cluster.client, nodes, tail)
         for line in before:
             show(line)
@@ -289,7 +304,7 @@ def shell_command(name: str, node: str, command: tuple[str, ...]) -> int:
     with cluster_of(name) as cluster:
         ids = cluster.resolve(node)
         if len(ids) > 1:
-            raise DeployError("a shell is in one node")
+            raise UsageError("a shell is in one node")
         found = cluster.found()[ids[0]]
         if not found.runs:
             raise DeployError(f"{ids[0]} does not run (it is {found.state}); `start {ids[0]}` first")
@@ -302,9 +317,21 @@ def shell_command(name: str, node: str, command: tuple[str, ...]) -> int:
 imaged = click.option("--image", default=DEFAULT_IMAGE, show_default=True, help="What to run.")
 
 
+def parse_record(context: click.Context, parameter: click.Parameter, record: Path | None) -> Path | None:
+    """Return where to write the picture, if something can be written there; asked before the tour, not after it."""
+    if record is not None and not os.access(record.parent, os.W_OK):
+        raise click.BadParameter(f"nothing can be written in {record.parent}", context, parameter)
+    return record
+
+
 @cli.command()
 @imaged
-@click.option("--record", type=click.Path(dir_okay=False, path_type=Path), help="Write it as a picture (SVG) as well.")
+@click.option(
+    "--record",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    callback=parse_record,
+    help="Write it as a picture (SVG) as well.",
+)
 def demo(image: str, record: Path | None) -> None:
     """Take a guided tour with a cluster of its own, which is removed in the end."""
     screen = Console(record=record is not None, width=tour.WIDTH if record else None, highlight=False)

@@ -10,15 +10,17 @@ from typing import Any, NamedTuple
 
 from deploy import dropping, faults
 from deploy.asking import Answer, ask, ask_if_there, key_path, must_be_done
-from deploy.containers import STOP_S, Found, find
-from deploy.engine import DeployError, connect, explained, in_parallel
-from deploy.image import ensure_image
+from deploy.containers import STOP_S, Found, check_settings, find
+from deploy.engine import DeployError, UsageError, connect, explained, in_parallel
+from deploy.image import ensure_image, image_id
 from deploy.making import Shape, choose_ports, inventory, make, node_ids, remove, undone_on_failure
 from deploy.names import DEFAULT_IMAGE, Names
 from deploy.upgrading import upgrade
 from deploy.waiting import PATIENCE_S, wait_for
 
 DEFAULT_NODES = 3
+# More would make every write slower, and nothing safer.
+MOST_NODES = 9
 
 
 class View(NamedTuple):
@@ -37,8 +39,9 @@ class Cluster:
 
     As a context manager it is brought up, with a name of its own unless one was given, and removed in the end together
     with its data. ``base_port`` is where n1 serves clients, n2 at the next port, and so on; by default where ports
-    are free. ``settings`` are those of the nodes by name, as in ``{"log-level": "debug"}``. ``say`` is told what is
-    being done. All methods raise ``DeployError`` where something cannot be done.
+    are free. ``settings`` are those of the nodes by name, as in ``{"log-level": "debug"}``. ``image`` is what they run,
+    by default the one that is built from this checkout. ``say`` is told what is being done. All methods raise
+    ``DeployError`` where something cannot be done, and ``UsageError``, which is one, where it cannot be meant.
     """
 
     def __init__(
@@ -46,12 +49,15 @@ class Cluster:
         nodes: int | None = None,
         *,
         name: str | None = None,
-        image: str = DEFAULT_IMAGE,
+        image: str | None = None,
         base_port: int | None = None,
         settings: Mapping[str, str] | None = None,
         say: Callable[[str], None] = quiet,
     ) -> None:
-        self.names = Names(name or f"raftkv-{secrets.token_hex(4)}")
+        self.names = Names(f"raftkv-{secrets.token_hex(4)}" if name is None else name)
+        if nodes is not None and not 1 <= nodes <= MOST_NODES:
+            raise UsageError(f"a cluster of {nodes} nodes cannot be made; give 1 to {MOST_NODES}")
+        check_settings(settings or {})
         self.client = connect()
         self.say = say
         self._nodes = nodes
@@ -63,7 +69,7 @@ class Cluster:
     def __enter__(self) -> Cluster:
         try:
             # Only what is made here: a cluster of this name that was there before is somebody's.
-            with undone_on_failure(self.client, self.names):
+            with undone_on_failure(self.client, self.names, self.say):
                 self.up()
         except BaseException:
             self.close()
@@ -94,15 +100,17 @@ class Cluster:
         What was made is removed again if that fails or is interrupted, unless all of it runs and just does not get
         ready: then there is something to look at.
         """
-        with explained(), undone_on_failure(self.client, self.names):
+        with explained(), undone_on_failure(self.client, self.names, self.say):
             there = self.found()
             ids = self._ids_to_be()
+            self._refuse_other_parts(there)
+            ports = choose_ports(
+                ids, {each.node_id: each.port for each in there.values()}, self._base_port, default_port
+            )
             missing = [node_id for node_id in ids if node_id not in there]
             if missing:
-                image = ensure_image(self.client, self._image, DEFAULT_IMAGE, self.say)
-                ports = choose_ports(
-                    ids, {each.node_id: each.port for each in there.values()}, self._base_port, default_port
-                )
+                wanted = DEFAULT_IMAGE if self._image is None else self._image
+                image = ensure_image(self.client, wanted, DEFAULT_IMAGE, self.say)
                 self.say(f"making {', '.join(missing)}")
                 make(self.client, self.names, Shape(ids, ports, image, self._settings), missing)
             self._start_containers(ids)
@@ -119,6 +127,22 @@ class Cluster:
                 "new cluster another --name, or remove this one with `down --volumes`"
             )
         return had or [f"n{number}" for number in range(1, (self._nodes or DEFAULT_NODES) + 1)]
+
+    def _refuse_other_parts(self, there: Mapping[str, Found]) -> None:
+        """Raise ``DeployError`` if nodes that are there have another image or other settings than were asked for."""
+        wanted = None if self._image is None or not there else image_id(self.client, self._image)
+        for node_id, found in there.items():
+            if self._image is not None and found.image != wanted:
+                raise DeployError(
+                    f"{node_id} of {self.name} does not run {self._image}: leave --image out, or change it with "
+                    f"`upgrade --image {self._image}`"
+                )
+            for setting, value in self._settings.items():
+                if found.settings.get(setting) != value:
+                    raise DeployError(
+                        f"{node_id} of {self.name} does not have {setting}={value}: leave --set out, or take it `down` "
+                        "first, which keeps the data, and bring it `up` with that"
+                    )
 
     def _unready(self, ids: Sequence[str], within_s: float) -> str | None:
         """Return why some node is not ready after so long; None as soon as all are."""
@@ -145,6 +169,13 @@ class Cluster:
         with explained():
             return find(self.client, self.names)
 
+    def there(self) -> dict[str, Found]:
+        """Return the containers of the nodes; raises ``DeployError`` if there is none."""
+        found = self.found()
+        if not found:
+            raise DeployError(f"there is no cluster {self.name} here; `up` makes one")
+        return found
+
     @property
     def ids(self) -> list[str]:
         """The nodes that there are."""
@@ -162,9 +193,7 @@ class Cluster:
 
     def views(self) -> dict[str, View]:
         """Return what is seen of all nodes."""
-        there = self.found()
-        if not there:
-            raise DeployError(f"there is no cluster {self.name} here; `up` makes one")
+        there = self.there()
 
         def look(found: Found) -> View:
             answer = ask_if_there(found.port, "/status") if found.runs else None
@@ -197,15 +226,13 @@ class Cluster:
 
     def resolve(self, target: str) -> list[str]:
         """Return the nodes that ``target`` means: a node's id, ``leader``, ``random-follower`` or ``all``."""
-        there = self.ids
-        if not there:
-            raise DeployError(f"there is no cluster {self.name} here; `up` makes one")
+        there = list(self.there())
         if target == "leader":
             return [self.leader()]
         if target == "random-follower":
             return [self.random_follower()]
         if target != "all" and target not in there:
-            raise DeployError(
+            raise UsageError(
                 f"{target} is not in {self.name}, which has {', '.join(there)}; or say leader, random-follower or all"
             )
         return there if target == "all" else [target]
@@ -362,6 +389,7 @@ class Cluster:
 
     def heal(self) -> bool:
         """Let everything through again; return whether anything was lost."""
+        self.there()
         lost = bool(self.losses())
         self._lose({})
         return lost

@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from deploy.asking import HOST
+from deploy.engine import UsageError
 from deploy.names import HTTP_PORT, NODE_LABEL, PORT_LABEL, RAFT_PORT, SETTINGS_LABEL, Names, in_order, peer_name
+from raftkv.settings import OPTIONS
 
 SECRET_FILE = "/secret/cluster"
 MEMORY = "512m"
@@ -63,6 +65,17 @@ def as_found(listed: Mapping[str, Any], names: Names) -> Found:
         json.loads(labels[SETTINGS_LABEL]),
         (networks.get(names.peers) or {}).get("IPAddress") or None,
     )
+
+
+def check_settings(settings: Mapping[str, str]) -> None:
+    """Raise ``UsageError`` unless these are settings that all nodes can share: what differs is not to be chosen."""
+    known = {option.name: option for option in OPTIONS}
+    for name in settings:
+        if name not in known:
+            can_be = ", ".join(option.name for option in OPTIONS if not option.per_node)
+            raise UsageError(f"{name!r} is no setting of a node; there are {can_be}")
+        if known[name].per_node:
+            raise UsageError(f"{name} is not to be set: every node gets its own from here")
 
 
 def environment(node_id: str, ids: Sequence[str], port: int, settings: Mapping[str, str]) -> dict[str, str]:

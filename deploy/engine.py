@@ -15,6 +15,7 @@ import requests
 from docker.errors import APIError, DockerException
 
 ENGINE_TIMEOUT_S = 60
+MOST_AT_ONCE = 8
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")
@@ -24,12 +25,16 @@ class DeployError(Exception):
     """Something cannot be done; the text is for people and says what would help."""
 
 
+class UsageError(DeployError):
+    """What was asked for cannot be meant: a name or a value that makes no sense here."""
+
+
 def connect() -> Any:
     """Return the client of an engine that answers; raises ``DeployError``. DOCKER_HOST says which engine."""
     try:
         try_socket(place())
         client = docker.from_env(timeout=ENGINE_TIMEOUT_S)
-    except (DockerException, requests.RequestException, OSError) as error:
+    except (DockerException, requests.RequestException, OSError, ValueError) as error:
         raise DeployError(no_engine(str(error))) from None
     return client
 
@@ -93,7 +98,9 @@ def brief(text: str) -> str:
 
 
 def in_parallel(work: Callable[[Part], Result], parts: Iterable[Part]) -> list[Result]:
-    """Do ``work`` for all parts at once and return the results in order; raises the first error, after all are done.
+    """Do ``work`` for all parts and return the results in order; raises the first error, after all are done.
+
+    It is done at once, but for so many parts at most: an engine that gets more answers some of them too late.
 
     The work is done in other threads, which Ctrl-C does not reach, and is waited for even then: a request to the engine
     that was given up could make something later, when nobody looks for it any more.
@@ -101,7 +108,7 @@ def in_parallel(work: Callable[[Part], Result], parts: Iterable[Part]) -> list[R
     parts = list(parts)
     if not parts:
         return []
-    pool = ThreadPoolExecutor(len(parts))
+    pool = ThreadPoolExecutor(min(len(parts), MOST_AT_ONCE))
     try:
         futures = [pool.submit(work, part) for part in parts]
         # Waiting inside of `shutdown` would not do: once interrupted, it does not wait again.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
-from deploy.engine import DeployError
+from deploy.engine import UsageError
 
 Losses = Mapping[tuple[str, str], float]
 """With which probability the packets of messages from one node to another are lost: 1 is a cut."""
@@ -15,14 +15,14 @@ Drop = tuple[str, str, float]
 
 
 def read_groups(text: str, ids: Sequence[str]) -> list[list[str]]:
-    """Return the groups in ``n1,n2/n3``; raises ``DeployError`` unless each node is named once at most."""
+    """Return the groups in ``n1,n2/n3``; raises ``UsageError`` unless each node is named once at most."""
     groups = [[name.strip() for name in group.split(",") if name.strip()] for group in text.split("/")]
     named = [name for group in groups for name in group]
     unknown = [name for name in named if name not in ids]
     if unknown:
-        raise DeployError(f"{', '.join(unknown)} is not in this cluster, which has {', '.join(ids)}")
+        raise UsageError(f"{', '.join(unknown)} is not in this cluster, which has {', '.join(ids)}")
     if len(named) != len(set(named)) or len([group for group in groups if group]) < 2:
-        raise DeployError(f"{text!r} is no partition; give groups of nodes with slashes in between, such as n1,n2/n3")
+        raise UsageError(f"{text!r} is no partition; give groups of nodes with slashes in between, such as n1,n2/n3")
     return [group for group in groups if group]
 
 
@@ -42,8 +42,12 @@ def isolate(losses: Losses, node: str, ids: Iterable[str], one_way: OneWay | Non
 
 
 def flaky(losses: Losses, node: str, ids: Iterable[str], loss: float) -> Losses:
-    """Return what is lost when a node also loses this part of its packets, in both directions; 0 ends that."""
-    pairs = [pair for other in ids if other != node for pair in ((node, other), (other, node))]
+    """Return what is lost when a node also loses this part of its packets, in both directions; 0 ends that.
+
+    What is cut stays cut.
+    """
+    both_ways = [pair for other in ids if other != node for pair in ((node, other), (other, node))]
+    pairs = [pair for pair in both_ways if losses.get(pair, 0) < 1]
     changed = {**losses, **dict.fromkeys(pairs, loss)}
     return {pair: part for pair, part in changed.items() if part > 0}
 
@@ -67,11 +71,18 @@ def describe(node: str, losses: Losses) -> str:
     """Return in words what a node does not hear, and what others do not hear of it."""
     deaf = sorted(source for (source, target), loss in losses.items() if target == node and loss >= 1)
     mute = sorted(target for (source, target), loss in losses.items() if source == node and loss >= 1)
-    lossy = max([loss for (_, target), loss in losses.items() if target == node and loss < 1], default=0.0)
     words = []
     if deaf == mute and deaf:
         words.append(f"is cut off from {', '.join(deaf)}")
     else:
         words += [f"does not hear {', '.join(deaf)}"] if deaf else []
         words += [f"is not heard by {', '.join(mute)}"] if mute else []
-    return "; ".join([*words, *([f"loses {lossy:.0%} of some packets"] if lossy else [])])
+    for lost in sorted({loss for (_, target), loss in losses.items() if target == node and loss < 1}):
+        sources = sorted(source for (source, target), loss in losses.items() if target == node and loss == lost)
+        words.append(f"loses {percent(lost)} of what {', '.join(sources)} {'send' if len(sources) > 1 else 'sends'}")
+    return "; ".join(words)
+
+
+def percent(loss: float) -> str:
+    """Return a loss as people write it, such as 30% or 0.5%."""
+    return f"{100 * loss:.3g}%"

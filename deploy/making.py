@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import secrets
+import signal
 import socket
 import tarfile
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from random import Random
@@ -34,6 +36,8 @@ class Part(NamedTuple):
     """container, network or volume."""
     id: str
     node_id: str | None
+    name: str | None = None
+    """What people know it by, if that is not its id."""
 
 
 class Shape(NamedTuple):
@@ -49,11 +53,11 @@ def inventory(client: Any, names: Names) -> set[Part]:
     """Return all parts of a cluster that are there."""
     api, mine = client.api, names.mine
     listed = [
-        *(("container", each["Id"], each["Labels"]) for each in api.containers(all=True, filters=mine)),
-        *(("network", each["Id"], each["Labels"]) for each in api.networks(filters=mine)),
-        *(("volume", each["Name"], each["Labels"]) for each in api.volumes(filters=mine)["Volumes"] or ()),
+        *(("container", each["Id"], each["Labels"], None) for each in api.containers(all=True, filters=mine)),
+        *(("network", each["Id"], each["Labels"], each["Name"]) for each in api.networks(filters=mine)),
+        *(("volume", each["Name"], each["Labels"], None) for each in api.volumes(filters=mine)["Volumes"] or ()),
     ]
-    return {Part(kind, part_id, labels.get(NODE_LABEL)) for kind, part_id, labels in listed}
+    return {Part(kind, part_id, labels.get(NODE_LABEL), name) for kind, part_id, labels, name in listed}
 
 
 def node_ids(parts: set[Part]) -> list[str]:
@@ -92,18 +96,47 @@ def remove_one(client: Any, part: Part) -> None:
             return False
         return True
 
-    wait_for(is_gone, lambda: f"the {part.kind} {part.id} cannot be removed: {why}")
+    wait_for(is_gone, lambda: f"the {part.kind} {part.name or part.id} cannot be removed: {with_help(why)}")
+
+
+def with_help(why: str) -> str:
+    """Return why something cannot be removed, and what would help, where we know."""
+    # The engine forgets at times that a container is gone, and remembers when it starts.
+    return f"{why}; restarting the Docker Engine helps" if "has active endpoints" in why else why
 
 
 @contextlib.contextmanager
-def undone_on_failure(client: Any, names: Names) -> Iterator[None]:
-    """Remove what was made meanwhile, if it did not end well: by an error, by Ctrl-C, or by a signal."""
+def uninterrupted() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM do nothing meanwhile; only the main thread is told of them, so others need nothing."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {each: signal.signal(each, signal.SIG_IGN) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+@contextlib.contextmanager
+def undone_on_failure(client: Any, names: Names, say: Callable[[str], None]) -> Iterator[None]:
+    """Remove what was made meanwhile, if it did not end well: by an error, by Ctrl-C, or by a signal.
+
+    Whoever presses Ctrl-C again does not interrupt that; ``say`` is told, because it can take some seconds.
+    """
     with explained():
         before = inventory(client, names)
     try:
         yield
-    except BaseException:
-        remove(client, inventory(client, names) - before)
+    except BaseException as error:
+        with uninterrupted():
+            made = inventory(client, names) - before
+            if made and isinstance(error, KeyboardInterrupt):
+                # Nobody may be left who listens, and it must be removed all the same.
+                with contextlib.suppress(OSError):
+                    say("interrupted; removing what was made")
+            remove(client, made)
         raise
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from deploy.engine import DeployError
+from deploy.engine import UsageError
 
 CLUSTER_LABEL = "raftkv.cluster"
 NODE_LABEL = "raftkv.node"
@@ -26,7 +26,7 @@ class Names:
 
     def __init__(self, cluster: str) -> None:
         if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,40}", cluster):
-            raise DeployError(f"{cluster!r} is no name for a cluster; use small letters, digits and dashes")
+            raise UsageError(f"{cluster!r} is no name for a cluster; use small letters, digits and dashes")
         self.cluster = cluster
         self.clients = f"{cluster}-clients"
         """The network on which clients reach the nodes."""

@@ -25,7 +25,7 @@ from raftkv.local_files import (
     prepare,
 )
 from raftkv.log_output import start_logging
-from raftkv.option import Option, SettingsError, one_line, parse_count
+from raftkv.option import Option, SettingsError, one_line, parse_count, parse_number, parse_path
 from raftkv.parent import Parent
 from raftkv.settings import OPTIONS, read_settings, read_shared
 
@@ -151,12 +151,17 @@ def local(nodes: int | None, base_port: int | None, base_raft_port: int | None, 
 
 
 @cli.command()
-@click.option("--seed", type=click.IntRange(0), metavar="N", help="Live this one life.")
+@click.option("--seed", callback=checked(parse_count(0, 10**15 - 1)), metavar="N", help="Live this one life.")
 @click.option("--seeds", metavar="FROM-TO", help="Live all of these, on all cores; 2000 is 0-1999.")
-@click.option("--schedule", metavar="FILE", help="Live what was recorded in this file.")
-@click.option("--minutes", type=click.FloatRange(0), metavar="M", help="As many seeds as fit into this time.")
-@click.option("--nodes", type=click.IntRange(1, 99), metavar="N", help="How many; else the seed says.")
-@click.option("--events", type=click.IntRange(1), metavar="N", help="How long, before all faults end.")
+@click.option("--schedule", callback=checked(parse_path), metavar="FILE", help="Live what was recorded in this file.")
+@click.option(
+    "--minutes",
+    callback=checked(parse_number(0.001, 100_000)),
+    metavar="M",
+    help="As many seeds as fit into this time.",
+)
+@click.option("--nodes", callback=checked(parse_count(1, 99)), metavar="N", help="How many; else the seed says.")
+@click.option("--events", callback=checked(parse_count(1, 10**9)), metavar="N", help="How long, before all faults end.")
 @click.option(
     "--faults",
     default="mixed",
@@ -165,10 +170,12 @@ def local(nodes: int | None, base_port: int | None, base_raft_port: int | None, 
     help="network, partition, crash, pause, clock, disk, damage, with commas; none; or each by itself and the mixed.",
 )
 @click.option("--trace", is_flag=True, help="Tell everything that happens.")
-@click.option("--html", metavar="FILE", help="Draw the requests of the clients here.")
-@click.option("--save", metavar="FILE", help="Record the faults that came to pass here.")
-@click.option("--shrink", is_flag=True, help="Make what fails as small as it gets.")
-@click.option("--jobs", type=click.IntRange(1), metavar="N", help="Processes for --seeds.  [default: all cores]")
+@click.option("--html", callback=checked(parse_path), metavar="FILE", help="Draw the requests of the clients here.")
+@click.option("--save", callback=checked(parse_path), metavar="FILE", help="Record the faults that came to pass here.")
+@click.option("--shrink", is_flag=True, help="Make what fails as small as it gets in 120 s.")
+@click.option(
+    "--jobs", callback=checked(parse_count(1, 999)), metavar="N", help="Processes for --seeds.  [default: all cores]"
+)
 def simulate(**wanted: Any) -> int:
     """Live whole lives of clusters in virtual time, with faults, and judge them.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ import msgspec
 from raftkv.option import SettingsError
 from raftkv.simulation import report
 from raftkv.simulation.life import EVENTS, Life, Plan
-from raftkv.simulation.many import MIXED, Result, Tally, Task, draw, parse_seeds, profiles, tasks
+from raftkv.simulation.many import COMMAND, MIXED, Origin, Result, Tally, Task, draw, parse_seeds, profiles, tasks
 from raftkv.simulation.schedule import load, save
 from raftkv.simulation.shrink import SECONDS, first_line, shrink
 from raftkv.simulation.workers import Workers
@@ -89,7 +90,10 @@ def _profiles(wanted: Wanted) -> tuple[str, ...]:
 
 
 def _one(wanted: Wanted, say: Say) -> int:
-    plan, name = _plan(wanted)
+    plan, name, origin = _plan(wanted)
+    for option, path in (("html", wanted.html), ("save", wanted.save)):
+        if path is not None:
+            _must_be_writable(option, Path(path))
     life = Life(plan, write=say if wanted.trace else None)
     outcome = life.run()
     lived = msgspec.structs.replace(plan, faults=outcome.faults)
@@ -99,41 +103,66 @@ def _one(wanted: Wanted, say: Say) -> int:
         say("OK")
     else:
         say(f"VIOLATION: {outcome.violation}")
+        say(f"again: {origin.command}")
         html, schedule = html or f"{LEFT}/{name}.html", schedule or f"{LEFT}/{name}.json"
     if schedule:
         save(Path(schedule), lived, first_line(outcome.violation))
         say(f"schedule: {schedule}")
     if html:
-        draw(life, Path(html))
+        draw(life, outcome, Path(html), str(origin))
         say(f"picture: {html}")
     if wanted.shrink and not outcome.ok:
         _shrink(plan, Path(f"{LEFT}/{name}-small.json"), say, say)
     return 0 if outcome.ok else 1
 
 
-def _plan(wanted: Wanted) -> tuple[Plan, str]:
-    """Return the plan that is wanted, and what its files are called."""
+def _must_be_writable(option: str, path: Path) -> None:
+    """Complain before a life, rather than after it, about a place where nothing can be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # A pipe or a terminal would take the opening itself for a sign.
+        if not path.exists() or path.is_file() or path.is_dir():
+            is_new = not path.exists()
+            path.open("ab").close()
+            if is_new:
+                path.unlink()
+    except OSError as error:
+        raise SettingsError(f"--{option}: cannot write {path}: {error.strerror}") from None
+
+
+def _plan(wanted: Wanted) -> tuple[Plan, str, Origin]:
+    """Return the plan that is wanted, what its files are called, and where it comes from."""
     if wanted.schedule is None:
         assert wanted.seed is not None
         names = _profiles(wanted)
         if len(names) > 1:
             raise SettingsError("--faults: each goes with --seeds only")
         task = Task(wanted.seed, names[0], wanted.nodes or 0, wanted.events or EVENTS)
-        return task.plan(), task.name
+        return task.plan(), task.name, task.origin
     if wanted.faults != MIXED:
         raise SettingsError("--faults does not go with --schedule")
     try:
         read = load(Path(wanted.schedule))
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"--schedule {wanted.schedule}: {error}") from None
+    except OSError as error:
+        raise SettingsError(f"--schedule {wanted.schedule}: {error.strerror}") from None
+    except ValueError as error:
+        raise SettingsError(f"--schedule {wanted.schedule} {error}") from None
     changed = {"nodes": wanted.nodes or read.nodes, "events": wanted.events or read.events}
-    return msgspec.structs.replace(read, **changed), Path(wanted.schedule).stem
+    command = f"{COMMAND} --schedule {shlex.quote(wanted.schedule)}"
+    command += f" --nodes {wanted.nodes}" if wanted.nodes else ""
+    command += f" --events {wanted.events}" if wanted.events else ""
+    path = Path(wanted.schedule)
+    return msgspec.structs.replace(read, **changed), path.stem, Origin(f"seed {read.seed}, {path.name}", command)
 
 
-def _shrink(plan: Plan, path: Path, say: Say, told: Say | None) -> None:
+def _shrink(plan: Plan, path: Path, say: Say, told: Say | None) -> bool:
+    """Save and tell the smallest plan that was found; return whether it was looked for to the end."""
     shrunk = shrink(plan, told=None if told is None else lambda line: told(f"  … {line}"))
     save(path, shrunk.plan, first_line(shrunk.outcome.violation))
+    if shrunk.interrupted:
+        say("  interrupted; this is the smallest so far")
     say(report.smaller(shrunk, path))
+    return not shrunk.interrupted
 
 
 # --- many lives
@@ -141,7 +170,7 @@ def _shrink(plan: Plan, path: Path, say: Say, told: Say | None) -> None:
 
 def _many(wanted: Wanted, say: Say) -> int:
     try:
-        seeds = parse_seeds(wanted.seeds or "0-")
+        seeds = parse_seeds("0-" if wanted.seeds is None else wanted.seeds)
     except ValueError as error:
         raise SettingsError(f"--seeds: {error}") from None
     names = _profiles(wanted)
@@ -175,7 +204,8 @@ def _tell_failures(tally: Tally, shrinks: bool, say: Say) -> None:
     for result in islice(sorted(tally.failures, key=_place), report.FAILURES):
         say(report.failure(result))
         if shrinks and result.schedule and time.monotonic() < until_s:
-            _shrink(load(Path(result.schedule)), Path(result.schedule.replace(".json", "-small.json")), say, None)
+            small = Path(result.schedule.replace(".json", "-small.json"))
+            shrinks = _shrink(load(Path(result.schedule)), small, say, None)
     if len(tally.failures) > report.FAILURES:
         rest = sorted({result.task.seed for result in tally.failures})
         say(f"and {len(tally.failures) - report.FAILURES} more; all seeds that failed: {', '.join(map(str, rest))}")

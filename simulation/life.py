@@ -29,9 +29,6 @@ QUIET_MS = 6_000.0
 QUIET_EVERY = 4
 """The lives of which seeds end with such a quiet time."""
 
-FEW_FAULTS = 10
-"""A life that has had fewer goes on for up to three times as long."""
-
 LONGEST_MS = 300_000.0
 """For how long the first phase goes on at most."""
 
@@ -156,15 +153,9 @@ class Life:
         self.nemesis.begin()
         agenda = cluster.simulation.agenda
         end_ms = agenda.now_ms + LONGEST_MS
-        while self._goes_on(end_ms) and agenda.step():
+        while cluster.events < self.plan.events and agenda.now_ms < end_ms and agenda.step():
             if not self.nemesis.may_damage:
                 self.nemesis.may_damage = self._is_founded()
-
-    def _goes_on(self, end_ms: float) -> bool:
-        """Whether there is still trouble to be lived through; a life of few faults goes on until it has had some."""
-        events, now_ms = self.cluster.events, self.cluster.now_ms
-        few = len(self.nemesis.done) < min(FEW_FAULTS, len(self.plan.faults))
-        return events < self.plan.events * (3 if few else 1) and now_ms < end_ms
 
     def _recover(self) -> None:
         self.trace.note("", "all faults end")

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from raftkv.simulation import timeline
 from raftkv.simulation.faults import CLASSES
-from raftkv.simulation.life import EVENTS, Life, Plan, plan
+from raftkv.simulation.life import EVENTS, Life, Outcome, Plan, plan
 from raftkv.simulation.schedule import save
 from raftkv.simulation.shrink import first_line
 
@@ -24,6 +26,21 @@ NONE = "none"
 
 EACH = "each"
 """Not a profile, but many: the mixed one and each class by itself."""
+
+
+COMMAND = "python -m raftkv simulate"
+"""What a command that lives something again begins with."""
+
+
+class Origin(NamedTuple):
+    """Where a life comes from: what it is called, and the command that lives it again."""
+
+    name: str
+    command: str
+
+    def __str__(self) -> str:
+        """Return both in one line."""
+        return f"{self.name}: {self.command}"
 
 
 class Task(msgspec.Struct, frozen=True):
@@ -44,9 +61,14 @@ class Task(msgspec.Struct, frozen=True):
         """Return what files on it are called."""
         return f"{self.seed}-{self.profile.replace(',', '-')}"
 
+    @property
+    def origin(self) -> Origin:
+        """Return which life this is."""
+        return Origin(f"seed {self.seed}, {self.profile}", self.command())
+
     def command(self) -> str:
         """Return the command that lives it again."""
-        words = ["python -m raftkv simulate --seed", str(self.seed)]
+        words = [COMMAND, "--seed", str(self.seed)]
         if self.profile != MIXED:
             words += ["--faults", self.profile]
         if self.nodes:
@@ -81,6 +103,7 @@ def classes_of(profile: str) -> tuple[str, ...] | None:
 
 def profiles(faults: str) -> tuple[str, ...]:
     """Return the profiles that ``--faults`` asks for; raises ``ValueError`` with the rest of the sentence."""
+    faults = ",".join(name.strip() for name in faults.split(","))
     if faults == EACH:
         return (MIXED, *CLASSES)
     if faults not in (MIXED, NONE):
@@ -92,14 +115,13 @@ def profiles(faults: str) -> tuple[str, ...]:
 
 def parse_seeds(text: str) -> tuple[int, int | None]:
     """Return the first and the last seed of "5-9", "5-" (no last one), or "2000" (as many, from 0)."""
-    first, dash, last = text.partition("-")
-    try:
-        begin, end = int(first), int(last) if last else None
-    except ValueError:
-        raise ValueError(f"{text!r} is not like 0-1999, 500- or 2000") from None
-    if not dash:
+    match = re.fullmatch("([0-9]{1,15})(-([0-9]{1,15})?)?", text)
+    if match is None:
+        raise ValueError(f"{text!r} is not like 0-1999, 500- or 2000")
+    begin, end = int(match[1]), int(match[3]) if match[3] else None
+    if not match[2]:
         begin, end = 0, begin - 1
-    if begin < 0 or (end is not None and end < begin):
+    if end is not None and end < begin:
         raise ValueError(f"{text!r} has no seeds in it")
     return begin, end
 
@@ -128,17 +150,19 @@ def live(task: Task) -> Result:
         picture = str(Path(task.directory) / f"{task.name}.html")
         lived = msgspec.structs.replace(life.plan, faults=outcome.faults)
         save(Path(schedule), lived, first_line(outcome.violation))
-        draw(life, Path(picture))
+        draw(life, outcome, Path(picture), str(task.origin))
     kinds = Counter(fault.kind for fault in outcome.faults)
     cpu_s = time.process_time() - began_s
     answers = outcome.answers
     return Result(task, outcome.violation, outcome.events, outcome.virtual_ms, kinds, answers, cpu_s, schedule, picture)
 
 
-def draw(life: Life, path: Path) -> None:
-    """Write the timeline of a life that was lived."""
+def draw(life: Life, outcome: Outcome, path: Path, origin: str) -> None:
+    """Write the timeline of a life that was lived; ``origin`` says which one, and how to live it again."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(timeline.draw(life.history, life.history.verdict(), life.marks))
+    violation = first_line(outcome.violation)
+    page = timeline.draw(life.history, life.history.verdict(), life.marks, violation=violation, origin=origin)
+    path.write_text(page)
 
 
 class Tally:

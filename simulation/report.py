@@ -12,7 +12,7 @@ from raftkv import __version__
 from raftkv.simulation.faults import KINDS
 from raftkv.simulation.life import Outcome
 from raftkv.simulation.many import Result, Tally
-from raftkv.simulation.shrink import Shrunk, first_line, kind_of
+from raftkv.simulation.shrink import Shrunk, counted, first_line, kind_of
 
 FAILURES = 5
 """How many failures are told in full."""
@@ -22,8 +22,8 @@ def one(outcome: Outcome) -> str:
     """Return what became of a life, but for its violation."""
     return "\n".join(
         [
-            f"seed {outcome.seed}: {outcome.nodes} nodes, {outcome.events:,} events in "
-            f"{outcome.virtual_ms / 1000:.1f} s of virtual time, {outcome.elections} elections",
+            f"seed {outcome.seed}: {counted(outcome.nodes, 'node')}, {counted(outcome.events, 'event')} in "
+            f"{outcome.virtual_ms / 1000:.1f} s of virtual time, {counted(outcome.elections, 'election')}",
             f"faults: {by_class(Counter(fault.kind for fault in outcome.faults))}",
             f"answers: {_counts(outcome.answers)}",
         ]
@@ -48,7 +48,12 @@ def _counts(counts: Mapping[str, int]) -> str:
 
 def progress(tally: Tally) -> str:
     """Return in one line how far it is."""
-    return f"{tally.lives.total():,} lives, {tally.events:,} events, {pace(tally)}"
+    return f"{lives(tally)}, {counted(tally.events, 'event')}, {pace(tally)}"
+
+
+def lives(tally: Tally) -> str:
+    """Return how many lives were lived."""
+    return "1 life" if tally.lives.total() == 1 else f"{tally.lives.total():,} lives"
 
 
 def pace(tally: Tally) -> str:
@@ -75,8 +80,10 @@ def smaller(shrunk: Shrunk, path: Path) -> str:
     faults = "\n".join(f"    {fault.at_ms:10.3f} ms: {fault}" for fault in shrunk.plan.faults)
     return (
         f"  smaller:  python -m raftkv simulate --schedule {path}\n"
-        f"    {shrunk.plan.nodes} nodes, {len(shrunk.plan.faults)} faults, {shrunk.outcome.events:,} events, "
-        f"found in {shrunk.runs} runs: {first_line(shrunk.outcome.violation)}" + (f"\n{faults}" if faults else "")
+        f"    {counted(shrunk.plan.nodes, 'node')}, {counted(len(shrunk.plan.faults), 'fault')}, "
+        f"{counted(shrunk.outcome.events, 'event')}, "
+        f"found in {counted(shrunk.runs, 'run')}: {first_line(shrunk.outcome.violation)}"
+        + (f"\n{faults}" if faults else "")
     )
 
 
@@ -84,9 +91,9 @@ def all_of(tally: Tally) -> str:
     """Return what came of all lives."""
     told = "; ".join(f"{name} {number:,}" for name, number in tally.lives.items())
     lines = [
-        f"{tally.lives.total():,} lives of clusters, {seeds_of(tally)} ({told or 'none'}), in {tally.minutes:.1f} min: "
-        f"{len(tally.failures) or 'no'} failures",
-        f"  {tally.events:,} events, {tally.virtual_ms / 3_600_000:,.1f} h of virtual time",
+        f"{lives(tally)} of clusters, {seeds_of(tally)} ({told or 'none'}), in {tally.minutes:.1f} min: "
+        f"{counted(len(tally.failures), 'failure') if tally.failures else 'no failures'}",
+        f"  {counted(tally.events, 'event')}, {tally.virtual_ms / 3_600_000:,.1f} h of virtual time",
         f"  {tally.lives_per_minute:,.0f} lives/min, {tally.events_per_minute_and_core:,.0f} events/min and core",
         f"  faults: {by_class(tally.faults)}",
         f"  answers: {_counts(tally.answers)}",

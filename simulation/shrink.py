@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator
-from itertools import count
 
 import msgspec
 
@@ -38,6 +37,11 @@ def first_line(violation: str) -> str:
     return " ".join([first, *(line.strip() for line in rest[:2])]) if first.endswith(":") else first
 
 
+def counted(number: int, one: str) -> str:
+    """Return a number of things, of which ``one`` is the word for a single one."""
+    return f"{number:,} {one}" if number == 1 else f"{number:,} {one}s"
+
+
 def kind_of(violation: str) -> str:
     """Return what kind of violation this is: its first words, whichever nodes and numbers they tell of."""
     words = re.split(r"[:(,]", first_line(violation), maxsplit=1)[0]
@@ -52,6 +56,8 @@ class Shrunk(msgspec.Struct, frozen=True):
     plan: Plan
     outcome: Outcome
     runs: int
+    interrupted: bool = False
+    """Whether Ctrl-C ended the search."""
 
 
 def shrink(
@@ -64,7 +70,7 @@ def shrink(
 ) -> Shrunk:
     """Return the smallest plan that was found; ``told`` is given a line on each smaller one.
 
-    Raises ``ValueError`` for a plan that shows nothing.
+    Ctrl-C ends the search with what was found so far. Raises ``ValueError`` for a plan that shows nothing.
     """
     return _Shrinker(plan, live, runs, seconds, told).shrink()
 
@@ -84,15 +90,21 @@ class _Shrinker:
         self._tried: set[bytes] = set()
 
     def shrink(self) -> Shrunk:
+        try:
+            self._search()
+        except KeyboardInterrupt:
+            return Shrunk(self._plan, self._outcome, self._runs, interrupted=True)
+        return Shrunk(self._plan, self._outcome, self._runs)
+
+    def _search(self) -> None:
         self._try(_as_lived(self._plan, self._outcome))
         steps = (self._fewer_faults, self._fewer_nodes, self._simpler, self._milder, self._earlier, self._fewer_events)
-        for _ in count():
+        while True:
             before = self._plan
             for step in steps:
                 step()
             if self._plan == before or not self._may_go_on():
-                return Shrunk(self._plan, self._outcome, self._runs)
-        raise AssertionError("counting ends never")
+                return
 
     def _may_go_on(self) -> bool:
         return self._runs_left > 0 and time.monotonic() < self._until_s
@@ -111,7 +123,8 @@ class _Shrinker:
         # What did not come to pass is of no use, nor is what comes after the violation.
         self._plan, self._outcome = _as_lived(plan, outcome), outcome
         if self._told is not None:
-            self._told(f"{len(outcome.faults)} faults, {plan.nodes} nodes, {outcome.events} events")
+            faults, nodes = counted(len(outcome.faults), "fault"), counted(plan.nodes, "node")
+            self._told(f"{faults}, {nodes}, {counted(outcome.events, 'event')}")
         return True
 
     def _change(self, **fields: object) -> bool:
@@ -168,12 +181,12 @@ class _Shrinker:
 
     def _fewer_events(self) -> None:
         for part in (0.0, 0.25, 0.5, 0.75, 0.9):
-            if self._change(events=int(self._plan.events * part)):
+            if self._change(events=max(1, int(self._plan.events * part))):
                 return
 
 
 def _as_lived(plan: Plan, outcome: Outcome) -> Plan:
-    return msgspec.structs.replace(plan, faults=outcome.faults, events=min(plan.events, outcome.events))
+    return msgspec.structs.replace(plan, faults=outcome.faults, events=max(1, min(plan.events, outcome.events)))
 
 
 _MILDER_IF_SMALLER = frozenset(

@@ -49,29 +49,46 @@ class Lane(NamedTuple):
     rows: list[list[Bar]]
 
 
-def draw(history: History, verdict: Verdict, marks: Iterable[Mark] = ()) -> str:
-    """Return the page. It can be opened from a disk: it loads nothing."""
+def draw(
+    history: History,
+    verdict: Verdict,
+    marks: Iterable[Mark] = (),
+    *,
+    violation: str = "",
+    origin: str = "",
+) -> str:
+    """Return the page. It can be opened from a disk: it loads nothing.
+
+    ``violation`` is what ended the life, in one line: the history alone may well be good. ``origin`` says what was
+    lived, and how to live it again.
+    """
     marks = sorted(marks, key=lambda mark: (mark[0], mark[2], mark[3]))
     moments = sorted(_moments(history.operations, marks))
     start, end = (moments[0], moments[-1]) if moments else (0.0, 1.0)
     lanes = [*_marked(marks), *_clients(history.operations, end)]
     names, ground, bars, height = _place(lanes)
-    outcome = "undecided" if verdict.undecided and not verdict.faults else "ok" if verdict.ok else "wrong"
+    head = violation or verdict.text.split("\n")[0]
     filled = {
-        "title": escape(verdict.text.split("\n")[0]),
-        "outcome": outcome,
+        "title": escape(f"{head} ({origin})" if origin else head),
+        "head": escape(head),
+        "origin": f'<p class="origin">{escape(origin)}</p>' if origin else "",
+        "outcome": "wrong" if violation else _outcome(verdict),
         "faults": "".join(_told(number, fault) for number, fault in enumerate(verdict.faults))
         + "".join(f'<p class="undecided">{escape(line)}</p>' for line in verdict.undecided),
         "names": names,
         "lanes": ground,
         "bars": bars,
         "height": str(height),
-        "data": _data(history.operations, verdict.faults, start, end, moments),
+        "data": _data(history.operations, verdict.faults, start, end, moments, bool(violation)),
     }
     page = PAGE
     for name, text in filled.items():
         page = page.replace(f"<!--{name}-->", text)
     return page
+
+
+def _outcome(verdict: Verdict) -> str:
+    return "undecided" if verdict.undecided and not verdict.faults else "ok" if verdict.ok else "wrong"
 
 
 def _moments(operations: Iterable[Operation], marks: Iterable[Mark]) -> set[float]:
@@ -82,12 +99,18 @@ def _moments(operations: Iterable[Operation], marks: Iterable[Mark]) -> set[floa
 
 
 def _data(
-    operations: Sequence[Operation], faults: Iterable[Fault], start: float, end: float, moments: Sequence[float]
+    operations: Sequence[Operation],
+    faults: Iterable[Fault],
+    start: float,
+    end: float,
+    moments: Sequence[float],
+    violated: bool,
 ) -> str:
     """Return what the script needs beside the bars, as JSON that can stand in HTML."""
     data = {
         "start": start,
         "end": end,
+        "violated": violated,
         "moments": moments,
         "told": [_details(operation) for operation in operations],
         "keys": [operation.keys for operation in operations],

@@ -22,6 +22,7 @@ h1::before { content: ""; display: inline-block; width: 10px; height: 10px; bord
   background: var(--ok); }
 h1.wrong::before { background: var(--wrong); }
 h1.undecided::before { background: var(--unknown); }
+.origin { margin: 0 0 6px; color: var(--faint); }
 details.fault { margin: 4px 0; border-left: 3px solid transparent; padding-left: 8px; }
 details.fault.chosen { border-left-color: var(--wrong); }
 summary { cursor: pointer; font-weight: 600; }
@@ -190,7 +191,11 @@ function shine() {
   if (bar) beacon.setAttribute("x", bar.getAttribute("x"));
 }
 function show(bar = first()) {
-  if (!bar) return;
+  if (!bar) {
+    // A life ends with its violation: what led to it is at the end.
+    if (data.violated) chart.scrollLeft = chart.scrollWidth;
+    return;
+  }
   const room = chart.clientWidth - document.querySelector(".names").offsetWidth;
   chart.scrollLeft = +bar.getAttribute("x") - room * .6;
   chart.scrollTop = +bar.getAttribute("y") - chart.clientHeight / 2;
@@ -252,7 +257,7 @@ document.addEventListener("keydown", event => {
 for (const fault of document.querySelectorAll(".fault"))
   fault.querySelector("summary").addEventListener("click", () => choose(Number(fault.dataset.fault)));
 document.getElementById("evenly").checked = evenly;
-document.getElementById("wrong").hidden = data.faults.length === 0;
+document.getElementById("wrong").hidden = data.faults.length === 0 && !data.violated;
 layOut();
 choose(data.faults.length ? 0 : null);
 """
@@ -265,7 +270,7 @@ PAGE = (
     + STYLE
     + """</style></head>
 <body>
-<header><h1 class="<!--outcome-->"><!--title--></h1><!--faults--></header>
+<header><h1 class="<!--outcome-->"><!--head--></h1><!--origin--><!--faults--></header>
 <div class="tools">
 <span><button id="further" title="key -">−</button> <button id="nearer" title="key +, or Ctrl and the wheel">+</button>
 <button id="fit" title="key 0">all of it</button> <button id="wrong">where it goes wrong</button></span>

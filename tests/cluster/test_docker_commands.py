@@ -120,11 +120,14 @@ def test_the_session_of_the_readme(command: Commands) -> None:
     assert command("partition", "n1,n2/n3").startswith("The network is cut: n1,n2/n3.")
     assert "n3 is cut off from n1, n2" in command("status")
     assert "n2 loses 30%" in command("flaky", "n2", "--loss", "30%")
+    assert "n3 is cut off from n1, n2" in command("status")
+    assert command("flaky", "n2", "--loss", "0%") == "n2 loses nothing any more.\n"
     assert command("heal") == "The network is whole again.\n"
     assert command("heal") == "The network is whole.\n"
     assert "goes on with its data" in command("down")
     assert "There is nothing" not in command("down", "--volumes")
     assert "There is nothing" in command("down")
+    assert "there is no cluster" in command("heal", status=1)
 
 
 def test_logs_are_merged_in_the_order_of_time(standing: Commands) -> None:
@@ -190,10 +193,14 @@ def test_a_shell_is_in_the_container(standing: Commands) -> None:
 
 
 def test_what_cannot_be_done_is_said(command: Commands) -> None:
-    assert "n9 is not in" in command("kill", "n9", status=1)
-    assert "n9 is not in" in command("partition", "n1/n9", status=1)
-    assert "is no partition" in command("partition", "n1,n2,n3", status=1)
+    assert "n9 is not in" in command("kill", "n9", status=2)
+    assert "n9 is not in" in command("partition", "n1/n9", status=2)
+    assert "is no partition" in command("partition", "n1,n2,n3", status=2)
     assert "has 3 nodes (n1, n2, n3), not 5" in command("up", "--nodes", "5", status=1)
+    assert "does not have log-level=debug" in command("up", "--set", "log-level=debug", status=1)
+    assert "does not run raftkv:no-such-version" in command("up", "--image", "raftkv:no-such-version", status=1)
+    assert "take it `down` first" in command("up", "--base-port", "60000", status=1)
+    command("up", "--image", IMAGE)
     command("kill", "all")
     assert command("shell", "n3", status=1) == "deploy: n3 does not run (it is exited); `start n3` first\n"
     assert "has no leader: n1 is exited; n2 is exited; n3 is exited" in command("kill", "leader", status=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from deploy.engine import DeployError
+from deploy.engine import UsageError
 from deploy.faults import describe, drops_of, flaky, isolate, partition, read_groups
 
 IDS = ["n1", "n2", "n3"]
@@ -19,9 +19,9 @@ def test_groups_are_read_with_slashes_in_between() -> None:
     assert read_groups("n1, n2/n3", IDS) == [["n1", "n2"], ["n3"]]
 
 
-@pytest.mark.parametrize("text", ["n1,n2,n3", "n1/n1", "n1/", "", "/", "n1/n9"])
+@pytest.mark.parametrize("text", ["n1", "n1,n2,n3", "n1/n1", "n1/", "", "/", "n1/n9"])
 def test_what_is_no_partition_is_refused(text: str) -> None:
-    with pytest.raises(DeployError):
+    with pytest.raises(UsageError):
         read_groups(text, IDS)
 
 
@@ -51,6 +51,13 @@ def test_a_loss_is_between_a_node_and_all_others_until_it_is_nothing() -> None:
 
     assert lossy == both("n1", "n2", 0.3) | both("n1", "n3", 0.3)
     assert flaky(lossy, "n2", IDS, 0.0) == both("n1", "n3", 0.3)
+
+
+def test_what_is_cut_stays_cut_when_a_node_also_loses_something() -> None:
+    cut = both("n1", "n2") | {("n3", "n1"): 1.0}
+
+    assert flaky(cut, "n1", IDS, 0.3) == cut | {("n1", "n3"): 0.3}
+    assert flaky(flaky(cut, "n1", IDS, 0.3), "n1", IDS, 0.0) == cut
 
 
 def test_a_cut_is_made_at_both_ends() -> None:
@@ -83,7 +90,11 @@ def test_the_network_is_described_in_words() -> None:
 
     assert {node: describe(node, losses) for node in [*IDS, "n4"]} == {
         "n1": "does not hear n2, n3; is not heard by n2",
-        "n2": "is cut off from n1; loses 30% of some packets",
+        "n2": "is cut off from n1; loses 30% of what n3 sends",
         "n3": "is not heard by n1",
         "n4": "",
     }
+    assert describe("n1", both("n1", "n2", 0.3) | both("n1", "n3", 0.3)) == "loses 30% of what n2, n3 send"
+    assert describe("n1", {("n2", "n1"): 0.3, ("n3", "n1"): 0.005}) == (
+        "loses 0.5% of what n3 sends; loses 30% of what n2 sends"
+    )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from typing import Any
 
 import pytest
 
-from deploy.cluster import View, reasons
-from deploy.containers import Found
-from deploy.engine import DeployError, in_parallel, in_words, no_engine
+from deploy.cluster import Cluster, View, reasons
+from deploy.containers import Found, check_settings
+from deploy.engine import MOST_AT_ONCE, DeployError, UsageError, in_parallel, in_words, no_engine
 from deploy.logs import Line, as_lines
 from deploy.names import Names, in_order
 from deploy.status import Row, colour, rows
@@ -62,8 +63,25 @@ def test_the_leader_is_upgraded_last() -> None:
 
 @pytest.mark.parametrize("name", ["", "A", "a b", "-a", "a/b", "a" * 50])
 def test_a_name_that_an_engine_would_not_take_is_refused(name: str) -> None:
-    with pytest.raises(DeployError, match="is no name for a cluster"):
+    with pytest.raises(UsageError, match="is no name for a cluster"):
         Names(name)
+    with pytest.raises(UsageError, match="is no name for a cluster"):
+        Cluster(name=name)
+
+
+@pytest.mark.parametrize("nodes", [0, 10])
+def test_a_cluster_of_no_nodes_or_too_many_is_refused(nodes: int) -> None:
+    with pytest.raises(UsageError, match=f"a cluster of {nodes} nodes cannot be made; give 1 to 9"):
+        Cluster(nodes)
+
+
+def test_only_settings_that_all_nodes_share_can_be_set() -> None:
+    check_settings({"log-level": "debug", "timing": "2"})
+    for name in ("id", "http", "raft", "cluster", "data-dir", "advertise-http", "cluster-secret-file"):
+        with pytest.raises(UsageError, match=f"{name} is not to be set"):
+            check_settings({name: "x"})
+    with pytest.raises(UsageError, match=r"'log-levle' is no setting of a node; there are timing, .*log-level"):
+        check_settings({"log-levle": "debug"})
 
 
 def test_lines_of_a_log_may_come_in_any_pieces() -> None:
@@ -126,12 +144,20 @@ def test_all_is_done_before_the_first_error_is_raised() -> None:
     assert in_parallel(lambda part: 2 * part, [1, 2, 3]) == [2, 4, 6]
 
 
-def run(*arguments: str) -> tuple[int, str]:
+def test_no_more_is_done_at_once_than_an_engine_can_take() -> None:
+    threads: set[int] = set()
+
+    in_parallel(lambda _: threads.add(threading.get_ident()), range(100))
+
+    assert 1 <= len(threads) <= MOST_AT_ONCE == 8
+
+
+def run(*arguments: str, engine: str = "unix:///nowhere/docker.sock") -> tuple[int, str]:
     """Run `python -m deploy` where there is no engine; return its exit status and its complaint."""
     done = subprocess.run(
         [sys.executable, "-m", "deploy", *arguments],
         cwd=ROOT,
-        env=environment() | {"DOCKER_HOST": "unix:///nowhere/docker.sock"},
+        env=environment() | {"DOCKER_HOST": engine},
         capture_output=True,
         text=True,
     )
@@ -147,13 +173,40 @@ def test_every_command_says_that_there_is_no_engine() -> None:
     assert {run(*arguments) for arguments in (["up"], ["status"], ["down"], ["kill", "n1"])} == {(1, expected)}
 
 
+@pytest.mark.parametrize("engine", ["tcp://127.0.0.1:99999", "tcp://127.0.0.1:1", "nonsense"])
+def test_a_place_where_no_engine_can_be_is_told_in_one_line(engine: str) -> None:
+    status, told = run("status", engine=engine)
+
+    assert (status, told.count("\n"), told.startswith(f"deploy: no Docker Engine answers at {engine}")) == (1, 1, True)
+
+
+def test_output_that_cannot_be_written_is_told_in_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "deploy", "--help"],
+            cwd=ROOT,
+            env=environment(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    assert (done.returncode, done.stderr) == (1, "deploy: [Errno 28] No space left on device\n")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
         ["no-such-command"],
         ["kill"],
         ["up", "--nodes", "0"],
+        ["up", "--nodes", "10"],
         ["up", "--set", "log-level"],
+        ["up", "--set", "no-such-setting=1"],
+        ["up", "--set", "id=n7"],
+        ["status", "--name", ""],
+        ["status", "--name", "A"],
+        ["demo", "--record", "/nowhere/demo.svg"],
         ["flaky", "n1", "--loss", "130%"],
         ["flaky", "n1", "--loss", "much"],
         ["isolate", "n1", "--one-way", "up"],

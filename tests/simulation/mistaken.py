@@ -6,7 +6,7 @@ from raftkv.actors.node import ROLES, Node
 from raftkv.simulation.life import Life, Outcome, Plan, plan
 from tests.roles.mutants import StaleReadsAtOnce, everywhere
 
-KIND = "a node answers a stale read from index #"
+KIND = "a node takes # for what stale reads have to show"
 """The kind of violation that comes of it."""
 
 SEEDS = 100

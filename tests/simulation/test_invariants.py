@@ -32,6 +32,7 @@ from raftkv.actors.messages import (
 from raftkv.actors.node import ROLES, Node
 from raftkv.actors.role import Role
 from raftkv.actors.store import Store
+from raftkv.actors.system.agenda import VirtualLoop
 from raftkv.commands import Command, Delete, Get, Put, encode_commands
 from raftkv.entry import Entry, Kind
 from raftkv.exit_status import EXIT_BUG, EXIT_UNUSABLE
@@ -668,6 +669,8 @@ def first_report(node_class: type[Node]) -> str:
             town.invariants.look_at_everything()
         except Violation as violation:
             return str(violation)
+        finally:
+            VirtualLoop.close_all()
     pytest.fail("nothing was reported")
 
 
@@ -675,7 +678,8 @@ def first_report(node_class: type[Node]) -> str:
     ("classes", "words"), [pytest.param(*each, id=each[0][0].__name__.removesuffix("Founder")) for each in ACTORS]
 )
 def test_a_mistake_of_an_actor_is_noticed(classes: tuple[type[Actor], ...], words: str) -> None:
-    assert any(each in first_report(node_with(*classes)) for each in words.split(" or: "))
+    report = first_report(node_with(*classes))
+    assert any(each in report for each in words.split(" or: ")), report
 
 
 @pytest.mark.parametrize(("place", "wrong", "words"), [pytest.param(*each, id=each[1].__name__) for each in STRUCTURES])
@@ -683,7 +687,8 @@ def test_a_mistake_of_a_structure_is_noticed(
     place: str, wrong: type, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(place, wrong)
-    assert any(each in first_report(Node) for each in words.split(" or: "))
+    report = first_report(Node)
+    assert any(each in report for each in words.split(" or: ")), report
 
 
 def test_a_read_that_no_majority_confirmed_is_noticed() -> None:

@@ -9,10 +9,11 @@ import msgspec
 import pytest
 
 from raftkv.settings import Limits
-from raftkv.simulation.faults import Fault
+from raftkv.simulation.cluster import SIMULATED_LIMITS
+from raftkv.simulation.faults import CLASSES, Fault
 from raftkv.simulation.life import Life, Outcome, Plan, plan
 from raftkv.simulation.schedule import Schedule, load, save
-from raftkv.simulation.shrink import first_line, kind_of, shrink
+from raftkv.simulation.shrink import counted, first_line, kind_of, shrink
 from tests.simulation.mistaken import KIND, bad_plan, live
 
 FOUND = Path(__file__).resolve().parent / "found"
@@ -60,7 +61,7 @@ def test_what_is_not_needed_is_left_out() -> None:
     small = shrink(large, live=pretended)
 
     assert small.plan.faults == (Fault(0.0, "crash", "n2"), Fault(0.0, "pause", "n1", 1.0))
-    assert (small.plan.nodes, small.plan.events, small.plan.shuffled, small.plan.calm_start) == (2, 0, False, True)
+    assert (small.plan.nodes, small.plan.events, small.plan.shuffled, small.plan.calm_start) == (2, 1, False, True)
     assert kind_of(small.outcome.violation) == "a node is wrong in term #"
     assert small.runs < 150
 
@@ -81,6 +82,30 @@ def test_it_ends_after_so_many_lives() -> None:
 
     assert shrink(large, live=pretended, runs=5).runs == 6
     assert shrink(large, live=pretended, seconds=0.0).runs == 1
+
+
+def test_ctrl_c_ends_the_search_with_the_smallest_so_far() -> None:
+    lived: list[Plan] = []
+
+    def interrupted(plan: Plan) -> Outcome:
+        lived.append(plan)
+        if len(lived) == 10:
+            raise KeyboardInterrupt
+        return pretended(plan)
+
+    faults = tuple(Fault(float(number), "crash", "n2") for number in range(50))
+    large = Plan(5, 7, 10_000, True, False, Limits(), (*faults, Fault(99.0, "pause", "n1", 700.0)))
+
+    small = shrink(large, live=interrupted)
+
+    assert (len(lived), small.interrupted) == (10, True)
+    assert 2 <= len(small.plan.faults) < 51
+    assert not pretended(small.plan).ok
+    assert pretended(small.plan) == small.outcome
+
+
+def test_one_of_a_kind_is_told_as_one() -> None:
+    assert [counted(number, "node") for number in (0, 1, 2, 3000)] == ["0 nodes", "1 node", "2 nodes", "3,000 nodes"]
 
 
 def test_a_plan_that_shows_nothing_cannot_be_made_smaller() -> None:
@@ -123,8 +148,50 @@ def test_a_schedule_comes_back_as_it_was_written(tmp_path: Path) -> None:
 def test_what_is_no_schedule_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.json").write_text(text)
 
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"^is no schedule: "):
         load(tmp_path / "x.json")
+
+
+def crash(**fields: object) -> dict[str, object]:
+    """Return fields of a plan with one sound fault, but for what is given."""
+    return {"faults": (msgspec.structs.replace(Fault(1.0, "crash", "n1", 5.0), **fields),)}
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        ({"nodes": 0}, "nodes is 0, not from 1 to 99"),
+        ({"nodes": 100}, "nodes is 100, not from 1 to 99"),
+        ({"events": 0}, "events is 0, not at least 1"),
+        ({"limits": Limits(segment_bytes=65535)}, "segment_bytes is 65535, not at least 65536"),
+        ({"limits": Limits(held_requests=0)}, "held_requests is 0, not at least 1"),
+        (crash(kind="crush"), "fault 1: kind 'crush' is none of loss, "),
+        (crash(at_ms=-1.0), "fault 1: at_ms is -1, which is negative"),
+        (crash(for_ms=-0.5), "fault 1: for_ms is -0.5, which is negative"),
+        (crash(kind="loss", value=-0.1), "fault 1: value is -0.1, which is negative"),
+        (crash(kind="loss", value=1.5), "fault 1: value is 1.5, and how likely loss is goes from 0 to 1"),
+        (crash(kind="rate"), "fault 1: value is 0, and rate needs more"),
+        (crash(kind="flap"), "fault 1: value is 0, and flap needs more"),
+        (crash(target="n4"), "fault 1: target 'n4' is none of leader, follower, any, most, all, and no node from n1"),
+        (crash(target="n1,leader"), "fault 1: target 'leader' is none of "),
+        (crash(target=""), "fault 1: target '' is none of "),
+    ],
+)
+def test_what_no_life_can_be_made_from_is_refused(tmp_path: Path, fields: dict[str, object], line: str) -> None:
+    sound = Plan(1, 3, 100, False, True, SIMULATED_LIMITS, (Fault(1.0, "crash", "n1"), Fault(2.0, "halves")))
+    save(tmp_path / "x.json", sound)
+    assert load(tmp_path / "x.json").faults == sound.faults
+    save(tmp_path / "x.json", msgspec.structs.replace(sound, **fields))
+
+    with pytest.raises(ValueError, match=f"^is no schedule: {re.escape(line)}"):
+        load(tmp_path / "x.json")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_a_seed_draws_can_be_read_again(tmp_path: Path, seed: int) -> None:
+    save(tmp_path / "x.json", plan(seed, events=100, classes=CLASSES))
+
+    assert load(tmp_path / "x.json").faults
 
 
 @pytest.mark.parametrize("path", sorted(FOUND.glob("*.json")), ids=lambda path: path.stem)

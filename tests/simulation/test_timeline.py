@@ -144,6 +144,18 @@ def test_a_good_history_is_drawn_as_one() -> None:
     assert (len(shown.of_class("ok")) > 1, shown.of_class("fault"), shown.data["faults"]) == (True, [], [])
 
 
+def test_a_violation_stands_above_a_good_history_with_where_it_comes_from() -> None:
+    history = SequentialStore(1, operations=40).history
+    violation, origin = "n1 <ends> itself", "seed 7, disk: python -m raftkv simulate --seed 7"
+    shown = Page(draw(history, history.verdict(), violation=violation, origin=origin))
+
+    assert [attributes["class"] for tag, attributes in shown.elements if tag == "h1"] == ["wrong"]
+    assert shown.texts["h1"] == [violation]
+    assert shown.texts["title"] == [f"{violation} ({origin})"]
+    assert origin in shown.texts["p"]
+    assert (shown.data["violated"], page(history).data["violated"]) == (True, False)
+
+
 def test_a_search_that_gave_up_is_told() -> None:
     history = History()
     for number in range(2):
