@@ -106,7 +106,7 @@ def test_a_server_may_close_after_an_error() -> None:
 
 def test_silence_is_an_error_and_the_connection_is_opened_anew() -> None:
     with serving(lambda number, request: [] if number == 0 else well(number, request)) as server:
-        outcome = counted(server, requests=3, timeout_s=0.1)
+        outcome = counted(server, requests=3, timeout_s=1.0)
 
     assert (answers(outcome), outcome.errors, server.connections) == (2, {"no answer in time": 1}, 2)
 

@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from tests.support.cluster import Cluster, MakeCluster
-from tests.support.containers import containers, engine, make_containers
+from tests.support.cluster import CALM, Cluster, MakeCluster
+from tests.support.containers import TIMEOUT_S, containers, deploy, engine, make_containers
 from tests.support.load import Load, MakeLoad
 from tests.support.reports import CLUSTERS, FAILED
 
-__all__ = ["containers", "engine", "make_containers"]
+__all__ = ["containers", "deploy", "engine", "make_containers"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -29,6 +29,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.cluster)
             if item.path.name.startswith("test_docker_"):
                 item.add_marker(pytest.mark.docker)
+                item.add_marker(pytest.mark.timeout(TIMEOUT_S))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -77,6 +78,15 @@ def make_cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Mak
 def cluster(make_cluster: MakeCluster) -> Cluster:
     """Return three nodes that run and have a leader."""
     made = make_cluster()
+    made.start()
+    made.wait_for_leader()
+    return made
+
+
+@pytest.fixture
+def calm_cluster(make_cluster: MakeCluster) -> Cluster:
+    """Return three nodes that run and have a leader, which stays it unless something happens to it."""
+    made = make_cluster(**CALM)
     made.start()
     made.wait_for_leader()
     return made

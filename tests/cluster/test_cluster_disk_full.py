@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import Answer, Cluster, MakeCluster, Node, wait_for
+from tests.support.cluster import ANSWER_S, Answer, Cluster, MakeCluster, Node, wait_for
 
 SIZE = 16 << 20
 LEFT = 3 << 20
@@ -94,13 +94,13 @@ def test_full_disks_refuse_writes_and_lose_nothing(cluster: Cluster) -> None:
 
     # Reads and deletes go on, and elections: term and vote have a place that entries never get.
     assert_all_there(cluster, written)
-    assert cluster.ask("n2", "DELETE", f"/keys/{written[0]}/").body == {"deleted": True}
+    assert cluster.ask("n2", "DELETE", f"/keys/{written[0]}/?timeout={ANSWER_S}").body == {"deleted": True}
     leader = cluster.wait_for_leader()
     cluster.kill(leader)
     cluster.wait_for_leader(not_in=(leader,))
     cluster.start(leader)
     cluster.wait_for_leader()
-    assert cluster.ask(leader, "DELETE", f"/keys/{written[1]}/").body == {"deleted": True}
+    assert cluster.ask(leader, "DELETE", f"/keys/{written[1]}/?timeout={ANSWER_S}").body == {"deleted": True}
 
     cluster.kill()
     cluster.start()
@@ -118,7 +118,7 @@ def test_writes_that_are_refused_use_nothing_up(cluster: Cluster) -> None:
         assert cluster.put(cluster.ids[number % 3], "b", VALUE).status in (503, 507)
 
     assert [cluster.get(node_id, written[0]) for node_id in cluster.ids] == [VALUE] * 3
-    assert cluster.ask("n1", "DELETE", f"/keys/{written[0]}/").body == {"deleted": True}
+    assert cluster.ask("n1", "DELETE", f"/keys/{written[0]}/?timeout={ANSWER_S}").body == {"deleted": True}
 
 
 def test_writes_go_on_when_full_disks_have_room_again(cluster: Cluster) -> None:
@@ -152,7 +152,7 @@ def test_leadership_moves_away_from_a_full_disk(cluster: Cluster) -> None:
     wait_for(write_more_than_fits, lambda: f"more writes than the full disk has room for: {cluster.statuses()}")
     assert cluster.wait_for_leader() in others
     for node_id in cluster.ids:
-        assert cluster.ask(node_id, "PUT", f"/keys/{node_id}/", {"value": VALUE}).status == 200
+        assert cluster.put(node_id, node_id, VALUE).status == 200
     for node_id in others:
         assert cluster.get(node_id, written[-1]) == VALUE
 

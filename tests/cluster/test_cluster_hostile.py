@@ -65,7 +65,7 @@ def test_rubbish_to_every_port_under_load_stops_nobody(cluster: Cluster, make_lo
     load.run(attack_all(ports, Random(seed)))
 
     load.wait_for_writes(10, *cluster.ids)
-    assert {node_id: (status or {}).get("pid") for node_id, status in cluster.statuses().items()} == pids
+    assert {node_id: cluster.wait_for_status(node_id)["pid"] for node_id in cluster.ids} == pids
     check(cluster, load)
 
 

@@ -19,8 +19,9 @@ def assert_refused(cluster: Cluster, node_id: str, line: str) -> None:
     assert (cluster[node_id].wait(), last_line(cluster, node_id)) == (1, f"raftkv: {line}")
 
 
-def test_a_wiped_node_stays_out_and_says_why(cluster: Cluster, make_load: MakeLoad) -> None:
+def test_a_wiped_node_stays_out_and_says_why(calm_cluster: Cluster, make_load: MakeLoad) -> None:
     """It has forgotten its votes and what it acknowledged: counting it again could lose what only it remembered."""
+    cluster = calm_cluster
     load = make_load(cluster)
     load.wait_for_writes(10, *cluster.ids)
     before = cluster.wait_for_status("n3", lambda status: bool(status["leader"]), "a leader")
@@ -98,7 +99,7 @@ def test_a_directory_that_another_process_holds_is_refused(cluster: Cluster) -> 
 def test_a_directory_of_another_cluster_is_refused(cluster: Cluster) -> None:
     """A start list with other nodes says that this node is meant to belong to another cluster than it does."""
     assert cluster.put("n1", "a", "1").status == 200
-    cluster_id = (cluster.status("n1") or {})["cluster_id"]
+    cluster_id = cluster.wait_for_status("n1")["cluster_id"]
     cluster.terminate()
     for node_id in ("m2", "m3"):
         cluster.add(node_id)
@@ -158,7 +159,7 @@ def test_a_node_among_the_nodes_of_another_cluster_keeps_its_log(cluster: Cluste
         shutil.rmtree(cluster[node_id].directory, ignore_errors=True)
 
     cluster.start()
-    while cluster.wait_for_status(cluster.wait_for_leader(), lambda _: True, "a status")["term"] <= before["term"] + 2:
+    while cluster.wait_for_status(cluster.wait_for_leader())["term"] <= before["term"] + 2:
         leader = cluster.wait_for_leader()
         cluster.kill(leader)
         cluster.start(leader)

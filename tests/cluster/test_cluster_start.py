@@ -6,7 +6,7 @@ from itertools import permutations
 
 import pytest
 
-from tests.support.cluster import Cluster, MakeCluster
+from tests.support.cluster import CALM, Cluster, MakeCluster
 
 ORDERS = list(permutations(["n1", "n2", "n3"]))
 
@@ -32,12 +32,12 @@ def test_nodes_may_be_started_in_any_order(make_cluster: MakeCluster, order: tup
     cluster.wait_for_leader()
     assert cluster.put(first, "a", "1").status == 200
     assert [cluster.get(node_id, "a") for node_id in order] == ["1", "1", "1"]
-    founded = {(status or {})["cluster_id"] for status in cluster.statuses().values()}
+    founded = {cluster.wait_for_status(node_id)["cluster_id"] for node_id in cluster.ids}
     assert len(founded) == 1
 
 
 def test_a_node_alone_says_what_it_waits_for(make_cluster: MakeCluster) -> None:
-    cluster = make_cluster()
+    cluster = make_cluster(**CALM)
     cluster.start("n2")
 
     reason = "waiting for n1, n3: the cluster begins when all its nodes have met"
@@ -62,7 +62,7 @@ def test_nobody_founds_while_the_start_lists_differ(make_cluster: MakeCluster) -
         wait_for_reason(cluster, node_id, "n3 was started with another --cluster list")
     status = cluster.wait_for_status("n3", lambda status: "another --cluster list" in (status["reason"] or ""), "why")
     assert status["reason"].startswith(("n1 ", "n2 "))
-    assert [(status or {})["last_log_index"] for status in cluster.statuses().values()] == [0, 0, 0]
+    assert [cluster.wait_for_status(node_id)["last_log_index"] for node_id in ("n1", "n2", "n3")] == [0, 0, 0]
 
     cluster.terminate("n3")
     cluster.start("n3", start_list=three)
@@ -74,7 +74,7 @@ def test_the_first_write_to_a_new_cluster_works_at_once(make_cluster: MakeCluste
     """It is sent while the nodes are still meeting, and waits."""
     cluster = make_cluster()
     cluster.start()
-    cluster.wait_for_status("n2", lambda status: True, "an answer")
+    cluster.wait_for_status("n2")
     assert cluster.put("n2", "a", "1").body == {"value": "1"}
     assert [cluster.get(node_id, "a") for node_id in cluster.ids] == ["1", "1", "1"]
 

@@ -12,7 +12,8 @@ from tests.support.load import Connection, Load, MakeLoad, Response, check
 STOPPED_IN_TIME = 0
 
 
-def test_a_leader_that_is_stopped_hands_leadership_over(cluster: Cluster, make_load: MakeLoad) -> None:
+def test_a_leader_that_is_stopped_hands_leadership_over(calm_cluster: Cluster, make_load: MakeLoad) -> None:
+    cluster = calm_cluster
     load = make_load(cluster)
     for _ in range(3):
         load.wait_for_writes(10, *cluster.ids)
@@ -28,7 +29,8 @@ def test_a_leader_that_is_stopped_hands_leadership_over(cluster: Cluster, make_l
     check(cluster, load)
 
 
-def test_a_follower_that_is_stopped_changes_nothing(cluster: Cluster, make_load: MakeLoad) -> None:
+def test_a_follower_that_is_stopped_changes_nothing(calm_cluster: Cluster, make_load: MakeLoad) -> None:
+    cluster = calm_cluster
     load = make_load(cluster)
     load.wait_for_writes(10, *cluster.ids)
     leader = cluster.wait_for_leader()
@@ -40,7 +42,8 @@ def test_a_follower_that_is_stopped_changes_nothing(cluster: Cluster, make_load:
     check(cluster, load)
 
 
-def test_all_nodes_that_are_stopped_at_once_lose_nothing(cluster: Cluster, make_load: MakeLoad) -> None:
+def test_all_nodes_that_are_stopped_at_once_lose_nothing(calm_cluster: Cluster, make_load: MakeLoad) -> None:
+    cluster = calm_cluster
     load = make_load(cluster)
     for _ in range(2):
         load.wait_for_writes(20, *cluster.ids)
@@ -66,13 +69,14 @@ async def connect(port: int, count: int) -> list[Connection]:
     return [await Connection.open(port) for _ in range(count)]
 
 
-def test_requests_in_flight_are_answered_before_a_leader_stops(cluster: Cluster, make_load: MakeLoad) -> None:
+def test_requests_in_flight_are_answered_before_a_leader_stops(calm_cluster: Cluster, make_load: MakeLoad) -> None:
     """They are in its log and wait for the others, which go on only when it has been told to stop."""
+    cluster = calm_cluster
     client: Load = make_load(cluster, writers=0, readers=0)
     leader = cluster.wait_for_leader()
     others = [node_id for node_id in cluster.ids if node_id != leader]
     connections = client.run(connect(cluster[leader].http, 20))
-    before = cluster.wait_for_status(leader, lambda status: True, "a status")["last_log_index"]
+    before = cluster.wait_for_status(leader)["last_log_index"]
     for node_id in others:
         cluster[node_id].freeze()
 

@@ -20,10 +20,11 @@ ROLES: dict[str, type[Role]] = {"follower": Follower, "candidate": Candidate, "l
 
 
 class Begin(Message, frozen=True):
-    """Create the roles and give this replica to the follower; ``elections_ms`` is how long it waits for a leader."""
+    """Create the roles and give this replica to the follower, which waits so long for a leader."""
 
     replica: Replica
-    election_ms: float
+    election_min_ms: float
+    election_max_ms: float
 
 
 class ToRole(Message, frozen=True):
@@ -88,7 +89,7 @@ class World(Actor):
             disk=None,  # type: ignore[arg-type]
             clock=SystemClock(),
             rng=Random(1),
-            timing=Timing(10.0, begin.election_ms, 2 * begin.election_ms),
+            timing=Timing(10.0, begin.election_min_ms, begin.election_max_ms),
             limits=Limits(),
             fail=fail,
         )

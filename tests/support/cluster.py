@@ -25,11 +25,17 @@ PATIENCE_S = 45.0
 """How long anything may take on a machine that is busy with other things; nothing here is fast because of it."""
 
 POLL_S = 0.02
-ASK_TIMEOUT_S = 15.0
+ASK_TIMEOUT_S = PATIENCE_S
+ANSWER_S = 30
+"""The timeout of a request that is to succeed."""
+
 LOG_LINES = 120
 
 # Small, so that a test fills several segments, and the files of many clusters take little of the disk.
 SMALL = {"key-bytes": "1KiB", "value-bytes": "64KiB", "append-bytes": "64KiB", "segment-bytes": "192KiB"}
+
+CALM = {"heartbeat_ms": "200", "election_min_ms": "1000", "election_max_ms": "2000"}
+"""Settings with which no leader is replaced only because the machine is busy, and no refusal comes too late."""
 
 Found = TypeVar("Found")
 
@@ -76,11 +82,18 @@ class Answer(NamedTuple):
         return None if self.status == 200 else self.body["error"]["outcome"]
 
 
-def ask(port: int, method: str, path: str, body: object = None, timeout_s: float = ASK_TIMEOUT_S) -> Answer:
+def ask(
+    port: int,
+    method: str,
+    path: str,
+    body: object = None,
+    timeout_s: float = ASK_TIMEOUT_S,
+    headers: Mapping[str, str] | None = None,
+) -> Answer:
     """Do one request on a connection of its own; raises ``OSError`` or ``HTTPException``."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
     with contextlib.closing(connection):
-        connection.request(method, path, None if body is None else json.dumps(body))
+        connection.request(method, path, None if body is None else json.dumps(body), headers or {})
         answer = connection.getresponse()
         return Answer(answer.status, json.loads(answer.read()), dict(answer.headers.items()))
 
@@ -266,17 +279,17 @@ class Cluster:
 
     # --- looking
 
-    def ask(self, node_id: str, method: str, path: str, body: object = None, **options: float) -> Answer:
+    def ask(self, node_id: str, method: str, path: str, body: object = None, **options: Any) -> Answer:
         """Do one request at a node; raises ``OSError`` or ``HTTPException``."""
         return ask(self[node_id].http, method, path, body, **options)
 
     def put(self, node_id: str, key: str, value: str) -> Answer:
         """Write a key through a node."""
-        return self.ask(node_id, "PUT", f"/keys/{key}/", {"value": value})
+        return self.ask(node_id, "PUT", f"/keys/{key}/?timeout={ANSWER_S}", {"value": value})
 
     def get(self, node_id: str, key: str, level: str = "linearizable") -> Any:
         """Return a key's value as a node has it; None if it is not there."""
-        answer = self.ask(node_id, "GET", f"/keys/{key}/?missing=404&level={level}")
+        answer = self.ask(node_id, "GET", f"/keys/{key}/?missing=404&level={level}&timeout={ANSWER_S}")
         assert answer.status in (200, 404), answer
         return answer.body["value"] if answer.status == 200 else None
 
@@ -300,7 +313,9 @@ class Cluster:
         died = {node.id: status for node in self.nodes.values() if (status := node.died()) is not None}
         assert not died, f"ended by themselves: {died}"
 
-    def wait_for_status(self, node_id: str, holds: Callable[[dict[str, Any]], bool], what: str) -> dict[str, Any]:
+    def wait_for_status(
+        self, node_id: str, holds: Callable[[dict[str, Any]], bool] = bool, what: str = "a status"
+    ) -> dict[str, Any]:
         """Return the first status of a node for which this holds."""
 
         def look() -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -14,14 +15,19 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-WITHIN_S = 20.0
+WITHIN_S = 45.0
+"""How long anything may take on a machine that is busy with other things; nothing here is fast because of it."""
 
 # Below the ports that the system gives to connections, which may come and go at any moment.
-_next_port = 20_000 + os.getpid() % 8_000
+_ports = itertools.count(20_000 + os.getpid() % 8_000)
+_reserved: list[socket.socket] = []
+
+Found = TypeVar("Found")
 
 
 def environment() -> dict[str, str]:
@@ -30,15 +36,28 @@ def environment() -> dict[str, str]:
 
 
 def free_ports(count: int = 1) -> int:
-    """Return the first of ``count`` ports in a row that nobody listens on, and that were not returned before."""
-    global _next_port
-    while _next_port < 32_000:
-        first, _next_port = _next_port, _next_port + count
-        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
-            for port in range(first, first + count):
-                stack.enter_context(socket.create_server(("127.0.0.1", port)))
-            return first
-    raise AssertionError("no free ports")
+    """Return the first of ``count`` ports in a row that nobody else has, nor will have as long as we run."""
+    in_a_row = 0
+    while in_a_row < count:
+        port = next(_ports)
+        assert port < 32_000, "no free ports"
+        in_a_row = in_a_row + 1 if _reserve(port) else 0
+    return port - count + 1
+
+
+def _reserve(port: int) -> bool:
+    """Bind a port without listening there, so that other tests on this machine do not take it, if none has."""
+    reserving = socket.socket()
+    try:
+        reserving.bind(("127.0.0.1", port))
+    except OSError:
+        reserving.close()
+        return False
+    # Set only now: had it been set before, a port that others have reserved would have been given to us as well. From
+    # here on whoever sets this too may listen on the port, as servers do.
+    reserving.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    _reserved.append(reserving)
+    return True
 
 
 class Process:
@@ -72,12 +91,17 @@ class Process:
 
     def wait_for(self, pattern: str, after: int = 0) -> re.Match[str]:
         """Return the first match of ``pattern`` in what it says from character ``after`` on."""
+        return self.wait_until(lambda: re.compile(pattern).search(self.text, after), repr(pattern))
+
+    def wait_until(self, look: Callable[[], Found | None], what: str) -> Found:
+        """Return what is found in what it says, as soon as there is something."""
         deadline = time.monotonic() + WITHIN_S
-        while (found := re.compile(pattern).search(self.text, after)) is None:
+        while (found := look()) is None:
             if self.popen.poll() is not None or time.monotonic() > deadline:
-                self._reader.join(1)
-                found = re.compile(pattern).search(self.text, after)
-                assert found, f"no {pattern!r} in: {self.text}"
+                # What it said last may still be on its way, but no more will come.
+                self._reader.join(WITHIN_S if self.popen.poll() is not None else 0)
+                found = look()
+                assert found is not None, f"no {what} in: {self.text}"
                 return found
             time.sleep(0.01)
         return found
@@ -115,10 +139,11 @@ def process(
 
 
 def request(port: int, path: str, body: object = None) -> tuple[int, object]:
-    """Return status and decoded answer of a GET, or of a POST of ``body``."""
+    """Return status and decoded answer of a GET, or of a POST of ``body``, for a key; the node may take its time."""
+    url = f"http://127.0.0.1:{port}{path}?timeout={WITHIN_S:g}"
     data = None if body is None else json.dumps(body).encode()
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", data, WITHIN_S) as answer:
+        with urllib.request.urlopen(url, data, 2 * WITHIN_S) as answer:
             return answer.status, json.loads(answer.read())
     except urllib.error.HTTPError as error:
         with error:

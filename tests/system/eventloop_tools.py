@@ -11,7 +11,7 @@ from thespian.actors import Actor
 
 from raftkv.actors.system.eventloop import EventLoopSystem, start_on_loop
 
-WITHIN_S = 20.0
+WITHIN_S = 45.0
 
 
 class Puppet(Actor):

@@ -17,7 +17,7 @@ from raftkv.actors.system.handshake import PREAMBLE, Acceptor, Dialler, Party, R
 from raftkv.actors.system.link import Codec, Link, LinkSettings
 from raftkv.actors.system.link_settings import BoundedLog
 
-WITHIN_S = 20.0
+WITHIN_S = 45.0
 SECRET = b"a secret"
 P = ParamSpec("P")
 

@@ -13,6 +13,7 @@ from thespian.actors import ActorExitRequest, ActorSystem, ActorSystemFailure
 from raftkv.actors.system import eventloop
 from raftkv.actors.system.eventloop import EventLoopSystem, start_on_loop
 from tests.system.eventloop_tools import (
+    WITHIN_S,
     Puppet,
     ThreadPuppet,
     create,
@@ -135,7 +136,7 @@ async def test_a_thread_actor_that_is_stuck_is_given_up(system: EventLoopSystem)
 
     def get_stuck(me: Any, sender: Any) -> None:
         stuck.set()
-        freed.wait(20)
+        freed.wait(WITHIN_S)
         me.send(me.myAddress, "nobody gets this")
 
     puppet = system.createActor(ThreadPuppet)
@@ -148,7 +149,9 @@ async def test_a_thread_actor_that_is_stuck_is_given_up(system: EventLoopSystem)
     system.base.shutdown()
     await system.base.wait_closed()
 
-    assert [thread.is_alive() for thread in threads] == [True, False]
+    # Whoever is not stuck ends, if not within the time that is waited for it on a busy machine.
+    await until(lambda: not threads[1].is_alive())
+    assert threads[0].is_alive()
     freed.set()
     await until(lambda: not threads[0].is_alive())
 
@@ -160,7 +163,7 @@ async def test_a_thread_actor_that_is_stuck_while_it_is_made_is_given_up(system:
     class Slow(ThreadPuppet):
         def __init__(self) -> None:
             stuck.set()
-            freed.wait(20)
+            freed.wait(WITHIN_S)
             super().__init__()
 
     thread = system.base.receivers[system.createActor(Slow).number].thread
@@ -208,7 +211,7 @@ def test_a_blocked_ask_is_released_by_a_shutdown(by_name: Any) -> None:
     base.shutdown()
 
     for thread in threads:
-        thread.join(20)
+        thread.join(WITHIN_S)
     assert replies == [None, None, None]
 
 

@@ -138,7 +138,8 @@ async def test_a_control_message_too_large_for_a_frame_arrives_all_the_same() ->
 
 @on_a_loop
 async def test_messages_of_one_turn_leave_together_and_none_before_its_end() -> None:
-    n1, n2 = Node("n1"), Node("n2")
+    # No keepalive is to come in between, however slow the machine.
+    n1, n2 = Node("n1", ping_ms=60_000), Node("n2")
     async with cluster(n1, n2):
         before = n1.link.stats.bytes_sent
         for number in range(100):

@@ -6,6 +6,7 @@ import asyncio
 import random
 import socket
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from raftkv.actors.system.dialling import backoff_ms, describe
 from raftkv.actors.system.handshake import Reason, Refusal
 from raftkv.actors.system.resolver import Resolver, split_address
+from tests.support.cluster import Reserved
 from tests.system.link_nodes import (
     Listener,
     Node,
@@ -28,6 +30,14 @@ from tests.system.link_nodes import (
     turns,
     until,
 )
+
+
+@pytest.fixture
+def reserved_port() -> Iterator[int]:
+    """Return a port on which nobody listens, unless this test does."""
+    reserved = Reserved()
+    yield reserved.port
+    reserved.close()
 
 
 @on_a_loop
@@ -123,8 +133,8 @@ async def test_too_many_control_messages_cost_the_oldest_and_are_told() -> None:
 
 
 @on_a_loop
-async def test_a_restarted_peer_is_told_down_once_then_up() -> None:
-    n1, n2 = Node("n1"), Node("n2")
+async def test_a_restarted_peer_is_told_down_once_then_up(reserved_port: int) -> None:
+    n1, n2 = Node("n1"), Node("n2", listen_port=reserved_port)
     async with running(n1):
         async with running(n2):
             introduce(n1, n2)
@@ -132,7 +142,7 @@ async def test_a_restarted_peer_is_told_down_once_then_up() -> None:
         await until(lambda: n1.link.peer_refusals() == {"n2": "connection refused"})
         note = n1.note("n2", "while it was away")
         await turns(2)
-        again = Node("n2", listen_port=n2.link.port, incarnation="n2-2")
+        again = Node("n2", listen_port=reserved_port, incarnation="n2-2")
         async with running(again):
             introduce(n1, again)
             await connected(n1, again)
@@ -151,14 +161,12 @@ async def test_a_restarted_peer_is_told_down_once_then_up() -> None:
 
 
 @on_a_loop
-async def test_a_peer_that_connects_to_us_is_dialled_without_waiting() -> None:
+async def test_a_peer_that_connects_to_us_is_dialled_without_waiting(reserved_port: int) -> None:
     n1 = Node("n1", backoff_min_ms=100_000, backoff_max_ms=100_000)
     async with running(n1):
-        with socket.create_server(("127.0.0.1", 0)) as reserved:
-            port = reserved.getsockname()[1]
-        n1.link.add_peer("n2", f"127.0.0.1:{port}")
+        n1.link.add_peer("n2", f"127.0.0.1:{reserved_port}")
         await until(lambda: n1.link.peer_refusals() == {"n2": "connection refused"})
-        n2 = Node("n2", listen_port=port)
+        n2 = Node("n2", listen_port=reserved_port)
         async with running(n2):
             n2.link.add_peer("n1", n1.address)
             await connected(n1, n2)
@@ -265,7 +273,8 @@ async def test_a_peer_that_stops_reading_is_given_up_within_bounds() -> None:
         texts: list[str] = []
         most = 0
         while len(n1.told("down")) == 0:
-            n1.note("n2", "bulk", data=bytes(100_000))
+            # So large that too much waits long before the silence is too long, however slow the machine.
+            n1.note("n2", "bulk", data=bytes(1_000_000))
             n1.note("n2", "control", control=True)
             texts.append(n1.note("n3", str(len(texts))).text)
             await until(lambda: n3.texts == texts)
@@ -279,7 +288,7 @@ async def test_a_peer_that_stops_reading_is_given_up_within_bounds() -> None:
         assert n1.told("down") == [("down", "n2", "more waits to be sent than may wait")]
         assert n1.link.waiting("n2") == 0
         given_back = [event for event in n1.told("refused") if event[5] == "no answer for 1000 ms"]
-        assert len(given_back) >= 30
+        assert len(given_back) >= 3
         assert n3.texts == texts
 
 
@@ -374,9 +383,10 @@ async def test_a_look_up_that_hangs_takes_one_thread_however_often_it_is_asked(m
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.002):
                 await resolver.resolve("slow-name", 7)
-    assert asked == ["slow-name"]
+    await until(lambda: asked)
     release.set()
     assert await resolver.resolve("slow-name", 7) == [("127.0.0.1", 7)]
+    assert asked == ["slow-name"]
 
 
 @on_a_loop

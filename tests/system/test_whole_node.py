@@ -45,7 +45,6 @@ class Two:
             http=self._http[node_id],
             raft=self._raft[node_id],
             advertise_http=self._http[node_id],
-            advertise_raft=self._raft[node_id],
             cluster=tuple(self._raft.items()),
             data_dir=str(self._directory / node_id),
         )
