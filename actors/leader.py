@@ -25,7 +25,7 @@ from raftkv.actors.messages import (
     TimeoutNow,
 )
 from raftkv.actors.serving import Serving
-from raftkv.commands import Command, Delete, encode_commands, invalid
+from raftkv.commands import Command, Delete, DeleteIf, encode_commands, invalid
 from raftkv.entry import ENTRY_OVERHEAD, Entry, Kind, NodeId
 from raftkv.progress import Progress
 from raftkv.read_rounds import ReadRounds
@@ -147,7 +147,7 @@ class Leader(Serving):
 
     def _has_room(self, size: int, commands: tuple[Command, ...]) -> bool:
         """Whether an entry fits on our disk and on enough others; half a segment is kept for deletes."""
-        deletes = all(isinstance(command, Delete) for command in commands)
+        deletes = all(isinstance(command, Delete | DeleteIf) for command in commands)
         needed = size if deletes else size + self.start.limits.segment_bytes // 2
         now_ms = self.now()
         with_room = [peer for peer, p in self.progress.items() if p.has_room(needed, now_ms)]

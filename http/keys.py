@@ -15,8 +15,9 @@ from tornado.httputil import HTTPHeaders
 
 from raftkv.actors.client import Client
 from raftkv.actors.messages import Applied, Level, ReadResult
-from raftkv.commands import Delete, DeleteDone, Get, Item, Put, PutDone, Result
+from raftkv.commands import Delete, DeleteDone, DeleteIf, Get, Item, Put, PutDone, PutIf, Result, Unmatched
 from raftkv.http import bodies
+from raftkv.http.conditions import condition, etag, unmatched
 from raftkv.http.errors import JSON, Answer, Headers, HttpError, bad_request, not_allowed, unwanted_body
 from raftkv.http.exchange import Action
 from raftkv.http.target import choice, decode_key, parse_query, timeout_s
@@ -27,8 +28,6 @@ DEFAULT_TIMEOUT_S = 5.0
 
 _READ_PARAMETERS = ("level", "missing", "timeout")
 _WRITE_PARAMETERS = ("timeout",)
-# To ignore one of these would do what the client asked not to have done.
-_PROMISES = ("If-Match", "If-None-Match", "Idempotency-Key")
 
 
 class Keys:
@@ -46,15 +45,16 @@ class Keys:
         if method not in ("POST", "PUT", "DELETE"):
             raise not_allowed(method, METHODS)
         seconds = timeout_s(parse_query(query, _WRITE_PARAMETERS), DEFAULT_TIMEOUT_S) if query else DEFAULT_TIMEOUT_S
-        for name in _PROMISES:
-            if name in headers:
-                raise bad_request("not_supported", f"the header {name} is not supported yet, so nothing was changed")
+        demanded = condition(method, headers) if "If-Match" in headers or "If-None-Match" in headers else None
+        if "Idempotency-Key" in headers:
+            # To ignore it would do what the client asked not to have done.
+            raise bad_request("not_supported", "Idempotency-Key is not supported yet, so nothing was changed")
         if method == "DELETE":
-            return DeleteKey(self.client, key, seconds)
+            return DeleteKey(self.client, key, seconds, demanded)
         if "Content-Encoding" in headers and headers["Content-Encoding"].strip().lower() not in ("", "identity"):
             raise HttpError(415, "content_encoding", "a body is sent as it is, without Content-Encoding")
         octets = "Content-Type" in headers and bodies.is_octets(headers["Content-Type"])
-        return WriteKey(self.client, key, seconds, octets, self.limits.value_bytes)
+        return WriteKey(self.client, key, seconds, octets, self.limits.value_bytes, demanded)
 
     def _read(self, key: str, query: str, headers: HTTPHeaders) -> ReadKey:
         level: Level = "linearizable"
@@ -101,7 +101,7 @@ class ReadKey:
             *leader_header(view.leader),
         )
         if item is not None:
-            place = (("ETag", f'"{item.modify_revision}"'), *place)
+            place = (etag(item.modify_revision), *place)
         elif self._missing_is_404:
             raise HttpError(404, "no_such_key", "there is no such key", headers=place)
         value = b"" if item is None else item.value
@@ -120,57 +120,70 @@ class ReadKey:
 
 
 class WriteKey:
-    """POST or PUT: sets the key and answers once that is committed and applied."""
+    """POST or PUT: sets the key, if it is at the revision that is ``demanded``, and answers once that is applied."""
 
     takes_body = True
 
-    __slots__ = ("_answer", "_client", "_key", "_octets", "_seconds", "_value_limit", "body_limit")
+    __slots__ = ("_answer", "_client", "_demanded", "_key", "_octets", "_seconds", "_value_limit", "body_limit")
 
-    def __init__(self, client: Client, key: str, seconds: float, octets: bool, value_limit: int) -> None:
+    def __init__(
+        self, client: Client, key: str, seconds: float, octets: bool, value_limit: int, demanded: int | None
+    ) -> None:
         self.body_limit = bodies.body_limit(octets, value_limit)
         self._client = client
         self._key = key
         self._seconds = seconds
         self._octets = octets
         self._value_limit = value_limit
+        self._demanded = demanded
         self._answer = b""
 
     def start(self, body: bytes) -> asyncio.Future[tuple[Applied, Result]]:
         value = (bodies.read_octets if self._octets else bodies.read_json)(body, self._value_limit)
         self._answer = value.answer
-        return self._client.propose(Put(self._key, value.data), self._seconds)
+        demanded = self._demanded
+        command = Put(self._key, value.data) if demanded is None else PutIf(self._key, value.data, demanded)
+        return self._client.propose(command, self._seconds)
 
     def answer(self, outcome: tuple[Applied, Result]) -> Answer:
         applied, result = outcome
+        place = written(self._client, applied, result)
+        if isinstance(result, Unmatched):
+            raise unmatched(self._demanded, result, place)
         assert isinstance(result, PutDone), f"a Put gives PutDone, not {result!r}"
-        etag = ("ETag", f'"{result.revision}"')
-        return Answer(200, self._answer, (("Content-Type", JSON), etag, *written(self._client, applied, result)))
+        return Answer(200, self._answer, (("Content-Type", JSON), etag(result.revision), *place))
 
     def too_large(self) -> HttpError:
         return bodies.too_large(self._value_limit)
 
 
 class DeleteKey:
-    """DELETE: ``{"deleted":true}``, or false if there was no such key."""
+    """DELETE: ``{"deleted":true}``, or false if there was no such key and none was ``demanded``."""
 
     takes_body = False
     body_limit = 0
 
-    __slots__ = ("_client", "_key", "_seconds")
+    __slots__ = ("_client", "_demanded", "_key", "_seconds")
 
-    def __init__(self, client: Client, key: str, seconds: float) -> None:
+    def __init__(self, client: Client, key: str, seconds: float, demanded: int | None) -> None:
         self._client = client
         self._key = key
         self._seconds = seconds
+        self._demanded = demanded
 
     def start(self, body: bytes) -> asyncio.Future[tuple[Applied, Result]]:
-        return self._client.propose(Delete(self._key), self._seconds)
+        demanded = self._demanded
+        command = Delete(self._key) if demanded is None else DeleteIf(self._key, demanded)
+        return self._client.propose(command, self._seconds)
 
     def answer(self, outcome: tuple[Applied, Result]) -> Answer:
         applied, result = outcome
+        place = written(self._client, applied, result)
+        if isinstance(result, Unmatched):
+            raise unmatched(self._demanded, result, place)
         assert isinstance(result, DeleteDone), f"a Delete gives DeleteDone, not {result!r}"
         body = b'{"deleted":true}' if result.existed else b'{"deleted":false}'
-        return Answer(200, body, (("Content-Type", JSON), *written(self._client, applied, result)))
+        return Answer(200, body, (("Content-Type", JSON), *place))
 
     def too_large(self) -> HttpError:
         return unwanted_body()

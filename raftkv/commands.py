@@ -22,7 +22,28 @@ class Delete(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=False):
     key: str
 
 
-Command = Put | Delete
+THERE = -1
+"""In the place of a modify revision: any that the key has."""
+NOT_THERE = 0
+"""In the place of a modify revision: the key is not there."""
+
+
+class PutIf(msgspec.Struct, frozen=True, array_like=True, tag=3, gc=False):
+    """Set ``key`` to ``value`` if its modify revision is ``revision``, or as ``THERE`` and ``NOT_THERE`` say."""
+
+    key: str
+    value: bytes
+    revision: int
+
+
+class DeleteIf(msgspec.Struct, frozen=True, array_like=True, tag=4, gc=False):
+    """Remove ``key`` if its modify revision is ``revision``, or with ``THERE`` if it has one."""
+
+    key: str
+    revision: int
+
+
+Command = Put | Delete | PutIf | DeleteIf
 
 
 class PutDone(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
@@ -38,7 +59,14 @@ class DeleteDone(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=False):
     existed: bool
 
 
-Result = PutDone | DeleteDone
+class Unmatched(msgspec.Struct, frozen=True, array_like=True, tag=3, gc=False):
+    """Nothing was changed: when all was at ``revision``, the key was at ``modify_revision``, or ``NOT_THERE``."""
+
+    revision: int
+    modify_revision: int
+
+
+Result = PutDone | DeleteDone | Unmatched
 
 
 class Get(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
@@ -81,6 +109,7 @@ def decode_commands(data: bytes) -> tuple[Command, ...]:
 MAX_COMMANDS = 10_000
 MAX_KEY_BYTES = 64 << 10
 MAX_VALUE_BYTES = 16 << 20
+MAX_REVISION = (1 << 63) - 1
 """What no configuration can exceed: a command beyond it is refused wherever it came from."""
 
 
@@ -95,13 +124,27 @@ def invalid(commands: tuple[Command, ...]) -> str | None:
             return "a key is Unicode text without lone surrogates"
         if not 0 < size <= MAX_KEY_BYTES:
             return f"a key has 1 to {MAX_KEY_BYTES} bytes"
-        if isinstance(command, Put) and len(command.value) > MAX_VALUE_BYTES:
-            return f"a value has at most {MAX_VALUE_BYTES} bytes"
+        if isinstance(command, Put):
+            # By far the most are of this kind.
+            if len(command.value) > MAX_VALUE_BYTES:
+                return f"a value has at most {MAX_VALUE_BYTES} bytes"
+        elif not isinstance(command, Delete) and (why := _invalid_condition(command)):
+            return why
     return None
+
+
+def _invalid_condition(command: PutIf | DeleteIf) -> str | None:
+    if not THERE <= command.revision <= MAX_REVISION:
+        return f"a revision has at most {MAX_REVISION.bit_length()} bits"
+    if isinstance(command, PutIf):
+        return f"a value has at most {MAX_VALUE_BYTES} bytes" if len(command.value) > MAX_VALUE_BYTES else None
+    return "what is not there cannot be removed" if command.revision == NOT_THERE else None
 
 
 def cost(command: Command) -> int:
     """Return about how many bytes ``command`` takes in an entry."""
     if isinstance(command, Put):
         return len(command.key) * 2 + len(command.value) + 16
-    return len(command.key) * 2 + 8
+    if isinstance(command, PutIf):
+        return len(command.key) * 2 + len(command.value) + 25
+    return len(command.key) * 2 + 17

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from sortedcontainers import SortedDict
 
-from raftkv.commands import Command, Delete, DeleteDone, Item, Put, PutDone, Result
+from raftkv.commands import (
+    NOT_THERE,
+    THERE,
+    Command,
+    Delete,
+    DeleteDone,
+    Item,
+    Put,
+    PutDone,
+    PutIf,
+    Result,
+    Unmatched,
+)
 
 
 class Keyspace:
@@ -34,20 +46,28 @@ class Keyspace:
     def apply(self, command: Command) -> Result:
         """Carry out one command and say what came of it."""
         if isinstance(command, Put):
-            return self._put(command)
-        return self._delete(command)
+            return self._put(command.key, command.value)
+        if isinstance(command, Delete):
+            return self._delete(command.key)
+        found: Item | None = self._items.get(command.key)
+        modified = NOT_THERE if found is None else found.modify_revision
+        if command.revision != modified and (command.revision != THERE or found is None):
+            return Unmatched(self.revision, modified)
+        if isinstance(command, PutIf):
+            return self._put(command.key, command.value)
+        return self._delete(command.key)
 
-    def _put(self, command: Put) -> PutDone:
+    def _put(self, key: str, value: bytes) -> PutDone:
         self.revision += 1
-        old: Item | None = self._items.get(command.key)
+        old: Item | None = self._items.get(key)
         if old is None:
-            self._items[command.key] = Item(command.value, self.revision, self.revision, 1)
+            self._items[key] = Item(value, self.revision, self.revision, 1)
         else:
-            self._items[command.key] = Item(command.value, old.create_revision, self.revision, old.version + 1)
+            self._items[key] = Item(value, old.create_revision, self.revision, old.version + 1)
         return PutDone(self.revision)
 
-    def _delete(self, command: Delete) -> DeleteDone:
-        if self._items.pop(command.key, None) is None:
+    def _delete(self, key: str) -> DeleteDone:
+        if self._items.pop(key, None) is None:
             return DeleteDone(self.revision, False)
         self.revision += 1
         return DeleteDone(self.revision, True)

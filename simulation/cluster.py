@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import traceback
 from collections.abc import Callable, Collection, Mapping, Sequence
 from random import Random
 from typing import Any
@@ -32,6 +33,9 @@ DIRECTORY = "/data"
 
 SEGMENT_BYTES = 64 << 10
 """Small, so that a run of some thousand entries fills several."""
+
+NORMAL_HANDLING_MS = 0.02
+"""How long it takes, on average, to handle a message on a machine that is well."""
 
 SIMULATED_LIMITS = Limits(segment_bytes=SEGMENT_BYTES)
 
@@ -97,7 +101,9 @@ class Machine:
         self.is_stopped = False
         self.ended: tuple[int, str] | None = None
         """The status and the line with which the last process stopped itself."""
-        self.handling_ms = 0.02
+        self.is_lost = False
+        """Whether the machine went as a whole: nobody is left to close its connections."""
+        self.handling_ms = NORMAL_HANDLING_MS
         """How long it takes, on average, to handle a message."""
         self.sync_ms: tuple[float, float] = (0.1, 1.0)
         """How long it takes to write a batch of the journal and sync it."""
@@ -107,6 +113,8 @@ class Machine:
         """Whether the process was asked to stop."""
         self.crashed_ms = float("-inf")
         """When power failed last."""
+        self.troubled_ms = float("-inf")
+        """When the process was last seen to stand still or be slow, or its clock to be wrong."""
 
     # --- a host
 
@@ -134,6 +142,11 @@ class Machine:
         """Be the node's transport."""
         self.cluster.network.send(self.name, peer, target, source, message)
 
+    def is_well_since(self, node: SimulatedNode, since_ms: float) -> bool:
+        """Whether this process has been able all the time to do what it should, and to do it in time."""
+        troubled = self.is_stopped or self.handling_ms > NORMAL_HANDLING_MS or self.clock.rate != 1.0 or self.retired
+        return self.node is node and not troubled and self.troubled_ms < since_ms
+
     # --- a process
 
     def boot(self) -> None:
@@ -143,6 +156,7 @@ class Machine:
         self.life += 1
         self.ended = None
         self.retired = False
+        self.is_lost = False
         try:
             directory = open_data_directory(self.disk, DIRECTORY, self.name, new_incarnation=self._new_incarnation)
         except DataDirectoryError as error:
@@ -152,6 +166,8 @@ class Machine:
             self.lose_power()
             return
         system = cluster.simulation.start(self.name, clock=self.clock, cost=self._cost, transport=self)
+        loop: Any = system.base.loop
+        loop.task_failed = self._task_failed
         node = system.createActor(cluster.node_class, globalName=NODE)
         self.node = SimulatedNode(self, system, node)
         observer = system.createActor(Observer)
@@ -176,9 +192,13 @@ class Machine:
         cluster.network.look()
 
     def crash(self, random: Random | None = None) -> None:
-        """Lose power: the process is gone, and what was not synced, or any part of that."""
+        """Lose power: the process is gone, and what was not synced, or any part of that.
+
+        Others may be told at once, by whoever sees to the machine, or notice nothing until it has been silent for long.
+        """
         if random is not None:
             self._write_in_part(random)
+            self.is_lost = random.random() < 0.5
         self.crashed_ms = self.cluster.now_ms
         self._end()
         if random is None:
@@ -254,6 +274,10 @@ class Machine:
                 node.recovered = True
                 self.cluster.network.look()
             self.cluster.on_role_changed(event)
+
+    def _task_failed(self, error: BaseException) -> None:
+        told = "".join(traceback.format_exception(error))
+        raise AssertionError(f"a task of {self.name} ended with {error!r}, of which nobody is told:\n{told}")
 
     def _cost(self, receiver: Receiver, message: Any) -> float:
         random = self.cluster.simulation.random

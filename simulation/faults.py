@@ -14,7 +14,7 @@ import msgspec
 
 from raftkv.actors.messages import Retire
 from raftkv.exit_status import EXIT_UNUSABLE
-from raftkv.simulation.cluster import Machine, SimulatedCluster
+from raftkv.simulation.cluster import NORMAL_HANDLING_MS, Machine, SimulatedCluster
 from raftkv.simulation.network import Pair
 
 SPAN_MS = 600_000.0
@@ -275,6 +275,7 @@ class Nemesis:
             self._cluster.network.slow_ms[source, target] = worst("slow-way")
             return
         machine = self._cluster.machines[name]
+        machine.troubled_ms = self._cluster.now_ms
         machine.handling_ms = worst("starve", NORMAL_HANDLING_MS)
         slow_ms = worst("slow-sync")
         machine.sync_ms = (slow_ms / 2, slow_ms * 1.5) if slow_ms else NORMAL_SYNC_MS
@@ -486,7 +487,9 @@ class Nemesis:
         return self._hold("rate", names, fault.value)
 
     def _jump(self, fault: Fault, names: list[str]) -> None:
-        self._cluster.machines[names[0]].clock.jump(fault.value)
+        machine = self._cluster.machines[names[0]]
+        machine.troubled_ms = self._cluster.now_ms
+        machine.clock.jump(fault.value)
 
     # --- disks
 
@@ -560,6 +563,5 @@ def _all_of(functions: Sequence[Callable[[], None]]) -> Callable[[], None]:
 EVERYWHERE = frozenset({"loss", "repeat", "replay", "latency", "order"})
 """Kinds that befall all traffic."""
 
-NORMAL_HANDLING_MS = 0.02
 NORMAL_SYNC_MS = (0.1, 1.0)
 PLENTY = 1 << 40

@@ -13,9 +13,10 @@ from math import inf
 from typing import NamedTuple
 
 from raftkv.actors.messages import Applied, Propose, Read, ReadResult, Refused
-from raftkv.commands import DeleteDone, Get, Item, Put
+from raftkv.commands import Get, Item
 from raftkv.simulation import positions, story
-from raftkv.simulation.linearizability import LIMIT, SOMETHING, Call, Something, Value, linearize
+from raftkv.simulation.effect import Effects
+from raftkv.simulation.linearizability import LIMIT, Call, Value, linearize
 from raftkv.simulation.operation import NEVER, NOT_TOLD, Fault, Moment, shown
 from raftkv.simulation.operation import Operation as Operation
 
@@ -109,50 +110,24 @@ def _calls(operations: Sequence[Operation]) -> list[Call]:
     moments = sorted({moment for operation in operations for moment in (operation.began, operation.ended)})
     ranks = {moment: float(rank) for rank, moment in enumerate(moments)}
     hints = positions.revisions(operations)
+    effects = Effects(operations)
     calls = []
     for place, operation in enumerate(operations):
         began, ended = ranks[operation.began], ranks[operation.ended]
         request, reply = operation.request, operation.reply
         if isinstance(request, Propose) and operation.outcome != "failed":
             applied = reply if isinstance(reply, Applied) else None
-            sees, leaves = _effect(request, applied)
-            if applied is None:
-                hint = min(hints.get(fact, inf) for fact in leaves) - 1
-            else:
-                hint = positions.before(operation)
-            calls.append(Call(began, inf if applied is None else ended, sees, leaves, str(place), hint))
+            ways = effects.ways(request, applied)
+            for sees, leaves in ways:
+                if applied is None:
+                    hint = min(hints.get(fact, inf) for fact in leaves) - 1
+                    name = str(place) if len(ways) > 1 else ""
+                    calls.append(Call(began, inf, sees, leaves, str(place), hint, name))
+                elif sees or leaves:
+                    calls.append(Call(began, ended, sees, leaves, str(place), positions.before(operation)))
         elif isinstance(request, Read) and isinstance(reply, ReadResult) and operation.kind == "read":
             calls.append(Call(began, ended, tuple(positions.found(request, reply)), (), str(place)))
     return calls
-
-
-Seen = tuple[tuple[str, Value | Something], ...]
-Left = tuple[tuple[str, Value], ...]
-
-
-def _effect(request: Propose, applied: Applied | None) -> tuple[Seen, Left]:
-    """Return what an entry learned of the store before it, and what it left.
-
-    A result that tells of what the entry itself had done before tells nothing of the store, or can't be.
-    """
-    sees: list[tuple[str, Value | Something]] = []
-    leaves: dict[str, Value] = {}
-    results = [None] * len(request.commands) if applied is None else list(applied.results)
-    for command, result in zip(request.commands, results, strict=False):
-        if isinstance(command, Put):
-            leaves[command.key] = command.value
-            continue
-        if isinstance(result, DeleteDone):
-            saw: Value | Something = SOMETHING if result.existed else None
-            if command.key not in leaves:
-                sees.append((command.key, saw))
-            elif result.existed != (leaves[command.key] is not None):
-                sees += [(command.key, SOMETHING), (command.key, None)]
-            if saw is None and command.key not in leaves:
-                # It changed nothing, and is a read.
-                continue
-        leaves[command.key] = None
-    return tuple(sees), tuple(leaves.items())
 
 
 def _last_reads(first: int, operations: Iterable[Operation], finals: Finals) -> list[Operation]:

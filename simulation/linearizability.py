@@ -6,12 +6,17 @@ calls have their place, and what the store holds then. It believes values and ti
 that a server told. What it may leave out, and why no verdict changes by it:
 
 - A call that changes nothing gets its place as soon as it fits: for those after it nothing is different.
-- A call that never ended and whose effect nobody saw was never done, for all that anybody can tell.
-- A value that a single call leaves was there before the first call that saw it ended, and so that call was done.
-- Of calls that never ended and do the same, the one that began first is done first.
-- A call that never ended is done right before something that notices it: earlier is as good as that.
-- A value that somebody has yet to see is not overwritten where nobody will leave it again.
-- One value that nobody saw is as good as another.
+- A call that never ended and whose effect nobody saw was never done, for all that anybody can tell. The condition of
+  another one that never ended counts as seen, as long as somebody saw the effect of that one.
+- A value that a single call leaves was there before the first call that saw it ended, and so that call was done. Where
+  the one that saw it never ended, this holds from the moment on by which that one was done for the same reason.
+- Of calls that never ended and do the same on the same condition, the one that began first is done first.
+- A call that never ended is done right before something that notices it, or after which its condition might not hold:
+  earlier is as good as that.
+- A value that somebody has yet to see is not overwritten where nobody will leave it again. Who never ended need not.
+- One value that nobody saw, or saw missing, is as good as another.
+- Where the store holds the same and the same calls that were done have their place, fewer of those that never ended are
+  as good: whatever may follow may follow then, too.
 
 Keys that no call connects are different stores. What is left is exponential in the worst case, and so there is a
 limit to the configurations that are tried; a search that reaches it is ``undecided``, which is not a pass.
@@ -21,21 +26,23 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from enum import Enum
 from math import inf
 from typing import Final, Literal, NamedTuple
 
-
-class Something(Enum):
-    """What a call saw of a key of which it only learned that it was there."""
-
-    SOMETHING = "something"
-
-
-SOMETHING: Final = Something.SOMETHING
-
 Value = bytes | None
 """What the store holds under a key; ``None`` when it is not there."""
+
+
+class Not(NamedTuple):
+    """What a call saw of a key of which it only learned that it did not hold this value."""
+
+    value: Value
+
+
+SOMETHING: Final = Not(None)
+"""What a call saw of a key of which it only learned that it was there."""
+
+Seen = Value | Not
 
 Outcome = Literal["linearizable", "not linearizable", "undecided"]
 
@@ -49,18 +56,21 @@ CULPRITS = 5
 class Call(NamedTuple):
     """What a client did at one moment between ``invoked`` and ``returned``: it saw values, and then left others.
 
-    A call that ended never (``inf``) may have been done at any moment since it began, or not at all. It saw nothing,
-    or nobody would know of it. Calls that were certainly not done, and reads without an answer, are no calls.
+    A call that ended never (``inf``) may have been done at any moment since it began, or not at all. What it saw is
+    then what it must have seen to leave what it leaves, were it done. Calls that were certainly not done, and reads
+    without an answer, are no calls.
     """
 
     invoked: float
     returned: float
-    sees: tuple[tuple[str, Value | Something], ...] = ()
+    sees: tuple[tuple[str, Seen], ...] = ()
     leaves: tuple[tuple[str, Value], ...] = ()
     label: str = ""
     """For people."""
     hint: float = inf
     """Calls with smaller ones are tried earlier. It changes no verdict, only how soon a search comes to one."""
+    request: str = ""
+    """Of calls that never ended and name the same one, at most one was done: they are the ways in which it went."""
 
     @property
     def keys(self) -> list[str]:
@@ -83,13 +93,18 @@ class Verdict(NamedTuple):
     """How many were tried before it was clear, or the search gave up."""
 
 
+def fits(seen: Seen, held: Value) -> bool:
+    """Return whether a key that held this may have been seen so."""
+    return held != seen.value if isinstance(seen, Not) else held == seen
+
+
 def linearize(calls: Iterable[Call], limit: int = LIMIT) -> list[Verdict]:
     """Find an order for the calls to each store; nothing is in any of them in the beginning."""
     return [_verdict(store, limit) for store in stores(_useful(list(calls)))]
 
 
 def stores(calls: Iterable[Call]) -> list[list[Call]]:
-    """Return the calls in groups that have no key in common, in the order of their first keys."""
+    """Return the calls in groups that have no key, and no request, in common, in the order of their first keys."""
     calls = list(calls)
     above: dict[str, str] = {key: key for call in calls for key in call.keys}
 
@@ -99,8 +114,12 @@ def stores(calls: Iterable[Call]) -> list[list[Call]]:
             key = above[key]
         return key
 
+    requests: dict[str, str] = {}
     for call in calls:
         first, *others = call.keys
+        if call.request:
+            # The ways in which it may have gone exclude each other, whatever keys they are about.
+            others.append(requests.setdefault(call.request, first))
         for other in others:
             # The smaller one stays, so that the groups come in the same order whatever the order of the calls.
             low, high = sorted((root(first), root(other)))
@@ -175,9 +194,10 @@ class _Explanation:
         known = set(self.ends[:ended]) - self.forgiven
         prefix = []
         for number, call in enumerate(self.calls):
-            if number in known:
+            if number in known or (call.returned == inf and call.invoked <= until):
                 prefix.append(call)
             elif call.leaves and call.invoked <= until:
+                # What it is going to see is not known yet.
                 prefix.append(call._replace(returned=inf, sees=()))
         return prefix
 
@@ -185,12 +205,28 @@ class _Explanation:
 def _useful(calls: list[Call]) -> list[Call]:
     """Return the calls without those that never ended and whose effect nobody saw.
 
-    Were such a call done, nobody had seen any of its keys before the next call changed that.
+    Were such a call done, nobody had seen any of its keys before the next call changed that. Without it, nobody may
+    be left who saw what another one leaves.
     """
-    seen = {fact for call in calls for fact in call.sees}
+    while True:
+        kept = _noticed(calls)
+        if len(kept) == len(calls):
+            return kept
+        calls = kept
+
+
+def _noticed(calls: list[Call]) -> list[Call]:
+    seen: set[tuple[str, Value]] = set()
+    missing: dict[str, set[Value]] = defaultdict(set)
+    for call in calls:
+        for key, value in call.sees:
+            if isinstance(value, Not):
+                missing[key].add(value.value)
+            else:
+                seen.add((key, value))
 
     def noticed(key: str, value: Value) -> bool:
-        return (key, value) in seen or (value is not None and (key, SOMETHING) in seen)
+        return (key, value) in seen or (key in missing and missing[key] != {value})
 
     return [call for call in calls if call.returned < inf or any(noticed(*fact) for fact in call.leaves)]
 
@@ -201,17 +237,22 @@ def _settled(calls: list[Call]) -> list[float]:
     Without this, each call that never ended would double the configurations from there on to the end.
     """
     sources = Counter(fact for call in calls for fact in call.leaves)
-    seen: dict[tuple[str, Value | Something], float] = {}
-    for call in calls:
-        for fact in call.sees:
-            seen[fact] = min(seen.get(fact, inf), call.returned)
-    settled = []
-    for call in calls:
-        # What is not there comes from nobody, in the beginning.
-        ends = [seen.get(fact, inf) for fact in call.leaves if fact[1] is not None and sources[fact] == 1]
-        # Somebody who saw it before it began is wrong, but that is for the search to find.
-        settled.append(max(call.invoked, min([call.returned, *ends])))
-    return settled
+    settled = [call.returned for call in calls]
+    while True:
+        seen: dict[tuple[str, Seen], float] = {}
+        for call, done in zip(calls, settled, strict=True):
+            for fact in call.sees:
+                seen[fact] = min(seen.get(fact, inf), done)
+        earlier = []
+        for call, done in zip(calls, settled, strict=True):
+            # What is not there comes from nobody, in the beginning.
+            ends = [seen.get(fact, inf) for fact in call.leaves if fact[1] is not None and sources[fact] == 1]
+            # Somebody who saw it before it began is wrong, but that is for the search to find.
+            earlier.append(max(call.invoked, min([done, *ends])))
+        if earlier == settled:
+            return settled
+        # Where that one has seen something too, whoever left it had been done even earlier.
+        settled = earlier
 
 
 class _Event:
@@ -243,17 +284,16 @@ State = tuple[int, ...]
 
 ABSENT = 0
 UNSEEN = 1
-THERE = -1
 
 
 class _Move:
     """A call with numbers for its keys and for what is under them.
 
-    ``ABSENT`` is nothing, ``UNSEEN`` is any value that nobody saw: one is as good as the other. Of what was seen,
-    ``THERE`` is any value at all.
+    ``ABSENT`` is nothing, ``UNSEEN`` is any value that nobody saw or missed: one is as good as the other. Of what was
+    seen, ``~number`` is anything but that.
     """
 
-    __slots__ = ("beginning", "bit", "call", "done", "end", "leaves", "sees", "twin")
+    __slots__ = ("beginning", "bit", "call", "done", "end", "leaves", "rivals", "sees", "twin")
 
     def __init__(self, call: Call, done: float, bit: int) -> None:
         self.call = call
@@ -264,6 +304,8 @@ class _Move:
         self.leaves: list[tuple[int, int]] = []
         self.twin = 0
         """The bit of the call that does the same, is as little known to have been done, and began right before it."""
+        self.rivals = 0
+        """The bits of the calls of the same request: it went in one way at most."""
         self.beginning = _Event(self)
         self.end: _Event | None = None
 
@@ -282,19 +324,22 @@ class _Move:
         """Whether this one, if it were next, could tell that ``other`` has just been done.
 
         It can if it saw what it would not have seen before. It can also if it leaves some of the same keys: afterwards
-        the store would be another if the two had gone the other way round. But where it leaves all that has changed,
-        the other had better not be done at all.
+        the store would be another if the two had gone the other way round; or if it leaves some that the other saw,
+        which might have found something else then. But where it leaves all that has changed, the other had better not
+        be done at all.
         """
         for key, value in self.sees:
             if before[key] != after[key] and _fits(value, after[key]) and not _fits(value, before[key]):
                 return True
         mine = [key for key, _ in self.leaves]
         changed = [key for key, _ in other.leaves if before[key] != after[key]]
-        return any(key in mine for key, _ in other.leaves) and not all(key in mine for key in changed)
+        if all(key in mine for key in changed):
+            return False
+        return any(key in mine for key, _ in other.leaves) or any(key in mine for key, _ in other.sees)
 
 
 def _fits(seen: int, held: int) -> bool:
-    return seen == held or (seen == THERE and held != ABSENT)
+    return seen == held if seen >= 0 else held != ~seen
 
 
 class _Step(NamedTuple):
@@ -326,15 +371,21 @@ class _Search:
         """Calls that were done and have no place yet."""
         self.state: State = ()
         self.waiting: list[list[int]] = []
-        """How many calls without a place have seen each value under each key."""
+        """How many calls that were done and have no place have seen each value under each key."""
         self.sources: list[list[int]] = []
         """How many calls without a place leave it there."""
         self.steps: list[_Step] = []
         self.configurations = 0
         """How many were tried."""
-        self.tried: set[tuple[int, State]] = set()
-        """The calls that had a place, and what they left, wherever the search has been."""
+        self.optional = sum(move.bit for move in self.moves if move.done == inf)
+        """The bits of the calls that may not have been done."""
+        self.tried: dict[tuple[int, State], list[int]] = {}
+        """The calls that had a place and what they left, wherever the search has been; the optional ones by themselves.
+
+        None of those is part of another one of the same configuration.
+        """
         self._count_values()
+        self._find_rivals()
         self._find_twins()
         self.head = self._link_events()
 
@@ -343,35 +394,45 @@ class _Search:
         return [move.call for step in self.steps for move in step.moves]
 
     def _count_values(self) -> None:
-        numbers: dict[str, dict[Value | Something, int]] = {}
+        numbers: dict[str, dict[Value, int]] = {}
         keys: dict[str, int] = {}
         for move in self.moves:
             for key in move.call.keys:
                 keys.setdefault(key, len(keys))
-                numbers.setdefault(key, {None: ABSENT, SOMETHING: THERE})
-            for key, value in move.call.sees:
-                values = numbers[key]
-                move.sees.append((keys[key], values.setdefault(value, len(values))))
+                numbers.setdefault(key, {None: ABSENT})
+            for key, seen in dict.fromkeys(move.call.sees):
+                value = seen.value if isinstance(seen, Not) else seen
+                # Number 1 is for what nobody saw.
+                number = numbers[key].setdefault(value, len(numbers[key]) + 1)
+                move.sees.append((keys[key], ~number if isinstance(seen, Not) else number))
         for move in self.moves:
             move.leaves += [(keys[key], numbers[key].get(value, UNSEEN)) for key, value in move.call.leaves]
         self.state = (ABSENT,) * len(keys)
-        # The last one is for THERE, which is no value.
         self.waiting = [[0] * (len(values) + 1) for values in numbers.values()]
         self.sources = [[0] * (len(values) + 1) for values in numbers.values()]
         for move in self.moves:
             self._count(move, 1)
 
     def _count(self, move: _Move, difference: int) -> None:
-        for key, value in move.sees:
-            self.waiting[key][value] += difference
+        for key, value in move.sees if move.done < inf else ():
+            if value >= 0:
+                self.waiting[key][value] += difference
         for key, value in move.leaves:
             self.sources[key][value] += difference
 
-    def _find_twins(self) -> None:
-        last: dict[tuple[tuple[int, int], ...], int] = {}
+    def _find_rivals(self) -> None:
+        requests: dict[str, int] = defaultdict(int)
         for move in self.moves:
-            if move.done == inf:
-                what = tuple(move.leaves)
+            requests[move.call.request] |= move.bit
+        for move in self.moves:
+            move.rivals = requests[move.call.request] & ~move.bit if move.call.request else 0
+
+    def _find_twins(self) -> None:
+        last: dict[object, int] = {}
+        for move in self.moves:
+            # What has rivals may not be done any more when it is the turn of its twin.
+            if move.done == inf and not move.rivals:
+                what = (tuple(move.sees), tuple(move.leaves))
                 move.twin = last.get(what, 0)
                 last[what] = move.bit
 
@@ -420,19 +481,29 @@ class _Search:
         return changes
 
     def _may_be_next(self, move: _Move) -> bool:
-        if move.twin & ~self.placed or not move.fits(self.state):
+        if move.twin & ~self.placed or move.rivals & self.placed or not move.fits(self.state):
             return False
         for key, value in move.leaves:
             old = self.state[key]
-            if old != value and self.waiting[key][old] > ((key, old) in move.sees) and not self.sources[key][old]:
+            own = move.done < inf and (key, old) in move.sees
+            if old != value and self.waiting[key][old] > own and not self.sources[key][old]:
                 # Somebody else has yet to see what nobody would leave there any more.
                 return False
-        return (self.placed | move.bit, move.changed(self.state)) not in self.tried
+        return not self._was_tried(self.placed | move.bit, move.changed(self.state))
+
+    def _was_tried(self, placed: int, state: State) -> bool:
+        """Whether the search has been there, or where no call that may not have been done had a place but these."""
+        used = placed & self.optional
+        return any(earlier & ~used == 0 for earlier in self.tried.get((placed & ~self.optional, state), ()))
+
+    def _remember(self, placed: int, state: State) -> None:
+        used, known = placed & self.optional, (placed & ~self.optional, state)
+        self.tried[known] = [used, *(earlier for earlier in self.tried.get(known, ()) if used & ~earlier)]
 
     def _try(self, move: _Move) -> None:
         """Give a change its place, and all that fit then; take it back where that was not worth it."""
         before, self.state = self.state, move.changed(self.state)
-        configuration = (self.placed | move.bit, self.state)
+        placed = self.placed | move.bit
         self._place(move)
         seen = self._place_all_that_fit()
         self.steps.append(_Step([move, *seen], before, self._changes()))
@@ -440,7 +511,7 @@ class _Search:
             # The configuration is not tried: what came before this change may be worth it in another order.
             self._take_back()
         else:
-            self.tried.add(configuration)
+            self._remember(placed, self.state)
 
     def _is_noticed(self, move: _Move, seen: list[_Move], before: State) -> bool:
         if any(each.notices(move, before, self.state) for each in seen):

@@ -2,7 +2,8 @@
 
 Messages are carried as the bytes that they would be on a wire. Those of Raft may be lost, repeated, late and out of
 order; a client's request that one node passes on to another may be lost or late, but is never repeated: the link
-sends nothing twice. A connection ends with the process at its other end, or after some silence.
+sends nothing twice. A connection ends with the process at its other end, or after some silence: where the machine went
+with the process, nobody tells.
 """
 
 from __future__ import annotations
@@ -50,6 +51,10 @@ class Host(Protocol):
     @property
     def is_stopped(self) -> bool:
         """Whether that process stands still."""
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether that process ended without anybody to close its connections."""
 
     @property
     def crashed_ms(self) -> float:
@@ -176,8 +181,8 @@ class Network:
         if not here.is_listening:
             self._connected.pop(pair, None)
         elif pair in self._connected:
-            if not self._reachable(pair):
-                # Nobody says that a way is cut; it is noticed by the silence.
+            if not self._reachable(pair) or there.is_lost:
+                # Nobody says that a way is cut, or that a machine is gone; it is noticed by the silence.
                 plan, delay_ms = self._give_up, SILENCE_MS
             elif not there.is_listening or self._connected[pair] != there.life:
                 self._lose(pair, "the peer has closed the connection")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import zip_longest
 from math import inf
 from typing import Literal, NamedTuple
 
 from raftkv.actors.messages import Applied, Propose, Read, ReadResult, Refused
-from raftkv.commands import Delete, DeleteDone, Put, Result
+from raftkv.commands import NOT_THERE, THERE, Command, DeleteDone, DeleteIf, Put, PutIf, Result, Unmatched
 
 NOT_TOLD = -1
 """An index, a term, a revision or a version that the client did not get to know."""
@@ -73,6 +74,21 @@ class Operation:
         parts = request.commands if isinstance(request, Propose) else request.queries
         return tuple(dict.fromkeys(part.key for part in parts))
 
+    @property
+    def puts(self) -> tuple[Put | PutIf, ...]:
+        """Its commands that left a value, or may have: not those that were told that their condition did not hold."""
+        if not isinstance(self.request, Propose):
+            return ()
+        results = self.reply.results if isinstance(self.reply, Applied) else ()
+        pairs = zip_longest(self.request.commands, results[: len(self.request.commands)])
+        return tuple(
+            [
+                command
+                for command, result in pairs
+                if isinstance(command, Put | PutIf) and not isinstance(result, Unmatched)
+            ]
+        )
+
     def told(self) -> str:
         """Return what it did, or saw, in words."""
         if isinstance(self.request, Propose):
@@ -113,11 +129,24 @@ def shown(value: bytes | None) -> str:
     return text if len(text) <= SHOWN_BYTES else text[:SHOWN_BYTES] + "…"
 
 
-def _command(command: Put | Delete) -> str:
-    return f"put {command.key} = {shown(command.value)}" if isinstance(command, Put) else f"delete {command.key}"
+def condition(command: Command) -> str:
+    """Return on which condition a command is done, to be said behind it; nothing where there is none."""
+    if not isinstance(command, PutIf | DeleteIf):
+        return ""
+    places = {NOT_THERE: "not there", THERE: "there"}
+    return f" if {places.get(command.revision, f'at {command.revision}')}"
+
+
+def _command(command: Command) -> str:
+    what = (
+        f"put {command.key} = {shown(command.value)}" if isinstance(command, Put | PutIf) else f"delete {command.key}"
+    )
+    return what + condition(command)
 
 
 def _result(result: Result) -> str:
+    if isinstance(result, Unmatched):
+        return " (was not there)" if result.modify_revision == NOT_THERE else f" (was at {result.modify_revision})"
     return " (was not there)" if isinstance(result, DeleteDone) and not result.existed else ""
 
 

@@ -15,8 +15,21 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from raftkv.actors.messages import Applied, Propose, Read, ReadResult
-from raftkv.commands import Delete, DeleteDone, Item, Put, Result
-from raftkv.simulation.linearizability import Value
+from raftkv.commands import (
+    NOT_THERE,
+    THERE,
+    Command,
+    Delete,
+    DeleteDone,
+    DeleteIf,
+    Item,
+    Put,
+    PutDone,
+    PutIf,
+    Result,
+    Unmatched,
+)
+from raftkv.simulation.linearizability import SOMETHING, Not, Seen, Value
 from raftkv.simulation.operation import NOT_TOLD, Fault, Moment, Operation, shown
 
 
@@ -52,7 +65,7 @@ def revisions(operations: Iterable[Operation]) -> dict[tuple[str, Value], int]:
 
 
 def _uses_revision(result: Result) -> bool:
-    return not isinstance(result, DeleteDone) or result.existed
+    return isinstance(result, PutDone) or (isinstance(result, DeleteDone) and result.existed)
 
 
 def before(operation: Operation) -> int:
@@ -80,9 +93,11 @@ def _strange_replies(answered: Iterable[Operation]) -> Iterator[Fault]:
     for operation in answered:
         reply, request = operation.reply, operation.request
         if isinstance(request, Propose) and isinstance(reply, Applied):
-            kinds = [isinstance(command, Delete) for command in request.commands]
-            if [isinstance(result, DeleteDone) for result in reply.results] != kinds:
+            pairs = list(zip(request.commands, reply.results, strict=False))
+            if len(request.commands) != len(reply.results) or not all(_answers(*pair) for pair in pairs):
                 yield Fault(f"results of other commands than were asked for: {operation}", (operation,))
+            elif not all(_misses(*pair) for pair in pairs):
+                yield Fault(f"a condition that is said not to hold, and does: {operation}: {reply}", (operation,))
             elif not _counts_on(reply):
                 yield Fault(f"revisions that do not count what was changed: {operation}: {reply}", (operation,))
         elif isinstance(request, Read) and isinstance(reply, ReadResult):
@@ -93,6 +108,26 @@ def _strange_replies(answered: Iterable[Operation]) -> Iterator[Fault]:
                     yield Fault(
                         f"an item that can't be at revision {reply.revision}: {item}: {operation}", (operation,)
                     )
+
+
+def _answers(command: Command, result: Result) -> bool:
+    """Whether this kind of result may come of this kind of command."""
+    if isinstance(command, PutIf | DeleteIf) and isinstance(result, Unmatched):
+        return True
+    if isinstance(command, Put | PutIf):
+        return isinstance(result, PutDone)
+    return isinstance(result, DeleteDone) and (result.existed or isinstance(command, Delete))
+
+
+def _misses(command: Command, result: Result) -> bool:
+    """Whether a condition that did not hold does not, by what was told with that."""
+    if not isinstance(result, Unmatched) or not isinstance(command, PutIf | DeleteIf):
+        return True
+    modified = result.modify_revision
+    if NOT_TOLD in (result.revision, modified):
+        return True
+    wanted = modified != NOT_THERE if command.revision == THERE else modified == command.revision
+    return not wanted and modified <= result.revision
 
 
 def _counts_on(reply: Applied) -> bool:
@@ -202,8 +237,19 @@ class _Change(NamedTuple):
 
     revision: int
     key: str
-    value: Value
+    value: Seen
+    """``SOMETHING`` where only the revision was told."""
     known_by: Operation
+
+
+class _Sight(NamedTuple):
+    """At a revision of the keyspace, a key had a modify revision, or was not there."""
+
+    revision: int
+    key: str
+    modified: int
+    value: Seen
+    seen_by: Operation
 
 
 class _Changes:
@@ -211,39 +257,74 @@ class _Changes:
 
     def __init__(self, operations: Iterable[Operation]) -> None:
         self.operations = list(operations)
-        self.reads: list[tuple[Operation, Read, ReadResult]] = []
+        self.known: list[_Change] = []
+        self.sights: list[_Sight] = []
         self.sources: dict[tuple[str, Value], Operation] = {}
         """The first operation to leave a value under a key that was not refused."""
         self.deleters: dict[str, Moment] = {}
         """When somebody first tried to delete a key and was not told at which revision."""
         for operation in self.operations:
-            if isinstance(operation.request, Propose) and operation.outcome != "failed":
-                self._note_write(operation, operation.request)
-            elif isinstance(operation.request, Read) and isinstance(operation.reply, ReadResult):
-                self.reads.append((operation, operation.request, operation.reply))
+            request, reply = operation.request, operation.reply
+            if isinstance(request, Propose) and operation.outcome != "failed":
+                self._note_write(operation, request)
+            elif isinstance(request, Read) and isinstance(reply, ReadResult):
+                self._note_read(operation, request, reply)
 
     def _note_write(self, operation: Operation, request: Propose) -> None:
-        for command in request.commands:
-            if isinstance(command, Put):
-                self.sources.setdefault((command.key, command.value), operation)
-            elif not isinstance(operation.reply, Applied) or operation.reply.revision == NOT_TOLD:
-                self.deleters.setdefault(command.key, operation.began)
+        for put in operation.puts:
+            self.sources.setdefault((put.key, put.value), operation)
+        if isinstance(operation.reply, Applied):
+            for command, result in zip(request.commands, operation.reply.results, strict=False):
+                self._note_result(operation, command, result)
+        if not isinstance(operation.reply, Applied) or operation.reply.revision == NOT_TOLD:
+            for command in request.commands:
+                if isinstance(command, Delete | DeleteIf):
+                    self.deleters.setdefault(command.key, operation.began)
+
+    def _note_result(self, operation: Operation, command: Command, result: Result) -> None:
+        """Note what was changed, and what a condition tells of what was there before."""
+        if result.revision == NOT_TOLD:
+            return
+        if _uses_revision(result):
+            value = command.value if isinstance(command, Put | PutIf) else None
+            self.known.append(_Change(result.revision, command.key, value, operation))
+        if isinstance(result, Unmatched):
+            self._note_sight(result.revision, command.key, result.modify_revision, operation)
+        elif isinstance(command, PutIf | DeleteIf) and command.revision != THERE:
+            self._note_sight(result.revision - 1, command.key, command.revision, operation)
+
+    def _note_sight(self, revision: int, key: str, modified: int, operation: Operation) -> None:
+        self.sights.append(_Sight(revision, key, modified, None if modified == NOT_THERE else SOMETHING, operation))
+        if modified not in (NOT_THERE, NOT_TOLD):
+            self.known.append(_Change(modified, key, SOMETHING, operation))
+
+    def _note_read(self, operation: Operation, request: Read, reply: ReadResult) -> None:
+        for query, item in zip(request.queries, reply.items, strict=False):
+            modified = NOT_THERE if item is None else item.modify_revision
+            if item is not None and modified != NOT_TOLD:
+                self.known.append(_Change(modified, query.key, item.value, operation))
+            if reply.revision != NOT_TOLD:
+                value = None if item is None else item.value
+                self.sights.append(_Sight(reply.revision, query.key, modified, value, operation))
 
     def contradictions(self) -> Iterator[Fault]:
         """Return what can't be."""
         yield from self._values_from_nowhere()
         by_revision: dict[int, _Change] = {}
-        for change in self._known():
+        for change in self.known:
             first = by_revision.setdefault(change.revision, change)
-            if first[:3] != change[:3]:
+            if not _agree(first, change):
                 told = f"revision {change.revision} is {_shown(first)} and {_shown(change)}"
                 yield _pair(told, first.known_by, change.known_by)
+            elif first.value == SOMETHING:
+                by_revision[change.revision] = change
         yield from self._wrong_states(by_revision.values())
 
     def _values_from_nowhere(self) -> Iterator[Fault]:
         """The check of what is linearizable tells this of other reads."""
-        for operation, request, reply in self.reads:
-            if operation.kind != "stale read":
+        for operation in self.operations:
+            request, reply = operation.request, operation.reply
+            if operation.kind != "stale read" or not isinstance(request, Read) or not isinstance(reply, ReadResult):
                 continue
             for key, value in found(request, reply):
                 source = self.sources.get((key, value))
@@ -251,45 +332,40 @@ class _Changes:
                     when = "nobody wrote" if source is None else "was written only later"
                     yield Fault(f"{key} = {shown(value)}, which {when}: {operation}", (operation,))
 
-    def _known(self) -> Iterator[_Change]:
-        for operation in self.operations:
-            if isinstance(operation.request, Propose) and isinstance(operation.reply, Applied):
-                for command, result in zip(operation.request.commands, operation.reply.results, strict=False):
-                    if result.revision != NOT_TOLD and _uses_revision(result):
-                        value = command.value if isinstance(command, Put) else None
-                        yield _Change(result.revision, command.key, value, operation)
-        for operation, request, reply in self.reads:
-            for query, item in zip(request.queries, reply.items, strict=False):
-                if item is not None and item.modify_revision != NOT_TOLD:
-                    yield _Change(item.modify_revision, query.key, item.value, operation)
-
     def _wrong_states(self, changes: Iterable[_Change]) -> Iterator[Fault]:
-        """Every read shows the last change of each key up to its revision, as far as that is known."""
+        """Whoever saw a key saw its last change up to the revision of that moment, as far as that is known."""
         by_key: dict[str, list[_Change]] = defaultdict(list)
         for change in sorted(changes, key=lambda change: change.revision):
             by_key[change.key].append(change)
         revisions = {key: [change.revision for change in some] for key, some in by_key.items()}
-        for operation, request, reply in self.reads:
-            if reply.revision == NOT_TOLD:
-                continue
-            for query, item in zip(request.queries, reply.items, strict=False):
-                known = bisect_right(revisions.get(query.key, []), reply.revision)
-                if known:
-                    last = by_key[query.key][known - 1]
-                    if not self._may_show(item, last, operation):
-                        saw = shown(None if item is None else item.value)
-                        told = (
-                            f"{query.key} was {saw} at revision {reply.revision}, though revision {last.revision} is "
-                        )
-                        yield _pair(told + _shown(last), last.known_by, operation)
+        for sight in self.sights:
+            known = bisect_right(revisions.get(sight.key, []), sight.revision)
+            last = by_key[sight.key][known - 1] if known else None
+            if last is not None and not self._may_show(sight, last):
+                told = f"{_shown(sight, 'was')} at revision {sight.revision}, though revision {last.revision} is "
+                yield _pair(told + _shown(last), last.known_by, sight.seen_by)
+            elif sight.modified > sight.revision and sight.seen_by.kind == "write":
+                # A read that shows such an item has been told of already.
+                yield Fault(f"a condition on what was only later: {sight.seen_by}", (sight.seen_by,))
 
-    def _may_show(self, item: Item | None, last: _Change, read: Operation) -> bool:
-        if item is not None:
-            return item.modify_revision == NOT_TOLD or item.modify_revision >= last.revision
+    def _may_show(self, sight: _Sight, last: _Change) -> bool:
+        if sight.value is not None:
+            return sight.modified == NOT_TOLD or sight.modified >= last.revision
         # Somebody else's deletion may have come after what is known.
         deleted = self.deleters.get(last.key)
-        return last.value is None or (deleted is not None and deleted < read.ended)
+        return last.value is None or (deleted is not None and deleted < sight.seen_by.ended)
 
 
-def _shown(change: _Change) -> str:
-    return f"{change.key} = {shown(change.value)}"
+def _agree(one: _Change, other: _Change) -> bool:
+    if one.key != other.key:
+        return False
+    if isinstance(one.value, Not) or isinstance(other.value, Not):
+        return one.value is not None and other.value is not None
+    return one.value == other.value
+
+
+def _shown(what: _Change | _Sight, verb: str = "=") -> str:
+    if isinstance(what.value, Not):
+        at = what.modified if isinstance(what, _Sight) else what.revision
+        return f"{what.key} {verb} what came at {at}"
+    return f"{what.key} {verb} {shown(what.value)}"

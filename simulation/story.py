@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 
 from raftkv.actors.messages import Propose
-from raftkv.commands import Put
-from raftkv.simulation.linearizability import Something, Value, Verdict
+from raftkv.commands import Put, PutIf
+from raftkv.simulation.linearizability import SOMETHING, Not, Seen, Value, Verdict, fits
 from raftkv.simulation.operation import Fault, Operation, shown
 
 LINES = 12
@@ -80,26 +80,29 @@ def _reasons(found: Verdict, operations: Sequence[Operation]) -> list[str]:
     """Say of each key that the first culprit saw why that can't be, as far as one key alone tells it."""
     culprit = found.unexplained[0]
     reasons = []
-    for key, value in culprit.sees:
-        saw = f"{key} there" if isinstance(value, Something) else f"{key} = {shown(value)}"
-        source = (
-            _no_source(key, value, operations[int(culprit.label)], operations) if isinstance(value, bytes) else None
-        )
-        reasons.append(saw + (source or _too_late(key, value, found, operations)))
+    for key, seen in culprit.sees:
+        source = _no_source(key, seen, operations[int(culprit.label)], operations) if isinstance(seen, bytes) else None
+        reasons.append(_saw(key, seen) + (source or _too_late(key, seen, found, operations)))
     return reasons
 
 
-def _too_late(key: str, value: Value | Something, found: Verdict, operations: Sequence[Operation]) -> str:
+def _saw(key: str, seen: Seen) -> str:
+    if seen == SOMETHING:
+        return f"{key} there"
+    return f"{key} without {shown(seen.value)}" if isinstance(seen, Not) else f"{key} = {shown(seen)}"
+
+
+def _too_late(key: str, seen: Seen, found: Verdict, operations: Sequence[Operation]) -> str:
     """Say when, in the order that there was before, a key was last as the first culprit saw it, and what came then."""
     held: Value = None
-    fits = value is None
+    fitting = fits(seen, None)
     ending: int | None = None
     for at, call in enumerate(found.order):
         if key in dict(call.leaves):
             held = dict(call.leaves)[key]
-            fitted, fits = fits, held is not None if isinstance(value, Something) else held == value
-            ending = at if fitted and not fits else ending
-    if fits:
+            fitted, fitting = fitting, fits(seen, held)
+            ending = at if fitted and not fitting else ending
+    if fitting:
         return ", which by itself could be"
     if ending is None:
         return ", but in that order it never was"
@@ -115,12 +118,18 @@ def _too_late(key: str, value: Value | Something, found: Verdict, operations: Se
 
 def _no_source(key: str, value: bytes, seen_by: Operation, operations: Sequence[Operation]) -> str | None:
     """Say why nobody can have put this value there before the one that saw it ended, if so."""
-    writers = [
+    asked = [
         operation
         for operation in operations
         if isinstance(operation.request, Propose)
-        and any(isinstance(each, Put) and (each.key, each.value) == (key, value) for each in operation.request.commands)
+        and any(
+            isinstance(each, Put | PutIf) and (each.key, each.value) == (key, value)
+            for each in operation.request.commands
+        )
     ]
+    writers = [each for each in asked if any((put.key, put.value) == (key, value) for put in each.puts)]
+    if asked and not writers:
+        return f", which only #{asked[0].number} would have written, and its condition did not hold"
     if not writers:
         return ", which nobody wrote"
     if all(writer.outcome == "failed" for writer in writers):

@@ -9,15 +9,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from html import escape
+from itertools import zip_longest
 from math import inf
 from typing import NamedTuple
 
 import msgspec
 
 from raftkv.actors.messages import Applied, Propose, ReadResult
-from raftkv.commands import Put
+from raftkv.commands import Put, PutIf, Unmatched
 from raftkv.simulation.history import History, Verdict
-from raftkv.simulation.operation import NOT_TOLD, Fault, Operation, shown
+from raftkv.simulation.operation import NOT_TOLD, Fault, Operation, condition, shown
 from raftkv.simulation.timeline_page import PAGE
 
 Mark = tuple[float, float | None, str, str]
@@ -202,9 +203,12 @@ def _place(lanes: Iterable[Lane]) -> tuple[str, str, str, int]:
 def _label(operation: Operation) -> str:
     """Return what is written on a bar: as short as can be understood."""
     if isinstance(operation.request, Propose):
+        results = operation.reply.results if isinstance(operation.reply, Applied) else ()
         parts = [
-            f"{command.key}={shown(command.value)}" if isinstance(command, Put) else f"del {command.key}"
-            for command in operation.request.commands
+            (f"{command.key}={shown(command.value)}" if isinstance(command, Put | PutIf) else f"del {command.key}")
+            + condition(command)
+            + " ✗" * isinstance(result, Unmatched)
+            for command, result in zip_longest(operation.request.commands, results[: len(operation.request.commands)])
         ]
     elif isinstance(operation.reply, ReadResult):
         items = [None if item is None else item.value for item in operation.reply.items]

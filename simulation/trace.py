@@ -12,9 +12,10 @@ from thespian.actors import ActorAddress, WakeupMessage
 
 from raftkv.actors.messages import Asker, Assume, Boot, RoleChanged, Start
 from raftkv.actors.system.cell import Cell
-from raftkv.commands import Delete, Get, Put
+from raftkv.commands import Delete, DeleteIf, Get, Put, PutIf
 from raftkv.entry import Entry
 from raftkv.simulation.cluster import Machine, SimulatedCluster, SimulatedNode
+from raftkv.simulation.operation import condition
 
 KEPT = 4000
 """How many of the last happenings are kept, of all machines together."""
@@ -103,10 +104,12 @@ def describe(message: Any) -> str:
 
 
 def _tell(value: Any) -> str:
-    if isinstance(value, Put):
-        return f"{value.key[:LONGEST]}={_tell(value.value)}"
-    if isinstance(value, Delete | Get):
-        return f"{type(value).__name__} {value.key[:LONGEST]}"
+    if isinstance(value, Put | PutIf):
+        return f"{value.key[:LONGEST]}={_tell(value.value)}{condition(value)}"
+    if isinstance(value, Delete | DeleteIf):
+        return f"Delete {value.key[:LONGEST]}{condition(value)}"
+    if isinstance(value, Get):
+        return f"Get {value.key[:LONGEST]}"
     if isinstance(value, Asker):
         return "asker" if value.forward is None else f"asker{value.forward}"
     if isinstance(value, msgspec.Struct):

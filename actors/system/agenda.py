@@ -217,6 +217,8 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         self._all.add(self)
         self._closed = False
         self._tasks: dict[asyncio.Task[Any], None] = {}
+        self.task_failed: Callable[[BaseException], None] | None = None
+        """Told of the exception with which a task ended; nobody may ever ask the task for it."""
 
     def time(self) -> float:
         """Return the machine's time, in seconds."""
@@ -258,8 +260,13 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         """Run a coroutine."""
         task: asyncio.Task[_T] = asyncio.Task(coro, loop=self)
         self._tasks[task] = None
-        task.add_done_callback(lambda done: self._tasks.pop(done, None))
+        task.add_done_callback(self._ended)
         return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.pop(task, None)
+        if self.task_failed is not None and not task.cancelled() and (error := task.exception()) is not None:
+            self.task_failed(error)
 
     def close(self) -> None:
         """Call nothing any more; coroutines end where they are."""

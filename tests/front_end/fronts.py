@@ -22,8 +22,9 @@ from raftkv.actors.messages import (
     RoleChanged,
     Status,
 )
-from raftkv.commands import Command, Delete, DeleteDone, Item, Put, PutDone, Result
+from raftkv.commands import Command, Item
 from raftkv.http.server import FrontEnd
+from raftkv.keyspace import Keyspace
 from raftkv.settings import Limits
 
 T = TypeVar("T")
@@ -55,12 +56,16 @@ class FakeNode:
     """
 
     def __init__(self) -> None:
-        self.keys: dict[str, Item] = {}
-        self.revision = 0
+        self.keyspace = Keyspace()
         self.index = 0
         self.status: object = STATUS
         self.asked: list[tuple[object, float]] = []
         self.script: deque[object] = deque()
+
+    @property
+    def keys(self) -> dict[str, Item]:
+        """What is there now."""
+        return dict(self.keyspace.items())
 
     @property
     def messages(self) -> list[object]:
@@ -80,25 +85,15 @@ class FakeNode:
         if isinstance(message, Propose):
             return self.apply(message.commands)
         if isinstance(message, Read):
-            return ReadResult(self.index, self.revision, tuple(self.keys.get(query.key) for query in message.queries))
+            items = tuple(self.keyspace.get(query.key) for query in message.queries)
+            return ReadResult(self.index, self.keyspace.revision, items)
         assert isinstance(message, AskStatus), f"the front end sent {message!r}"
         return self.status
 
     def apply(self, commands: tuple[Command, ...]) -> Applied:
         self.index += 1
-        return Applied(self.index, 7, self.revision, tuple(map(self.apply_one, commands)))
-
-    def apply_one(self, command: Command) -> Result:
-        old = self.keys.get(command.key)
-        if isinstance(command, Delete):
-            self.revision += old is not None
-            self.keys.pop(command.key, None)
-            return DeleteDone(self.revision, old is not None)
-        assert isinstance(command, Put), f"the front end proposed {command!r}"
-        self.revision += 1
-        created, version = (old.create_revision, old.version + 1) if old else (self.revision, 1)
-        self.keys[command.key] = Item(command.value, created, self.revision, version)
-        return PutDone(self.revision)
+        results = tuple(map(self.keyspace.apply, commands))
+        return Applied(self.index, 7, self.keyspace.revision, results)
 
 
 class Reply(NamedTuple):

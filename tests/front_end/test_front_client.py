@@ -44,7 +44,7 @@ def test_everything_that_arrives_in_one_turn_goes_as_one_message() -> None:
 
     results = in_virtual_time(main())
 
-    applied = Applied(1, 7, 0, (PutDone(1), DeleteDone(2, True), PutDone(3)))
+    applied = Applied(1, 7, 3, (PutDone(1), DeleteDone(2, True), PutDone(3)))
     assert results == [(applied, PutDone(1)), (applied, DeleteDone(2, True)), (applied, PutDone(3))]
     assert node.messages == [Propose((Put("a", b"1"), Delete("a"), Put("b", b"2")), 5000.0)]
 
@@ -113,7 +113,12 @@ def test_a_message_has_at_most_1000_commands() -> None:
 
     sizes = [len(message.commands) for message in node.messages if isinstance(message, Propose)]
     assert sizes == [1000, 1000, 500]
-    assert list(node.keys) == [str(number) for number in range(2500)]
+    assert [item.modify_revision for _, item in sorted(node.keys.items(), key=by_number)] == list(range(1, 2501))
+
+
+def by_number(pair: tuple[str, Item]) -> int:
+    """Return the number that a key is."""
+    return int(pair[0])
 
 
 def test_a_message_has_at_most_256_kib_unless_one_command_alone_is_larger() -> None:
@@ -146,7 +151,7 @@ def test_a_write_is_sent_again_only_if_it_was_certainly_not_done(code: Any) -> N
     outcome = in_virtual_time(main())
 
     if code in WRITES_TRIED_AGAIN:
-        assert outcome == (Applied(1, 7, 0, (PutDone(1),)), PutDone(1))
+        assert outcome == (Applied(1, 7, 1, (PutDone(1),)), PutDone(1))
         assert len(node.asked) == 2
     else:
         assert outcome == Refused(code, "why")
@@ -264,7 +269,7 @@ def test_who_goes_away_does_not_disturb_the_others_of_the_message() -> None:
         answered.set_result(None)
         return [await first, await third]
 
-    applied = Applied(1, 7, 0, (PutDone(1), PutDone(2), PutDone(3)))
+    applied = Applied(1, 7, 3, (PutDone(1), PutDone(2), PutDone(3)))
     assert in_virtual_time(main()) == [(applied, PutDone(1)), (applied, PutDone(3))]
     assert node.messages == [Propose((Put("a", b""), Put("b", b""), Put("c", b"")), 5000.0)]
 
@@ -286,7 +291,7 @@ def test_who_went_away_is_not_sent_again_nor_at_all_if_nothing_else_was() -> Non
         await asyncio.sleep(1)
         return outcomes
 
-    assert in_virtual_time(main()) == [(Applied(1, 7, 0, (PutDone(1),)), PutDone(1))]
+    assert in_virtual_time(main()) == [(Applied(1, 7, 1, (PutDone(1),)), PutDone(1))]
     assert [message.commands for message in node.messages if isinstance(message, Propose)] == [
         (Put("a", b""), Put("b", b""), Put("d", b"")),
         (Put("a", b""),),

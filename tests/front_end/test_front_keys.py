@@ -10,7 +10,7 @@ import pytest
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest
 
 from raftkv.actors.messages import Applied, Propose, Read, Refused, RoleChanged
-from raftkv.commands import Delete, Get, Item, Put, PutDone
+from raftkv.commands import Delete, DeleteDone, Get, Item, Put, PutDone
 from tests.front_end.fronts import FakeNode, Front, Reply, with_front
 
 JSON = "application/json; charset=utf-8"
@@ -410,15 +410,129 @@ def test_a_write_takes_no_parameters_of_reads(parameter: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["PUT", "POST", "DELETE"])
-@pytest.mark.parametrize("header", ["If-Match", "if-none-match", "Idempotency-Key"])
-def test_a_promise_that_can_t_be_kept_yet_is_refused(method: str, header: str) -> None:
+def test_a_promise_that_can_t_be_kept_yet_is_refused(method: str) -> None:
     async def scenario(front: Front) -> tuple[Reply, list[object]]:
-        return await front.request(method, "/keys/k/", b'{"value":"v"}', {header: "*"}), front.node.messages
+        return await front.request(method, "/keys/k/", b'{"value":"v"}', {"Idempotency-Key": "x"}), front.node.messages
 
     reply, messages = with_front(scenario)
 
     assert brief(reply) == (400, "not_supported", "not_done")
-    assert header.lower() in error(reply)["message"].lower()
+    assert "Idempotency-Key" in error(reply)["message"]
+    assert messages == []
+
+
+# --- Conditions.
+
+
+@pytest.mark.parametrize("method", ["PUT", "POST", "DELETE"])
+@pytest.mark.parametrize("header", ['If-Match: "1"', "If-Match: *", 'if-match:  "1" '])
+def test_a_write_on_a_condition_that_holds_is_done(method: str, header: str) -> None:
+    async def scenario(front: Front) -> tuple[Reply, dict[str, Item]]:
+        front.node.apply((Put("k", b"old"), Put("other", b"")))
+        name, _, value = header.partition(":")
+        return await front.request(method, "/keys/k/", b'{"value":"new"}', {name: value}), front.node.keys
+
+    reply, keys = with_front(scenario)
+
+    assert (reply.status, reply.headers["x-raft-revision"]) == (200, "3")
+    if method == "DELETE":
+        assert (reply.body, reply.headers.get("etag"), keys.get("k")) == (b'{"deleted":true}', None, None)
+    else:
+        assert (reply.body, reply.headers["etag"]) == (b'{"value":"new"}', '"3"')
+        assert keys["k"] == Item(b"new", 1, 3, 2)
+
+
+@pytest.mark.parametrize("method", ["PUT", "POST", "DELETE"])
+@pytest.mark.parametrize("revision", [1, 3, 2**63 - 1])
+def test_a_write_to_a_key_that_has_changed_is_a_412_with_the_etag_of_what_is_there(method: str, revision: int) -> None:
+    async def scenario(front: Front) -> tuple[Reply, dict[str, Item]]:
+        front.node.apply((Put("k", b"old"), Put("k", b"newer"), Put("other", b"")))
+        headers = {"If-Match": f'"{revision}"'}
+        return await front.request(method, "/keys/k/", b'{"value":"new"}', headers), front.node.keys
+
+    reply, keys = with_front(scenario)
+
+    assert brief(reply) == (412, "unmatched", "not_done")
+    assert error(reply)["current_revision"] == 2
+    assert str(revision) in error(reply)["message"]
+    assert (reply.headers["etag"], reply.headers["x-raft-revision"]) == ('"2"', "3")
+    assert keys["k"] == Item(b"newer", 1, 2, 2)
+
+
+@pytest.mark.parametrize("method", ["PUT", "POST", "DELETE"])
+@pytest.mark.parametrize("value", ['"1"', "*"])
+def test_a_write_to_a_key_that_is_gone_is_a_412_without_an_etag(method: str, value: str) -> None:
+    async def scenario(front: Front) -> tuple[Reply, list[str]]:
+        front.node.apply((Put("k", b"old"), Delete("k")))
+        return await front.request(method, "/keys/k/", b'{"value":"new"}', {"If-Match": value}), list(front.node.keys)
+
+    reply, keys = with_front(scenario)
+
+    assert brief(reply) == (412, "unmatched", "not_done")
+    assert (error(reply)["current_revision"], reply.headers.get("etag")) == (None, None)
+    assert keys == []
+
+
+@pytest.mark.parametrize("method", ["PUT", "POST"])
+def test_if_none_match_makes_a_key_and_never_overwrites_one(method: str) -> None:
+    async def scenario(front: Front) -> tuple[list[Reply], dict[str, Item]]:
+        headers = {"If-None-Match": "*"}
+        replies = [
+            await front.request(method, "/keys/k/", body, headers) for body in (b'{"value":"1"}', b'{"value":"2"}')
+        ]
+        return replies, front.node.keys
+
+    (made, kept), keys = with_front(scenario)
+
+    assert (made.status, made.headers["etag"]) == (200, '"1"')
+    assert brief(kept) == (412, "unmatched", "not_done")
+    assert kept.headers["etag"] == '"1"'
+    assert keys == {"k": Item(b"1", 1, 1, 1)}
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"If-Match": value}
+        for value in [
+            "",
+            "1",
+            "'1'",
+            'W/"1"',
+            '"0"',
+            '"-1"',
+            '"01"',
+            '"1',
+            '"x"',
+            '"1", "2"',
+            "**",
+            f'"{2**63}"',
+            '"٣"',
+            '"1" x',
+        ]
+    ]
+    + [{"If-None-Match": value} for value in ["", '"1"', 'W/"1"', "x"]]
+    + [{"If-Match": "*", "If-None-Match": "*"}],
+    ids=str,
+)
+def test_a_condition_that_is_none_is_a_400_and_nothing_is_asked(method: str, headers: dict[str, str]) -> None:
+    async def scenario(front: Front) -> tuple[Reply, list[object]]:
+        return await front.request(method, "/keys/k/", b'{"value":"v"}', headers), front.node.messages
+
+    reply, messages = with_front(scenario)
+
+    assert brief(reply) == (400, "bad_condition", "not_done")
+    assert messages == []
+
+
+def test_a_deletion_of_what_must_not_be_there_is_a_400() -> None:
+    async def scenario(front: Front) -> tuple[Reply, list[object]]:
+        return await front.request("DELETE", "/keys/k/", b"", {"If-None-Match": "*"}), front.node.messages
+
+    reply, messages = with_front(scenario)
+
+    assert brief(reply) == (400, "bad_condition", "not_done")
     assert messages == []
 
 
@@ -524,7 +638,7 @@ def test_a_result_of_the_wrong_kind_is_our_bug_and_shows_nothing_of_the_inside()
     async def scenario(front: Front) -> list[Reply]:
         replies = []
         for method, body in (("DELETE", None), ("PUT", b'{"value":"v"}')):
-            wrong = PutDone(1) if method == "DELETE" else front.node.apply_one(Delete("x"))
+            wrong = PutDone(1) if method == "DELETE" else DeleteDone(1, True)
             front.node.script.append(Applied(1, 1, 1, (wrong,)))
             replies.append(await front.request(method, "/keys/k/", body))
         return replies

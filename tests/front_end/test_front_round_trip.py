@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raftkv.commands import Item
+from raftkv.keyspace import Keyspace
 from tests.front_end.fronts import Connection, Front, Reply, serving
 
 KEYS = st.text(min_size=1, max_size=200)
@@ -57,7 +58,7 @@ def test_any_text_is_a_key_and_a_value() -> None:
         @settings(max_examples=200, deadline=None)
         @given(KEYS, st.text(), st.sampled_from(SPELLINGS), st.booleans())
         def round_trip(key: str, value: str, spell: Callable[[str], str], ascii_only: bool) -> None:
-            client.front.node.keys.clear()
+            client.front.node.keyspace = Keyspace()
             body = json.dumps({"value": value}, ensure_ascii=ascii_only).encode()
 
             put = client.request("PUT", spell(key), body)
@@ -79,7 +80,7 @@ def test_any_bytes_are_a_value() -> None:
             put = client.request("PUT", "k", value, f"Content-Type: {OCTETS}\r\n")
             get = client.request("GET", "k", headers=f"Accept: {OCTETS}\r\n")
 
-            revision = client.front.node.revision
+            revision = client.front.node.keyspace.revision
             assert (put.status, get.status, get.body) == (200, 200, value)
             assert client.front.node.keys["k"].value == value
             assert isinstance(client.front.node.keys["k"], Item)

@@ -160,7 +160,12 @@ def test_all_bodies_under_way_together_are_bounded() -> None:
         while front.server.buffered_bytes:
             await asyncio.sleep(0)
         third.send(head + bytes(1000))
-        return [*statuses, (await third.reply()).status], left, front.server.buffered_bytes, front.node.revision
+        return (
+            [*statuses, (await third.reply()).status],
+            left,
+            front.server.buffered_bytes,
+            front.node.keyspace.revision,
+        )
 
     assert with_front(scenario, buffered_bytes=1400) == ([429, 200], 900, 0, 1)
 

@@ -62,7 +62,7 @@ from raftkv.actors.system.handshake import (
 )
 from raftkv.actors.system.incoming import Incoming, Reception
 from raftkv.actors.system.link_settings import Codec, Context, LinkSettings
-from raftkv.commands import Delete, DeleteDone, Item, Put, PutDone
+from raftkv.commands import Delete, DeleteDone, DeleteIf, Item, Put, PutDone, PutIf, Unmatched
 from raftkv.replica import Replica
 from tests.fuzz.target import Target, pieces
 from tests.roles.rehearsal import ROOM, Player, entry, founding_entry, log, noop
@@ -199,8 +199,10 @@ MESSAGES: tuple[PeerMessage, ...] = (
     AppendEntriesReply("n2", 2, False, 4, 7, 1, 2, True, 512),
     TimeoutNow("n2", 2),
     Forward("n2", 7, 1, Propose((Put("key", b"value"), Delete("key")), 1000.0)),
+    Forward("n2", 7, 1, Propose((PutIf("key", b"value", 0), DeleteIf("key", 1 << 62)), 1000.0)),
     Forward("n2", 7, 2, AskReadIndex(1000.0)),
     ForwardReply("n2", 1, 1, Applied(9, 2, 9, (PutDone(9), DeleteDone(9, True)))),
+    ForwardReply("n2", 1, 1, Applied(9, 2, 9, (Unmatched(9, 0), Unmatched(9, 3)))),
     ForwardReply("n2", 1, 1, ReadResult(9, 9, (Item(b"value", 1, 2, 3), None))),
     ForwardReply("n2", 1, 1, ReadIndex(9)),
     ForwardReply("n2", 1, 1, Done()),

@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 
 from raftkv.commands import Put
+from raftkv.keyspace import Keyspace
 from raftkv.settings import Limits
 from tests.front_end.fronts import Front, _VirtualLoop
 from tests.fuzz.target import Target, pieces
@@ -70,6 +71,8 @@ class Requests(Target):
             b"PUT /keys/k/ HTTP/1.1\r\n" + HOST + b"Expect: 100-continue\r\nContent-Length: 16\r\n\r\n" + value,
             b"HEAD /status HTTP/1.1\r\n" + HOST + b"\r\n" + b"GET /status HTTP/1.0\r\n\r\n",
             b"POST /keys/k/ HTTP/1.1\r\n" + HOST + b"Content-Length: 2\r\n\r\n{}" + get,
+            b'PUT /keys/k/ HTTP/1.1\r\nIf-Match: "1"\r\n' + HOST + b"Content-Length: 16\r\n\r\n" + value,
+            b"DELETE /keys/k/ HTTP/1.1\r\nIf-None-Match: *\r\n" + HOST + b"\r\n",
             b"OPTIONS * HTTP/1.1\r\n" + HOST + b"\r\n" + b"GET /health HTTP/1.1\r\n" + HOST + b"\r\n",
         ]
 
@@ -82,7 +85,7 @@ class Requests(Target):
             self._front = Front(limits=LIMITS, idle_timeout_s=4, body_timeout_s=4)
             self._front.server.listen("127.0.0.1", 0)
         front = self._front
-        front.node.keys.clear()
+        front.node.keyspace = Keyspace()
         front.node.asked.clear()
         front.node.apply((Put("k", b"good"),))
         reader, writer = await asyncio.open_connection("127.0.0.1", front.server.port)

@@ -10,7 +10,18 @@ import msgspec
 from google_crc32c import value as crc32c
 
 from raftkv.batch import BATCH_MARK, SEGMENT_MARK, encode_record
-from raftkv.commands import Delete, Put, cost, decode_commands, encode_commands, invalid
+from raftkv.commands import (
+    NOT_THERE,
+    THERE,
+    Delete,
+    DeleteIf,
+    Put,
+    PutIf,
+    cost,
+    decode_commands,
+    encode_commands,
+    invalid,
+)
 from raftkv.configuration import Member, decode_configuration, founding_configuration
 from raftkv.data_directory import DataDirectoryError, Identity, open_data_directory, read_identity
 from raftkv.history import History
@@ -139,6 +150,7 @@ class Entries(Target):
         members = [Member(f"n{i}", f"n{i}:5001", f"{i}") for i in (1, 2, 3)]
         return [
             encode_commands(commands),
+            encode_commands((PutIf("a", b"x", NOT_THERE), DeleteIf("a", THERE), PutIf("ä", b"y", 1 << 40))),
             encode_commands(commands[:1] * 30),
             encode_commands(()),
             founding_configuration(members).encode(),

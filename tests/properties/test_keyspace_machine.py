@@ -8,12 +8,18 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from raftkv.commands import (
+    NOT_THERE,
+    THERE,
     Command,
     Delete,
     DeleteDone,
+    DeleteIf,
     Item,
     Put,
     PutDone,
+    PutIf,
+    Result,
+    Unmatched,
     decode_commands,
     encode_commands,
     invalid,
@@ -24,7 +30,13 @@ KEYS = st.sampled_from(["a", "b", "ab", "B", "ä", "a/b", "\0", "\U0001f511", "z
     st.characters(exclude_categories=["Cs"]), min_size=1, max_size=3
 )
 VALUES = st.binary(max_size=6)
-COMMANDS = st.builds(Put, KEYS, VALUES) | st.builds(Delete, KEYS)
+REVISIONS = st.integers(THERE, 20)
+COMMANDS = (
+    st.builds(Put, KEYS, VALUES)
+    | st.builds(Delete, KEYS)
+    | st.builds(PutIf, KEYS, VALUES, REVISIONS)
+    | st.builds(DeleteIf, KEYS, REVISIONS.filter(lambda revision: revision != NOT_THERE))
+)
 
 
 class KeyspaceBesideADictionary(RuleBasedStateMachine):
@@ -52,6 +64,14 @@ class KeyspaceBesideADictionary(RuleBasedStateMachine):
     def delete_one_that_is_there(self, choice: int) -> None:
         """A key that comes back after it begins again at version 1."""
         self._apply((Delete(sorted(self.model)[choice % len(self.model)]),))
+
+    @precondition(lambda self: self.model)
+    @rule(choice=st.integers(0, 1000), value=VALUES, late=st.integers(0, 1))
+    def compare_and_set(self, choice: int, value: bytes, late: int) -> None:
+        """Whoever knows the last revision of a key may change it; who knows an earlier one may not."""
+        key = sorted(self.model)[choice % len(self.model)]
+        known = self.model[key].modify_revision - late
+        self._apply((PutIf(key, value, known or THERE), PutIf(key, value + b"again", known or NOT_THERE)))
 
     @rule(commands=st.lists(COMMANDS, min_size=1, max_size=6).map(tuple))
     def apply_an_entry(self, commands: tuple[Command, ...]) -> None:
@@ -91,18 +111,25 @@ class KeyspaceBesideADictionary(RuleBasedStateMachine):
         assert invalid(commands) is None
         self.history += commands
         for command, same in zip(commands, decode_commands(encode_commands(commands)), strict=True):
-            old = self.model.get(command.key)
-            self.revision += isinstance(command, Put) or old is not None
-            expected: PutDone | DeleteDone
-            if isinstance(command, Put):
-                created, version = (old.create_revision, old.version + 1) if old else (self.revision, 1)
-                self.model[command.key] = Item(command.value, created, self.revision, version)
-                expected = PutDone(self.revision)
-            else:
-                self.model.pop(command.key, None)
-                expected = DeleteDone(self.revision, old is not None)
+            expected = self._expected(command)
             assert self.keyspace.apply(command) == self.follower.apply(same) == expected
             assert self.keyspace.get(command.key) == self.model.get(command.key)
+
+    def _expected(self, command: Command) -> Result:
+        """Do it to the dictionary."""
+        old = self.model.get(command.key)
+        if isinstance(command, PutIf | DeleteIf):
+            modified = NOT_THERE if old is None else old.modify_revision
+            if modified == NOT_THERE if command.revision == THERE else modified != command.revision:
+                return Unmatched(self.revision, modified)
+        if isinstance(command, Delete | DeleteIf):
+            self.revision += old is not None
+            self.model.pop(command.key, None)
+            return DeleteDone(self.revision, old is not None)
+        self.revision += 1
+        created, version = (old.create_revision, old.version + 1) if old else (self.revision, 1)
+        self.model[command.key] = Item(command.value, created, self.revision, version)
+        return PutDone(self.revision)
 
 
 TestKeyspaceBesideADictionary = KeyspaceBesideADictionary.TestCase

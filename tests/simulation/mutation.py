@@ -19,21 +19,32 @@ from typing import Any
 import pytest
 from thespian.actors import Actor
 
+from raftkv.actors.client import Client
 from raftkv.actors.journal import Journal
 from raftkv.actors.node import ROLES, Node
 from raftkv.actors.role import Role
 from raftkv.actors.store import Store
+from raftkv.keyspace import Keyspace
 from raftkv.simulation.life import Life, Outcome, plan
-from tests.roles.test_mutants import ALL, PLACES
-from tests.simulation import disk_mutants
+from tests.roles import test_mutants
+from tests.simulation import condition_mutants, disk_mutants
 
 EVENTS = 10_000
 
 MISTAKES: dict[str, tuple[type, ...]] = {
-    **{each.values[0].name: each.values[0].classes for each in ALL},
+    **{each.values[0].name: each.values[0].classes for each in test_mutants.ALL},
     **{mistake.__name__: (mistake,) for mistake in disk_mutants.ALL},
+    **{classes[0].__name__: classes for classes in condition_mutants.ALL},
 }
 """The classes of each mistake, by its name."""
+
+PLACES: dict[type, tuple[str, ...]] = {
+    **test_mutants.PLACES,
+    # The model that invariants compare with keeps the right one.
+    Keyspace: ("raftkv.actors.store.Keyspace",),
+    Client: ("raftkv.simulation.cluster.Client",),
+}
+"""Where those are named that are no actors."""
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 
 from raftkv.actors.messages import Applied, Level, Propose, Read, ReadResult, Refused
-from raftkv.commands import Delete, Get, Item, Put
+from raftkv.commands import NOT_THERE, THERE, Command, Delete, DeleteIf, Get, Item, Put, PutIf, Unmatched
 from raftkv.keyspace import Keyspace
 from raftkv.simulation.history import History, Operation
 
@@ -15,24 +15,36 @@ NODES = ("n1", "n2", "n3")
 class SequentialStore:
     """Clients of a store, each with one request at a time, and stale reads that are as old as they may be.
 
-    ``unknown`` is how many requests get no answer, ``many`` how many are about several keys.
+    ``unknown`` is how many requests get no answer, ``many`` how many are about several keys, ``conditional`` how many
+    writes demand something of what is there, mostly what somebody was told last.
     """
 
     def __init__(
-        self, seed: int, clients: int = 6, operations: int = 300, unknown: float = 0.1, keys: int = 4, many: float = 0.2
+        self,
+        seed: int,
+        clients: int = 6,
+        operations: int = 300,
+        unknown: float = 0.1,
+        keys: int = 4,
+        many: float = 0.2,
+        conditional: float = 0.0,
+        keyspace: type[Keyspace] = Keyspace,
     ) -> None:
         self.random = Random(seed)
         self.history = History()
         self.unknown = unknown
         self.many = many
         self.keys = [f"k{number}" for number in range(keys)]
-        self.keyspace = Keyspace()
+        self.conditional = conditional
+        self.keyspace = keyspace()
         self.index = 1
         self.states: list[tuple[int, dict[str, Item]]] = [(0, {}), (0, {})]
         """At each index: the revision, and everything under its key."""
         self.shown = dict.fromkeys(NODES, 0)
         """The index that each node has shown last."""
         self.values = 0
+        self.told: dict[str, list[int]] = {}
+        """The revisions of each key that anybody was told."""
         self._live(clients, operations)
 
     def _live(self, clients: int, operations: int) -> None:
@@ -64,6 +76,7 @@ class SequentialStore:
                 replies[number] = self._do(begun[number])
             elif what == "answer":
                 self.history.end(begun[number], now_ms, replies[number])
+                self._learn(begun[number])
                 waiting.append((now_ms + self.random.expovariate(1), client, "begin", 0))
             elif what == "give up":
                 self.history.end(begun[number], now_ms, self.random.choice([None, Refused("unknown")]))
@@ -77,10 +90,33 @@ class SequentialStore:
         if chance < 0.5:
             level: Level = "stale" if random.random() < 0.25 else "linearizable"
             return Read(tuple(Get(key) for key in keys), level, 1000.0)
+        self.values += 1
+        if random.random() < self.conditional:
+            # The first of them twice: the second time, the condition is on what the first time has left.
+            keys = [keys[0], *keys] if count > 1 else keys
+            return Propose(tuple(self._conditional(key, place) for place, key in enumerate(keys)), 1000.0)
         if chance < 0.6:
             return Propose(tuple(Delete(key) for key in keys), 1000.0)
-        self.values += 1
         return Propose(tuple(Put(key, b"v%d" % self.values) for key in keys), 1000.0)
+
+    def _conditional(self, key: str, place: int) -> Command:
+        told = self.told.get(key, [NOT_THERE])
+        revision = self.random.choice([told[-1]] * 6 + [NOT_THERE, THERE, self.random.choice(told)])
+        if self.random.random() < 0.3:
+            return DeleteIf(key, revision or THERE)
+        value = b"v%d.%d" % (self.values, place)
+        return Put(key, value) if place and self.random.random() < 0.2 else PutIf(key, value, revision)
+
+    def _learn(self, operation: Operation) -> None:
+        request, reply = operation.request, operation.reply
+        if isinstance(request, Read) and isinstance(reply, ReadResult):
+            for query, item in zip(request.queries, reply.items, strict=True):
+                self.told.setdefault(query.key, []).append(NOT_THERE if item is None else item.modify_revision)
+        elif isinstance(request, Propose) and isinstance(reply, Applied):
+            for command, result in zip(request.commands, reply.results, strict=True):
+                revision = result.modify_revision if isinstance(result, Unmatched) else result.revision
+                deleted = isinstance(command, Delete | DeleteIf) and not isinstance(result, Unmatched)
+                self.told.setdefault(command.key, []).append(NOT_THERE if deleted else revision)
 
     def _do(self, operation: Operation) -> Applied | ReadResult:
         request = operation.request

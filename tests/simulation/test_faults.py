@@ -343,6 +343,55 @@ def test_a_crash_may_lose_what_was_not_synced_and_the_end_of_a_process_loses_not
     assert left["kill"] == {b"x" * 512}
 
 
+def told_after(scene: Scene, since_ms: float) -> dict[str, float]:
+    """Return when, since then, each machine was told that the connection to n2 has ended."""
+    return {
+        name: at_ms - since_ms
+        for at_ms, name, message in scene.handled
+        if at_ms >= since_ms and isinstance(message, PeerDown) and message.peer == "n2"
+    }
+
+
+def test_a_process_that_ends_closes_its_connections_and_a_machine_that_is_lost_does_not() -> None:
+    at_once = silent = 0
+    for seed in range(12):
+        scene = Scene()
+        since_ms = scene.cluster.now_ms
+        scene.begin("crash", "n2", seed=seed)
+        scene.run(10.0)
+        told = told_after(scene, since_ms)
+        scene.run(2500.0)
+        if told:
+            at_once += 1
+            assert sorted(told) == ["n1", "n3"], seed
+        else:
+            silent += 1
+            assert {name: ms > 1000.0 for name, ms in told_after(scene, since_ms).items()} == {"n1": True, "n3": True}
+    assert at_once > 2
+    assert silent > 2
+
+    scene = Scene()
+    since_ms = scene.cluster.now_ms
+    scene.begin("kill", "n2")
+    scene.run(10.0)
+    assert sorted(told_after(scene, since_ms)) == ["n1", "n3"]
+
+
+def test_a_machine_that_was_lost_and_comes_back_lets_others_know() -> None:
+    """Its system knows nothing of connections of an earlier life."""
+    scene = Scene()
+    scene["n2"].is_lost = True
+    scene["n2"].crash()
+    scene.run(300.0)
+    since_ms = scene.cluster.now_ms
+    assert told_after(scene, since_ms - 300.0) == {}
+    scene["n2"].boot()
+    scene.run(10.0)
+    assert sorted(told_after(scene, since_ms)) == ["n1", "n3"]
+    scene.run(2500.0)
+    assert scene.ways() == all_ways(3)
+
+
 @pytest.mark.parametrize("power", [0.0, 1.0])
 def test_a_restart_takes_no_time(power: float) -> None:
     scene = Scene()

@@ -15,7 +15,22 @@ import msgspec
 import pytest
 
 from raftkv.actors.messages import Applied, Level, Propose, Read, ReadResult, Refused
-from raftkv.commands import Delete, DeleteDone, Get, Item, Put, PutDone, Result
+from raftkv.commands import (
+    NOT_THERE,
+    THERE,
+    Command,
+    Delete,
+    DeleteDone,
+    DeleteIf,
+    Get,
+    Item,
+    Put,
+    PutDone,
+    PutIf,
+    Result,
+    Unmatched,
+)
+from raftkv.keyspace import Keyspace
 from raftkv.simulation.history import History, Operation
 from raftkv.simulation.operation import NOT_TOLD
 from tests.simulation.sequential_store import SequentialStore
@@ -24,6 +39,8 @@ KINDS = (
     "nodes differ",
     "not linearizable",
     "results of other commands",
+    "a condition that is said not to hold",
+    "a condition on what was only later",
     "answers to other queries",
     "revisions that do not count",
     "an item that can't be",
@@ -77,6 +94,18 @@ def delete(*keys: str) -> Propose:
     return Propose(tuple(Delete(key) for key in keys or ("k",)), 1000.0)
 
 
+def put_if(value: str, revision: int, key: str = "k") -> Propose:
+    return Propose((PutIf(key, value.encode(), revision),), 1000.0)
+
+
+def delete_if(revision: int, key: str = "k") -> Propose:
+    return Propose((DeleteIf(key, revision),), 1000.0)
+
+
+def several(*commands: Command) -> Propose:
+    return Propose(commands, 1000.0)
+
+
 def get(*keys: str, level: Level = "linearizable") -> Read:
     return Read(tuple(Get(key) for key in keys or ("k",)), level, 1000.0)
 
@@ -96,6 +125,10 @@ def gone(existed: bool, index: int = NOT_TOLD, revision: int = NOT_TOLD) -> Appl
 def saw(*values: str | None, index: int = NOT_TOLD, revision: int = NOT_TOLD, modified: int = NOT_TOLD) -> ReadResult:
     items = [None if value is None else Item(value.encode(), NOT_TOLD, modified, NOT_TOLD) for value in values]
     return ReadResult(index, revision, tuple(items))
+
+
+def unmatched(modified: int, index: int = NOT_TOLD, revision: int = NOT_TOLD) -> Applied:
+    return Applied(index, 1, revision, (Unmatched(revision, modified),))
 
 
 UNKNOWN, REFUSED, SILENCE = Refused("unknown"), Refused("no_leader", "none is known"), None
@@ -132,6 +165,121 @@ def told(asked: list[Asked]) -> Told:
     for request, reply in asked:
         history.does(request, reply)
     return history
+
+
+# Only reads say a revision, and nobody an index: so values and times alone can tell.
+SEEN_AT_1, SEEN_AT_2 = (get(), saw("1", revision=1, modified=1)), (get(), saw("2", revision=2, modified=2))
+
+FINE |= {
+    "a creation": ([(put_if("1", NOT_THERE), done())], "1"),
+    "a creation of what is there": ([(put("1"), done()), (put_if("2", NOT_THERE), unmatched(1))], "1"),
+    "a change of whatever is there": ([(put("1"), done()), (put_if("2", THERE), done())], "2"),
+    "a change of what is not there": ([(put_if("2", THERE), unmatched(NOT_THERE))], None),
+    "a change of what was seen": ([(put("1"), UNKNOWN), SEEN_AT_1, (put_if("2", 1), done())], "2"),
+    "a change of what is no longer so": (
+        [(put("1"), done()), SEEN_AT_1, (put("2"), done()), (put_if("3", 1), unmatched(2))],
+        "2",
+    ),
+    "a change of what is gone": (
+        [(put("1"), done()), SEEN_AT_1, (delete(), gone(True)), (put_if("3", 1), unmatched(NOT_THERE))],
+        None,
+    ),
+    "a change of a revision of which nobody knows the value": ([(put("1"), UNKNOWN), (put_if("2", 7), done())], "2"),
+    "one that fails, and is not told why": ([(put("1"), UNKNOWN), (put_if("2", 7), unmatched(NOT_TOLD))], "1"),
+    "a removal of what was seen": ([(put("1"), done()), SEEN_AT_1, (delete_if(1), gone(True))], None),
+    "a removal of what is no longer so": (
+        [(put("1"), done()), SEEN_AT_1, (put("2"), done()), (delete_if(1), unmatched(2))],
+        "2",
+    ),
+    "an unknown creation": ([(put_if("1", NOT_THERE), SILENCE)], "1"),
+    "an unknown creation that is not done": ([(put_if("1", NOT_THERE), UNKNOWN)], None),
+    "an unknown change of what is no longer so": (
+        [(put("1"), done()), SEEN_AT_1, (put_if("2", 1), UNKNOWN), (put("3"), done())],
+        "3",
+    ),
+    "an unknown removal": ([(put("1"), done()), (delete_if(THERE), SILENCE)], None),
+    "one value at two revisions": (
+        [(put("1"), done()), SEEN_AT_1, (put("2"), done()), (put("1"), done()), (put_if("3", 1), unmatched(3))],
+        "1",
+    ),
+    "a condition on what the same entry has left": (
+        [
+            (
+                several(Put("k", b"1"), PutIf("k", b"2", NOT_THERE), PutIf("k", b"3", THERE), DeleteIf("k", 9)),
+                done(-1, -1, PutDone(-1), Unmatched(-1, 1), PutDone(-1), Unmatched(-1, 2)),
+            )
+        ],
+        "3",
+    ),
+    "an unknown entry of which only one condition holds": (
+        [
+            (put("1"), done()),
+            SEEN_AT_1,
+            (several(PutIf("k", b"2", NOT_THERE), PutIf("k", b"3", 1), PutIf("k", b"4", 1)), UNKNOWN),
+        ],
+        "3",
+    ),
+}
+BROKEN |= {
+    "a creation of what is there already": ([(put("1"), done()), (put_if("2", NOT_THERE), done())], "2"),
+    "two creations": ([(put_if("1", NOT_THERE), done()), (put_if("2", NOT_THERE), done())], "2"),
+    "a creation that is refused though nothing is there": ([(put_if("1", NOT_THERE), unmatched(1))], None),
+    "a change of nothing": ([(put_if("2", THERE), done())], "2"),
+    "a change that finds nothing though something is there": (
+        [(put("1"), done()), (put_if("2", THERE), unmatched(NOT_THERE))],
+        "1",
+    ),
+    "a change of what is overwritten": (
+        [(put("1"), done()), SEEN_AT_1, (put("2"), done()), (put_if("3", 1), done())],
+        "3",
+    ),
+    "two changes of the same": (
+        [(put("1"), done()), SEEN_AT_1, (put_if("2", 1), done()), (put_if("3", 1), done())],
+        "3",
+    ),
+    "a change of what is there that is said not to match": (
+        [(put("1"), done()), SEEN_AT_1, (put_if("2", 1), unmatched(NOT_TOLD))],
+        "1",
+    ),
+    "a change of what is there that is said to find something else": (
+        [(put("1"), done()), SEEN_AT_1, (put_if("2", 1), unmatched(2))],
+        "1",
+    ),
+    "a change that is said not to match and is done": (
+        [(put("1"), done()), SEEN_AT_1, (put("2"), done()), (put_if("3", 1), unmatched(2))],
+        "3",
+    ),
+    "a removal of what is overwritten": (
+        [(put("1"), done()), SEEN_AT_1, (put("2"), done()), (delete_if(1), gone(True))],
+        None,
+    ),
+    "an unknown creation of what is there already": ([(put("1"), done()), (put_if("2", NOT_THERE), UNKNOWN)], "2"),
+    "an unknown change of what is overwritten": (
+        [(put("1"), done()), SEEN_AT_1, (put("2"), done()), (put_if("3", 1), SILENCE)],
+        "3",
+    ),
+    "an unknown change that is done twice": (
+        [(put("1"), done()), SEEN_AT_1, (put_if("2", 1), UNKNOWN), SEEN_AT_2, (put_if("3", 2), done())],
+        "2",
+    ),
+    "an unknown removal of what is overwritten": (
+        [(put("1"), done()), SEEN_AT_1, (put("2"), done()), (delete_if(1), UNKNOWN)],
+        None,
+    ),
+    "a condition on what the same entry has left, told as if before": (
+        [
+            (
+                several(Put("k", b"1"), PutIf("k", b"2", NOT_THERE)),
+                done(-1, -1, PutDone(-1), PutDone(-1)),
+            )
+        ],
+        "2",
+    ),
+    "an unknown entry of which both conditions held": (
+        [(put("1"), done()), SEEN_AT_1, (several(PutIf("k", b"2", 1), PutIf("k", b"3", 1)), UNKNOWN)],
+        "3",
+    ),
+}
 
 
 @pytest.mark.parametrize(("asked", "final"), FINE.values(), ids=FINE.keys())
@@ -233,6 +381,78 @@ POSITIONS: dict[str, tuple[list[Asked], list[str]]] = {
     "stale reads go back, and no index was told": (
         [(stale(), saw(None, revision=2)), (stale(), saw(None, revision=1))],
         ["went back"],
+    ),
+    "conditions in order": (
+        [
+            (put_if("1", NOT_THERE), done(2, 1)),
+            (put_if("2", NOT_THERE), unmatched(1, 3, 1)),
+            (put_if("2", 1), done(4, 2)),
+            (put("x", "a"), done(5, 3)),
+            (delete_if(1), unmatched(2, 6, 3)),
+            (delete_if(2), gone(True, 7, 4)),
+            (put_if("3", THERE), unmatched(NOT_THERE, 8, 4)),
+        ],
+        [],
+    ),
+    "what did not match has used up a revision": (
+        [(put("1"), done(2, 1)), (put_if("2", NOT_THERE), unmatched(1, 3, 2)), (put("3", "a"), done(4, 2))],
+        ["a later index has an earlier revision"],
+    ),
+    "a condition tells of one entry what can't be": (
+        [(several(PutIf("k", b"1", 7), Put("a", b"2")), done(2, 2, Unmatched(1, NOT_THERE), PutDone(1)))],
+        ["revisions that do not count"],
+    ),
+    "a condition that holds by what is said": (
+        [(put("1"), done(2, 1)), (put("2", "a"), done(3, 2)), (put_if("2", 1), unmatched(1, 4, 2))],
+        ["not linearizable", "a condition that is said not to hold"],
+    ),
+    "one of what is there that is told what is there": (
+        [(put("1"), done(2, 1)), (put_if("2", THERE), unmatched(1, 3, 1))],
+        ["not linearizable", "a condition that is said not to hold"],
+    ),
+    "something that came only later": (
+        [(put("0"), UNKNOWN), (put_if("1", 7), unmatched(3, 2, 2))],
+        ["a condition that is said not to hold", "a condition on what was only later"],
+    ),
+    "a condition on something that comes only later": (
+        [(put("1"), UNKNOWN), (put_if("2", 2), done(3, 2))],
+        ["not linearizable", "a condition on what was only later"],
+    ),
+    "a result that no condition has": (
+        [(put("1"), UNKNOWN), (delete_if(THERE), gone(False, 2, 0))],
+        ["results of other commands"],
+    ),
+    "a result of a condition where there was none": (
+        [(put("1"), unmatched(NOT_THERE, 2, 3))],
+        ["results of other commands"],
+    ),
+    "the key was changed in between": (
+        [(put("1"), done(2, 1)), (put("2"), done(3, 2)), (put("x", "a"), done(4, 3)), (put_if("3", 1), done(5, 4))],
+        ["not linearizable", "though revision"],
+    ),
+    "the key was changed in between, by whom no time tells": (
+        [(put("1"), done(2, 1)), (stale(), saw("2", index=3, revision=2, modified=2)), (put_if("3", 1), done(5, 3))],
+        ["which nobody wrote:", "though revision"],
+    ),
+    "an earlier change of the key is told": (
+        [(put("1"), done(2, 1)), (put("2"), done(3, 2)), (put_if("3", NOT_THERE), unmatched(1, 4, 2))],
+        ["not linearizable", "though revision"],
+    ),
+    "nothing is there though something is known": (
+        [(put("1"), done(2, 1)), (put_if("2", THERE), unmatched(NOT_THERE, 3, 1))],
+        ["not linearizable", "though revision"],
+    ),
+    "a change of another key is told": (
+        [(put("1"), done(2, 1)), (put("2", "a"), done(3, 2)), (put_if("3", NOT_THERE), unmatched(2, 4, 2))],
+        ["and k = "],
+    ),
+    "a condition on the revision of another key": (
+        [(put("1"), done(2, 1)), (put("2", "a"), done(3, 2)), (put_if("3", 2), done(4, 3))],
+        ["and k = "],
+    ),
+    "a condition on the revision of a deletion": (
+        [(put("1"), done(2, 1)), (delete(), gone(True, 3, 2)), (put("2"), UNKNOWN), (put_if("3", 2), done(5, 4))],
+        ["and k = "],
     ),
     "two changes at one revision": (
         [(put("1"), done(2, 1)), (put("2"), SILENCE), (get(), saw("2", index=2, revision=1, modified=1))],
@@ -352,11 +572,19 @@ def test_an_operation_is_told_in_one_line() -> None:
     history = told([(put("1", "a", "b"), done(2, 2, PutDone(1), PutDone(2))), (delete(), gone(False, 3, 2))])
     history.does(get("a", "k"), saw("1", None, index=3, revision=2), "reader", "n2")
     history.begin(put("x" * 100))
+    history.does(put_if("y", 2, "a"), unmatched(1, 4, 2))
+    history.does(put_if("y", THERE, "b"), unmatched(NOT_THERE, 5, 2))
+    history.does(delete_if(1, "a"), gone(True, 6, 3))
+    history.begin(put_if("z", NOT_THERE))
     assert [str(operation) for operation in history.history.operations] == [
         "#0 1.000 to 2.000 ms, c at n1: write put a = 1, put b = 1: ok at index 2, revision 2",
         "#1 3.000 to 4.000 ms, c at n1: write delete k (was not there): ok at index 3, revision 2",
         "#2 5.000 to 6.000 ms, reader at n2: read a is 1, k is nothing: ok at index 3, revision 2",
         f"#3 7.000 to never ms, c at n1: write put k = {'x' * 40}…: unknown",
+        "#4 8.000 to 9.000 ms, c at n1: write put a = y if at 2 (was at 1): ok at index 4, revision 2",
+        "#5 10.000 to 11.000 ms, c at n1: write put b = y if there (was not there): ok at index 5, revision 2",
+        "#6 12.000 to 13.000 ms, c at n1: write delete a if at 1: ok at index 6, revision 3",
+        "#7 14.000 to never ms, c at n1: write put k = z if not there: unknown",
     ]
 
 
@@ -398,6 +626,14 @@ def test_a_verdict_on_a_good_history_is_one_line() -> None:
         ([(get(), saw("x")), (put("x"), done())], "It saw k = x, which #1 wrote only later."),
         ([(delete(), gone(True))], "It saw k there, but in that order it never was."),
         (
+            [(put("1"), done()), SEEN_AT_1, (put_if("x", 1), unmatched(NOT_TOLD))],
+            "It saw k without 1, but in that order #0 left 1 there, and had ended before this began.",
+        ),
+        (
+            [(put("1"), done()), (put_if("x", NOT_THERE), unmatched(1)), (get(), saw("x"))],
+            "It saw k = x, which only #1 would have written, and its condition did not hold.",
+        ),
+        (
             [(put("1"), SILENCE), (get(), saw("1")), (get(), saw(None))],
             "It saw k = nothing, but in that order #0 left 1 there, and #1, after it, had ended before this began.",
         ),
@@ -428,9 +664,102 @@ def test_a_store_that_does_one_thing_after_the_other_is_accused_of_nothing(seed:
         unknown=rng.choice([0, 0.1, 0.3]),
         keys=rng.choice([1, 3, 6]),
         many=rng.choice([0, 0.3]),
+        conditional=rng.choice([0, 0.3, 0.8]),
     ).history
     verdict = history.verdict()
     assert verdict.ok, f"seed {seed}: {verdict.text}"
+
+
+class ConditionsAreForgotten(Keyspace):
+    """Every condition holds."""
+
+    def apply(self, command: Command) -> Result:
+        if isinstance(command, PutIf):
+            command = Put(command.key, command.value)
+        elif isinstance(command, DeleteIf) and self.get(command.key) is not None:
+            command = Delete(command.key)
+        return super().apply(command)
+
+
+class ConditionsAreChecksOfTheWholeKeyspace(Keyspace):
+    """A condition is on the revision of the keyspace, not of the key."""
+
+    def apply(self, command: Command) -> Result:
+        item = self.get(command.key)
+        if isinstance(command, PutIf | DeleteIf) and item and 0 < command.revision != self.revision:
+            return Unmatched(self.revision, item.modify_revision)
+        return super().apply(command)
+
+
+class ConditionsAreOnTheCreation(Keyspace):
+    """Whoever saw any version of a key may change the present one."""
+
+    def apply(self, command: Command) -> Result:
+        item = self.get(command.key)
+        if isinstance(command, PutIf | DeleteIf) and item and item.create_revision <= command.revision:
+            command = msgspec.structs.replace(command, revision=item.modify_revision)
+        return super().apply(command)
+
+
+class NotThereIsWhateverIsThere(Keyspace):
+    """What is to be created is changed."""
+
+    def apply(self, command: Command) -> Result:
+        if isinstance(command, PutIf) and command.revision == NOT_THERE:
+            command = Put(command.key, command.value)
+        return super().apply(command)
+
+
+class UnmatchedUsesUpARevision(Keyspace):
+    """What changes nothing is counted."""
+
+    def apply(self, command: Command) -> Result:
+        result = super().apply(command)
+        if isinstance(result, Unmatched):
+            self.revision += 1
+            result = Unmatched(self.revision, result.modify_revision)
+        return result
+
+
+class UnmatchedTellsAnotherRevision(Keyspace):
+    """The revision of the creation is told."""
+
+    def apply(self, command: Command) -> Result:
+        result = super().apply(command)
+        item = self.get(command.key)
+        return Unmatched(result.revision, item.create_revision) if isinstance(result, Unmatched) and item else result
+
+
+class UnmatchedIsDoneAllTheSame(Keyspace):
+    """Whoever is told that nothing was changed has changed it, now and then."""
+
+    def apply(self, command: Command) -> Result:
+        result = super().apply(command)
+        if isinstance(result, Unmatched) and isinstance(command, PutIf) and self.revision % 3 == 0:
+            super().apply(Put(command.key, command.value))
+        return result
+
+
+WRONG_STORES = [
+    (ConditionsAreForgotten, True),
+    (ConditionsAreChecksOfTheWholeKeyspace, True),
+    (ConditionsAreOnTheCreation, True),
+    (NotThereIsWhateverIsThere, True),
+    (UnmatchedUsesUpARevision, False),
+    (UnmatchedTellsAnotherRevision, False),
+    (UnmatchedIsDoneAllTheSame, True),
+]
+"""Each with whether values and times alone tell so."""
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("wrong", "by_values"), WRONG_STORES)
+def test_a_store_that_is_wrong_about_conditions_is_found(wrong: type[Keyspace], by_values: bool, seed: int) -> None:
+    history = SequentialStore(seed, operations=120, keys=2, conditional=0.6, keyspace=wrong).history
+    accused = [fault.text.split("\n")[0] for fault in history.verdict().faults]
+    assert accused, f"seed {seed}: {wrong.__doc__} was not noticed"
+    if by_values:
+        assert any(text.endswith("not linearizable") for text in accused), f"seed {seed}: {accused}"
 
 
 def items(read: Operation) -> tuple[Item | None, ...]:

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
+from raftkv.actors.client import Client
+from raftkv.actors.leader import Leader
+from raftkv.actors.messages import Applied, Asked, Propose
+from raftkv.actors.node import ROLES, Node
+from raftkv.commands import DeleteIf, PutIf
 from raftkv.simulation.faults import CLASSES, KINDS
 from raftkv.simulation.life import Life, Outcome, Plan, plan
 from raftkv.simulation.many import MIXED, NONE, classes_of
 from raftkv.simulation.shrink import kind_of
 from tests.simulation.mistaken import KIND, bad_plan, live
+
+WANTED = ("not there", "there", "a revision")
+"""What a condition may be on."""
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -91,6 +101,68 @@ def test_a_mistake_is_found_and_the_last_happenings_of_each_node_are_told() -> N
 
     assert kind_of(found.violation) == KIND
     assert [f"\n--- {name}, the last " in found.violation for name in ("n1", "n2", "n3")] == [True] * 3
+
+
+def test_clients_write_on_conditions_that_hold_and_on_some_that_do_not() -> None:
+    """Each kind comes with all that may become of it, and one entry with two conditions on one key."""
+    came: set[tuple[str, str, str]] = set()
+    twice = 0
+    for seed in range(12):
+        life = Life(plan(seed, events=2500))
+        assert life.run().violation == "", seed
+        for operation in life.history.operations:
+            if isinstance(operation.request, Propose):
+                commands = [each for each in operation.request.commands if isinstance(each, PutIf | DeleteIf)]
+                twice += len({command.key for command in commands}) < len(commands)
+                results = operation.reply.results if isinstance(operation.reply, Applied) else ()
+                came |= {
+                    (type(command).__name__, {0: "not there", -1: "there"}.get(command.revision, "a revision"), result)
+                    for command, result in zip(
+                        operation.request.commands, [type(each).__name__ for each in results], strict=False
+                    )
+                    if isinstance(command, PutIf | DeleteIf)
+                }
+    puts = {("PutIf", wanted, result) for wanted in WANTED for result in ("PutDone", "Unmatched")}
+    deletes = {("DeleteIf", wanted, result) for wanted in WANTED[1:] for result in ("DeleteDone", "Unmatched")}
+    assert came == puts | deletes
+    assert twice > 0
+
+
+class LosesSome(Leader):
+    """Forgets a request, now and then, and nobody is ever told."""
+
+    def _propose(self, asked: Asked, propose: Propose) -> None:
+        if self.replica.log.last_index % 7:
+            super()._propose(asked, propose)
+
+
+class LosingNode(Node):
+    """Has such a leader."""
+
+    role_classes = tuple(LosesSome if role is Leader else role for role in ROLES)
+
+
+def test_a_node_that_is_well_and_does_not_answer_is_a_finding() -> None:
+    """Without any fault, and with those that leave it as it is; a node that stands still may be silent."""
+    for seed in range(8):
+        outcome = Life(plan(seed, nodes=1, events=2000, classes=["network"]), node_class=LosingNode).run()
+        if not outcome.ok:
+            break
+    assert re.match(r"n1 is well and has not answered: #\d+ .*: write ", outcome.violation)
+
+
+def test_a_task_that_ends_with_an_error_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody may ever ask it how it ended; in earnest it would be a line in the log, at some time."""
+
+    async def carry(self: Client, batch: Any) -> None:
+        raise LookupError("a mistake in the front end")
+
+    monkeypatch.setattr(Client, "_carry_writes", carry)
+    outcome = Life(plan(1, nodes=1, events=500, classes=())).run()
+
+    assert outcome.violation.startswith(
+        "a task of n1 ended with LookupError('a mistake in the front end'), of which nobody is told:\nTraceback "
+    )
 
 
 def test_an_error_of_the_simulation_itself_is_a_finding_too() -> None:

@@ -124,7 +124,8 @@ def test_they_end_when_the_time_is_over(simulate: Simulate) -> None:
     status, text = simulate("--minutes", "0.02", "--events", "100", "--jobs", "1", "--faults", "none")
 
     assert status == 0
-    assert re.match(r"\d+ lives of clusters, seeds 0 to \d+ \(none \d+\)", text)
+    # On a busy machine it may be one only.
+    assert re.match(r"\d+ (life|lives) of clusters, seeds 0 to \d+ \(none \d+\)", text)
 
 
 def test_ctrl_c_ends_them_at_once_with_what_there_is() -> None:

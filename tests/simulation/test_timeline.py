@@ -11,7 +11,20 @@ from typing import Any
 import pytest
 
 from raftkv.actors.messages import Applied, Propose, Read, ReadResult, Refused
-from raftkv.commands import Delete, DeleteDone, Get, Item, Put, PutDone, Result
+from raftkv.commands import (
+    NOT_THERE,
+    THERE,
+    Delete,
+    DeleteDone,
+    DeleteIf,
+    Get,
+    Item,
+    Put,
+    PutDone,
+    PutIf,
+    Result,
+    Unmatched,
+)
 from raftkv.simulation.history import History
 from raftkv.simulation.timeline import Mark, draw
 from tests.simulation.sequential_store import SequentialStore
@@ -74,6 +87,18 @@ def small_history() -> History:
     history.end(refused, 8.0, Refused("no_leader"))
     history.begin("c10", "n1", 9.0, Propose((Put("k", b"2"),), 100.0))
     return history
+
+
+def test_a_condition_and_that_it_did_not_hold_are_seen() -> None:
+    history = History()
+    write = history.begin("c1", "n1", 1.0, Propose((PutIf("k", b"1", NOT_THERE), DeleteIf("l", 7)), 100.0))
+    history.end(write, 2.0, Applied(2, 1, 1, (PutDone(1), Unmatched(1, 0))))
+    history.begin("c1", "n1", 3.0, Propose((PutIf("k", b"2", THERE),), 100.0))
+
+    shown = page(history)
+
+    assert {"k=1 if not there del l if at 7 ✗", "k=2 if there"} <= set(shown.texts["text"])
+    assert shown.data["told"][0][1] == "put k = 1 if not there, delete l if at 7 (was not there)"
 
 
 def test_every_operation_has_a_bar_in_the_lane_of_its_client() -> None:

@@ -14,7 +14,7 @@ from random import Random
 from typing import Any, NamedTuple, TypeVar
 
 from raftkv.actors.messages import Applied, Propose, Read, ReadResult, Refused
-from raftkv.commands import Get, Item, Put, PutDone
+from raftkv.commands import NOT_THERE, THERE, Get, Item, Put, PutDone, PutIf, Unmatched
 from raftkv.simulation.history import History, Operation
 from raftkv.simulation.linearizability import Value
 from raftkv.simulation.operation import NOT_TOLD
@@ -42,8 +42,18 @@ def now_ms() -> float:
 def value_of(request: Propose) -> str:
     """Return the text that a write of one key writes."""
     (put,) = request.commands
-    assert isinstance(put, Put), put
+    assert isinstance(put, Put | PutIf), put
     return put.value.decode()
+
+
+def conditions(request: Propose) -> dict[str, str]:
+    """Return the headers that say what a write of one key demands."""
+    (put,) = request.commands
+    if not isinstance(put, PutIf):
+        return {}
+    if put.revision == NOT_THERE:
+        return {"If-None-Match": "*"}
+    return {"If-Match": "*" if put.revision == THERE else f'"{put.revision}"'}
 
 
 class Response(NamedTuple):
@@ -66,11 +76,12 @@ class Connection:
         """Connect; raises ``OSError``."""
         return cls(*await asyncio.open_connection("127.0.0.1", port))
 
-    def send(self, method: str, path: str, body: object = None) -> None:
+    def send(self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None) -> None:
         """Send a request; the answers to those before it may still be under way."""
         data = b"" if body is None else json.dumps(body).encode()
-        head = f"{method} {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {len(data)}\r\n\r\n"
-        self._writer.write(head.encode() + data)
+        lines = [f"{method} {path} HTTP/1.1", "Host: a", f"Content-Length: {len(data)}"]
+        lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+        self._writer.write("\r\n".join([*lines, "", ""]).encode() + data)
 
     async def receive(self) -> Response:
         """Return the next answer; raises ``OSError`` or ``EOFError``."""
@@ -103,7 +114,8 @@ async def connected(port: int) -> AsyncIterator[Connection]:
 class Load:
     """Writers and readers through each node, until they are stopped. ``seed`` decides what they do, not when.
 
-    Half of the writes go to keys that are written once, the others to a few registers that everyone writes and reads.
+    Half of the writes go to keys that are written once, the others to a few registers that everyone writes and reads,
+    and some of these on the condition that the register is as somebody has last seen it.
     """
 
     def __init__(
@@ -123,6 +135,8 @@ class Load:
         self._ports = ports
         self._timeout_s = timeout_s
         self._numbers: Counter[str] = Counter()
+        self._revisions: dict[str, int] = {}
+        """The last revision of a key that anybody was told of."""
         self._ending = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="clients")
@@ -217,8 +231,13 @@ class Load:
     def _next_write(self, name: str, rng: Random) -> Propose:
         self._numbers[name] += 1
         value = f"{name}-{self._numbers[name]}"
-        key = f"register-{rng.randrange(REGISTERS)}" if rng.random() < 0.5 else f"once-{value}"
-        return Propose((Put(key, value.encode()),), self._timeout_s * 1000)
+        if rng.random() < 0.5:
+            return Propose((Put(f"once-{value}", value.encode()),), self._timeout_s * 1000)
+        key = f"register-{rng.randrange(REGISTERS)}"
+        known = self._revisions.get(key, NOT_THERE)
+        demanded = rng.choice([None, None, None, known, known, THERE, NOT_THERE])
+        put = Put(key, value.encode()) if demanded is None else PutIf(key, value.encode(), demanded)
+        return Propose((put,), self._timeout_s * 1000)
 
     def _next_read(self, rng: Random) -> Read:
         asked = self.history.operations
@@ -229,7 +248,7 @@ class Load:
         operation = self.history.begin(name, node, now_ms(), request)
         path = f"/keys/{operation.keys[0]}/?timeout={request.timeout_ms / 1000:g}"
         if isinstance(request, Propose):
-            connection.send("PUT", path, {"value": value_of(request)})
+            connection.send("PUT", path, {"value": value_of(request)}, conditions(request))
         else:
             connection.send("GET", path + "&missing=404")
         return operation
@@ -251,22 +270,40 @@ class Load:
         """Return what an answer says, as the message behind it, as far as a client gets to know that."""
         status, body, headers = response
         reads = isinstance(operation.request, Read)
+        if status == 412 and isinstance(operation.request, Propose):
+            return self._not_matched(operation, operation.request, response)
         if status == 200 or (reads and status == 404):
             self._done[operation.kind, operation.node] += 1
             revision = int(headers["x-raft-revision"])
             if isinstance(operation.request, Propose):
                 if body != {"value": value_of(operation.request)}:
                     self.surprises.append(f"{operation}: {body}")
+                self._told(operation, revision)
                 return Applied(NOT_TOLD, int(headers["x-raft-term"]), revision, (PutDone(revision),))
             if status == 404:
                 return ReadResult(NOT_TOLD, revision, (None,))
-            modified = int(headers["etag"].strip('"'))
+            modified = self._told(operation, int(headers["etag"].strip('"')))
             item = Item(body["value"].encode(), NOT_TOLD, modified, NOT_TOLD)
             return ReadResult(NOT_TOLD, revision, (item,))
         expected = {429: "not_done", 503: "not_done", 504: "unknown", 507: "not_done"}.get(status)
         if expected is None or body["error"]["outcome"] != expected or (reads and status == 504):
             self.surprises.append(f"{operation}: {body}")
         return Refused("retry" if expected == "not_done" else "unknown")
+
+    def _not_matched(self, operation: Operation, request: Propose, response: Response) -> Applied:
+        status, body, headers = response
+        current = body["error"]["current_revision"]
+        etag = None if current is None else f'"{current}"'
+        if not conditions(request) or body["error"]["outcome"] != "not_done" or headers.get("etag") != etag:
+            self.surprises.append(f"{operation}: {status} {body} {headers}")
+        revision = int(headers["x-raft-revision"])
+        result = Unmatched(revision, NOT_THERE if current is None else self._told(operation, current))
+        return Applied(NOT_TOLD, int(headers["x-raft-term"]), revision, (result,))
+
+    def _told(self, operation: Operation, revision: int) -> int:
+        (key,) = operation.keys
+        self._revisions[key] = max(revision, self._revisions.get(key, NOT_THERE))
+        return revision
 
     async def _read_in_a_row(self, node: str, count: int) -> list[Operation]:
         async with connected(self._ports[node]) as connection:
