@@ -28,9 +28,14 @@ class Passing(Serving):
             self._pass_on(asked, leader, passed)
 
     def ask_for_read_floor(self, leader: NodeId) -> None:
-        """Ask the leader what stale reads have to show at least, unless that question is under way."""
+        """Ask this leader what stale reads have to show at least, unless that question to it is under way.
+
+        A former leader may take long to answer, or never do: the next one is asked all the same. Whichever answers
+        first has said enough, for both were asked in this life.
+        """
         replica = self.replica
-        if replica.read_floor_asked not in replica.forwarded:
+        under_way = replica.forwarded.get(replica.read_floor_asked)
+        if under_way is None or under_way.leader != leader:
             request = AskReadIndex(READ_FLOOR_MS)
             # Whatever becomes of it is told to Node, who takes no notice: we ask again at the next heartbeat.
             asked = Asked(request, Asker(self.start.node), self.now() + READ_FLOOR_MS)

@@ -86,7 +86,7 @@ class Replica:
         self.read_floor: int | None = None
         """A read index that was confirmed in this life: stale reads show no less, or they would go back in time."""
         self.read_floor_asked = 0
-        """The number of the request by which we ask for it."""
+        """The number of the request by which we have asked a leader for it last."""
         self.leader_id: NodeId | None = None
         self.leader_heard_ms = float("-inf")
         self.durable_term = current_term

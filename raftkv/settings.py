@@ -76,14 +76,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """All that a node is told when it starts.
 
     ``cluster`` is the start list: every node's id and Raft address, in the order of ids. Addresses to listen on
-    (``http``, ``raft``) are separate from those that others call (``advertise_…``).
+    (``http``, ``raft``) are separate from those that others call (``advertise_http``, and our own in ``cluster``).
     """
 
     id: NodeId
     http: Endpoint
     raft: Endpoint
     advertise_http: Endpoint
-    advertise_raft: Endpoint
     cluster: tuple[tuple[NodeId, Endpoint], ...]
     data_dir: str
     secret: Secret | None = None
@@ -197,7 +196,6 @@ def read_settings(
         http=http,
         raft=raft,
         advertise_http=values["advertise-http"] or http,
-        advertise_raft=dict(cluster)[node_id],
         cluster=cluster,
         data_dir=_data_dir(values),
         secret=secret,

@@ -199,7 +199,6 @@ def test_each_node_gets_settings_that_start_it(tmp_path: Path) -> None:
                 http=Endpoint("127.0.0.1", 4000 + number),
                 raft=Endpoint("127.0.0.1", 5000 + number),
                 advertise_http=Endpoint("127.0.0.1", 4000 + number),
-                advertise_raft=Endpoint("127.0.0.1", 5000 + number),
                 cluster=cluster,
                 data_dir=str(tmp_path / f"n{number}" / "data"),
                 secret=secret,

@@ -45,7 +45,6 @@ def test_what_is_not_given_has_its_default() -> None:
             http=Endpoint("127.0.0.1", 4001),
             raft=Endpoint("127.0.0.1", 5001),
             advertise_http=Endpoint("127.0.0.1", 4001),
-            advertise_raft=Endpoint("127.0.0.1", 5001),
             cluster=PEERS,
             data_dir="data",
             secret=None,
@@ -91,7 +90,6 @@ def test_every_setting_can_be_given_as_a_flag_a_variable_and_in_a_file(tmp_path:
         http=Endpoint("127.0.0.1", 4102),
         raft=Endpoint("0.0.0.0", 5002),
         advertise_http=Endpoint("kv.example", 80),
-        advertise_raft=Endpoint("127.0.0.1", 5002),
         cluster=PEERS,
         data_dir="elsewhere",
         secret=Secret(b"s3cret"),
@@ -285,13 +283,13 @@ def test_a_contradiction_is_told_with_the_origin_of_both_sides() -> None:
 def test_a_node_behind_every_interface_is_reached_where_the_list_says() -> None:
     found = settings(raft="0.0.0.0:5001", cluster="n1=kv1:5001", http="0.0.0.0:4001")
 
-    assert (found.raft, found.advertise_raft) == (Endpoint("0.0.0.0", 5001), Endpoint("kv1", 5001))
+    assert (found.raft, found.cluster) == (Endpoint("0.0.0.0", 5001), (("n1", Endpoint("kv1", 5001)),))
 
 
 def test_a_node_may_listen_elsewhere_than_where_it_is_reached_if_that_is_said() -> None:
     found = settings(raft="0.0.0.0:6000", cluster="n1=kv1:5001", advertise_raft="kv1:5001")
 
-    assert (found.raft, found.advertise_raft) == (Endpoint("0.0.0.0", 6000), Endpoint("kv1", 5001))
+    assert (found.raft, found.cluster) == (Endpoint("0.0.0.0", 6000), (("n1", Endpoint("kv1", 5001)),))
 
 
 def test_the_order_of_the_list_does_not_matter() -> None:

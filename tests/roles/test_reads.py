@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import pytest
+
 from raftkv.actors.messages import (
     AppendEntries,
     AppendEntriesReply,
@@ -405,6 +407,42 @@ def test_the_leader_is_asked_again_when_it_does_not_say() -> None:
 
     [(target, passed)] = only(Forward, restarted.gets(append(sender="n3", term=3, prev=(4, 2), commit=4)))
     assert (target, passed.number) == ("n3", 2)
+
+
+@pytest.mark.parametrize("answers_first", ["n2", "n3"])
+def test_a_new_leader_is_asked_at_once_while_the_former_one_owes_its_answer(answers_first: str) -> None:
+    """A leader that stands still or is cut off says nothing: stale reads must not wait until it is given up.
+
+    Nor is its answer worth less if it comes all the same: a majority followed it after the question.
+    """
+    restarted = follower(term=2, entries=log(1, 2, 2), commit_index=0)
+    restarted.gets(append(term=2, prev=(4, 2), commit=4))
+
+    passed = [
+        only(Forward, restarted.gets(append(sender="n3", term=3, prev=(4, 2), commit=4))),
+        only(Forward, restarted.gets(append(sender="n3", term=3, prev=(4, 2), commit=4))),
+    ]
+
+    assert passed == [[("n3", Forward("n1", 77, 2, AskReadIndex(1000.0)))], []]
+    assert restarted.gets(ForwardReply(answers_first, 77, {"n2": 1, "n3": 2}[answers_first], ReadIndex(4))) == []
+    assert restarted.gets(read(level="stale")) == [read_at(read_index=4)]
+
+
+def test_a_leader_that_leads_again_is_asked_again() -> None:
+    """What it was asked in its first term it may have forgotten."""
+    restarted = follower(term=2, entries=log(1, 2, 2), commit_index=0)
+
+    asked = [
+        only(Forward, restarted.gets(append(sender=leader, term=term, prev=(4, 2), commit=4)))
+        for leader, term in (("n2", 2), ("n3", 3), ("n2", 4), ("n2", 4))
+    ]
+
+    assert [[(target, passed.number) for target, passed in each] for each in asked] == [
+        [("n2", 1)],
+        [("n3", 2)],
+        [("n2", 3)],
+        [],
+    ]
 
 
 def test_no_message_of_an_earlier_life_tells_a_stale_read_what_to_show() -> None:
