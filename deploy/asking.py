@@ -54,5 +54,13 @@ def must_be_done(node_id: str, do: Callable[[], Answer], also: Sequence[int] = (
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise DeployError(f"{node_id} does not answer: {error}") from None
     if answer.status != 200 and answer.status not in also:
-        raise DeployError(f"{node_id} answers {answer.status}: {answer.body['error']['message']}")
+        raise DeployError(f"{node_id} answers {answer.status}: {complaint(answer)}")
     return answer
+
+
+def complaint(answer: Answer) -> str:
+    """Return what a node says that cannot do something, or whatever else it was that answered."""
+    try:
+        return str(answer.body["error"]["message"])
+    except (KeyError, TypeError):
+        return f"{answer.body!r:.100}, which no node says"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,12 @@ from deploy import demo as tour
 from deploy import image as images
 from deploy import logs as merged
 from deploy import measuring, shell
+from deploy.alone import Alone
 from deploy.asking import HOST
-from deploy.cluster import DEFAULT_NODES, MOST_NODES, Cluster
+from deploy.cluster import DEFAULT_NODES, HIGHEST_PORT, MOST_NODES, Cluster
 from deploy.engine import DeployError, UsageError, brief, connect
 from deploy.faults import percent, read_groups
+from deploy.interrupts import end_all_alike, interrupted_later, uninterrupted
 from deploy.making import is_free
 from deploy.names import DEFAULT_IMAGE, DEFAULT_NAME, HTTP_PORT
 from deploy.status import colour, whole
@@ -38,8 +41,11 @@ console = Console(highlight=False, soft_wrap=True)
 
 def run(arguments: list[str]) -> int:
     """Run the command that ``arguments`` name and return the exit status; complaints go to stderr."""
-    # Whoever ends us by a signal gets everything cleaned up, as by Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    end_all_alike()
+    for stream in (sys.stdout, sys.stderr):
+        # What a terminal cannot show is no reason to end.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         status = cli.main(args=arguments, standalone_mode=False)
     except click.ClickException as error:
@@ -97,8 +103,15 @@ def say(line: str) -> None:
 # --- Up, down, and how it is.
 
 
+def parse_image(context: click.Context, parameter: click.Parameter, image: str | None) -> str | None:
+    """Return the name of an image, if it can be one."""
+    if image is not None:
+        images.check_name(image)
+    return image
+
+
 @cli.command()
-@click.option("--image", default=DEFAULT_IMAGE, show_default=True, help="What to call it.")
+@click.option("--image", default=DEFAULT_IMAGE, show_default=True, callback=parse_image, help="What to call it.")
 def build(image: str) -> None:
     """Build the image from this checkout."""
     images.build(connect(), image, say)
@@ -106,10 +119,14 @@ def build(image: str) -> None:
 
 def parse_settings(given: tuple[str, ...]) -> dict[str, str]:
     """Return settings given as NAME=VALUE."""
-    wrong = [each for each in given if not re.fullmatch(r"[a-z-]+=.+", each)]
-    if wrong:
-        raise click.BadParameter(f"{wrong[0]!r} is not NAME=VALUE, such as log-level=debug")
-    return dict(each.split("=", 1) for each in given)
+    settings: dict[str, str] = {}
+    for each in given:
+        name, equals, value = each.partition("=")
+        if not (name and equals):
+            raise click.BadParameter(f"{each!r} is not NAME=VALUE, such as log-level=debug")
+        if settings.setdefault(name, value) != value:
+            raise click.BadParameter(f"{name} cannot be both {settings[name]!r} and {value!r}")
+    return settings
 
 
 @cli.command()
@@ -117,10 +134,14 @@ def parse_settings(given: tuple[str, ...]) -> dict[str, str]:
 @click.option(
     "--nodes", type=click.IntRange(1, MOST_NODES), help=f"How many.  [default: as it has, else {DEFAULT_NODES}]"
 )
-@click.option("--image", help=f"What to run.  [default: as it has, else {DEFAULT_IMAGE}, which is built if missing]")
+@click.option(
+    "--image",
+    callback=parse_image,
+    help=f"What to run.  [default: as it has, else {DEFAULT_IMAGE}, which is built if missing]",
+)
 @click.option(
     "--base-port",
-    type=click.IntRange(1, 65000),
+    type=click.IntRange(1, HIGHEST_PORT),
     help=f"n1 serves clients at this port of 127.0.0.1, n2 at the next, and so on.  [default: {HTTP_PORT}]",
 )
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A setting of the nodes; may be repeated.")
@@ -204,7 +225,7 @@ add_node_command("unpause", "Let paused nodes go on.", "goes on", "is not paused
 
 @cli.command()
 @named
-@click.option("--image", required=True, help="What all nodes are to run.")
+@click.option("--image", required=True, callback=parse_image, help="What all nodes are to run.")
 def upgrade(name: str, image: str) -> None:
     """Give the nodes another image, one after the other, each when the one before has caught up."""
     with cluster_of(name) as cluster:
@@ -282,8 +303,9 @@ def logs(name: str, follow: bool, tail: int | None) -> None:
     """Show the logs of all nodes as one."""
     with cluster_of(name) as cluster:
         nodes = cluster.there()
-        before = merged.so_far(cluster.client, nodes, tail)
-        for line in before:
+        # To go on, one must know where.
+        before = merged.so_far(cluster.client, nodes, max(tail, 1) if follow and tail is not None else tail)
+        for line in before if tail != 0 else ():
             show(line)
         with contextlib.suppress(KeyboardInterrupt):
             for line in merged.follow(cluster.client, cluster.names, before) if follow else ():
@@ -314,17 +336,25 @@ def shell_command(name: str, node: str, command: tuple[str, ...]) -> int:
 # --- To be shown, and measured.
 
 
-imaged = click.option("--image", default=DEFAULT_IMAGE, show_default=True, help="What to run.")
+imaged = click.option("--image", default=DEFAULT_IMAGE, show_default=True, callback=parse_image, help="What to run.")
 
 
 def parse_record(context: click.Context, parameter: click.Parameter, record: Path | None) -> Path | None:
     """Return where to write the picture, if something can be written there; asked before the tour, not after it."""
+    if record is not None and record.is_dir():
+        raise click.BadParameter(f"{record} is a directory", context, parameter)
     if record is not None and not os.access(record.parent, os.W_OK):
         raise click.BadParameter(f"nothing can be written in {record.parent}", context, parameter)
     return record
 
 
+def named_by_default(default: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command a cluster that it makes and removes."""
+    return click.option("--name", default=default, show_default=True, help="What to call its cluster.")
+
+
 @cli.command()
+@named_by_default(DEMO_NAME)
 @imaged
 @click.option(
     "--record",
@@ -332,15 +362,16 @@ def parse_record(context: click.Context, parameter: click.Parameter, record: Pat
     callback=parse_record,
     help="Write it as a picture (SVG) as well.",
 )
-def demo(image: str, record: Path | None) -> None:
+def demo(name: str, image: str, record: Path | None) -> None:
     """Take a guided tour with a cluster of its own, which is removed in the end."""
     screen = Console(record=record is not None, width=tour.WIDTH if record else None, highlight=False)
     # Where the README has them, if they are free.
     ports = range(HTTP_PORT, HTTP_PORT + DEFAULT_NODES)
-    cluster = Cluster(name=DEMO_NAME, image=image, base_port=HTTP_PORT if all(map(is_free, ports)) else None)
-    with removed_in_the_end(cluster):
-        cluster.down(volumes=True)
-        tour.Demo(cluster, screen).run()
+    base_port = HTTP_PORT if all(map(is_free, ports)) else None
+    with cluster_of(name, image=image, base_port=base_port) as cluster, cluster.alone:
+        make_room(cluster, DEMO_NAME)
+        with removed_in_the_end(cluster):
+            tour.Demo(cluster, screen).run()
     if record is not None:
         tour.save_svg(screen, record, "python -m deploy demo")
         say(f"The picture is {record}.")
@@ -351,23 +382,43 @@ def removed_in_the_end(cluster: Cluster) -> Iterator[None]:
     """Leave nothing of a cluster, however this ends."""
     try:
         yield
-    finally:
+    except BaseException as error:
+        with uninterrupted():
+            if isinstance(error, KeyboardInterrupt):
+                with contextlib.suppress(OSError):
+                    say(f"interrupted; removing {cluster.name}")
+            cluster.down(volumes=True)
+        raise
+    with interrupted_later():
         cluster.down(volumes=True)
-        cluster.close()
+
+
+def make_room(cluster: Cluster, own_name: str) -> None:
+    """Remove what is left of an earlier cluster, of the name that is only for that; raises ``UsageError`` for others.
+
+    They may be dear to somebody.
+    """
+    if cluster.name == own_name:
+        cluster.down(volumes=True)
+    elif cluster.parts:
+        raise UsageError(f"there is something of {cluster.name} already, and this would remove it; give another --name")
 
 
 @cli.command()
+@named_by_default(MEASURE_NAME)
 @imaged
 @click.option("--ups", type=click.IntRange(1), default=3, show_default=True, help="How often to bring a cluster up.")
 @click.option("--kills", type=click.IntRange(1), default=9, show_default=True, help="How often to kill the leader.")
-def measure(image: str, ups: int, kills: int) -> None:
+def measure(name: str, image: str, ups: int, kills: int) -> None:
     """Measure how fast a cluster comes up, and how fast it elects, with one that is removed in the end."""
-    figures = measuring.measure(
-        lambda: Cluster(DEFAULT_NODES, name=MEASURE_NAME, image=image),
-        ups,
-        kills,
-        lambda line: click.echo(line, err=True),
-    )
+
+    def tell(line: str) -> None:
+        click.echo(line, err=True)
+
+    with Alone(f"a measurement with {name}", tell):
+        with cluster_of(name) as left:
+            make_room(left, MEASURE_NAME)
+        figures = measuring.measure(lambda: Cluster(DEFAULT_NODES, name=name, image=image), ups, kills, tell)
     click.echo(measuring.HEADING)
     for figure in figures:
         click.echo(figure.line())

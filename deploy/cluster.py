@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from types import TracebackType
 from typing import Any, NamedTuple
 
+from docker.errors import APIError
+
 from deploy import dropping, faults
-from deploy.asking import Answer, ask, ask_if_there, key_path, must_be_done
+from deploy.alone import Alone
+from deploy.asking import Answer, ask, ask_if_there, complaint, key_path, must_be_done
 from deploy.containers import STOP_S, Found, check_settings, find
-from deploy.engine import DeployError, UsageError, connect, explained, in_parallel
-from deploy.image import ensure_image, image_id
-from deploy.making import Shape, choose_ports, inventory, make, node_ids, remove, undone_on_failure
+from deploy.engine import DeployError, PortTakenError, UsageError, connect, explained, in_parallel
+from deploy.image import check_name, ensure_image, image_id
+from deploy.interrupts import interrupted_later, uninterrupted
+from deploy.making import Part, Shape, choose_ports, ids_to_be, inventory, make, node_ids, remove, undone_on_failure
 from deploy.names import DEFAULT_IMAGE, Names
 from deploy.upgrading import upgrade
 from deploy.waiting import PATIENCE_S, wait_for
@@ -21,6 +26,10 @@ from deploy.waiting import PATIENCE_S, wait_for
 DEFAULT_NODES = 3
 # More would make every write slower, and nothing safer.
 MOST_NODES = 9
+HIGHEST_PORT = 65000
+# How often to look for free ports, where others take them before the nodes do.
+PORT_TRIES = 3
+DONE_ALREADY = re.compile(r"is not running|is already paused")
 
 
 class View(NamedTuple):
@@ -57,9 +66,14 @@ class Cluster:
         self.names = Names(f"raftkv-{secrets.token_hex(4)}" if name is None else name)
         if nodes is not None and not 1 <= nodes <= MOST_NODES:
             raise UsageError(f"a cluster of {nodes} nodes cannot be made; give 1 to {MOST_NODES}")
+        if base_port is not None and not 1 <= base_port <= HIGHEST_PORT:
+            raise UsageError(f"nodes cannot serve clients from port {base_port} on; give 1 to {HIGHEST_PORT}")
+        if image is not None:
+            check_name(image)
         check_settings(settings or {})
         self.client = connect()
         self.say = say
+        self.alone = Alone(self.names.cluster, say)
         self._nodes = nodes
         self._image = image
         self._base_port = base_port
@@ -69,7 +83,7 @@ class Cluster:
     def __enter__(self) -> Cluster:
         try:
             # Only what is made here: a cluster of this name that was there before is somebody's.
-            with undone_on_failure(self.client, self.names, self.say):
+            with self.alone, explained(), undone_on_failure(self.client, self.names, self.say):
                 self.up()
         except BaseException:
             self.close()
@@ -79,8 +93,9 @@ class Cluster:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.down(volumes=True)
-        self.close()
+        with interrupted_later() if kind is None else uninterrupted(), explained():
+            self.down(volumes=True)
+            self.close()
 
     def close(self) -> None:
         """End the connection to the engine; the cluster stays as it is."""
@@ -98,10 +113,24 @@ class Cluster:
 
         ``default_port`` takes the place of free ports, for a cluster that has none yet.
         What was made is removed again if that fails or is interrupted, unless all of it runs and just does not get
-        ready: then there is something to look at.
+        ready: then there is something to look at. While somebody else on this machine makes, removes or upgrades nodes
+        of the cluster, he is waited for.
         """
+        with self.alone:
+            for _ in range(PORT_TRIES - 1):
+                try:
+                    self._up(within_s, default_port)
+                except PortTakenError:
+                    # Others do as well only where it is we who choose them.
+                    if self._base_port or default_port or self.found():
+                        raise
+                else:
+                    return
+            self._up(within_s, default_port)
+
+    def _up(self, within_s: float, default_port: int | None) -> None:
         with explained(), undone_on_failure(self.client, self.names, self.say):
-            there = self.found()
+            there = self._whole()
             ids = self._ids_to_be()
             self._refuse_other_parts(there)
             ports = choose_ports(
@@ -109,18 +138,33 @@ class Cluster:
             )
             missing = [node_id for node_id in ids if node_id not in there]
             if missing:
-                wanted = DEFAULT_IMAGE if self._image is None else self._image
-                image = ensure_image(self.client, wanted, DEFAULT_IMAGE, self.say)
+                image, settings = self._image_and_settings(there)
                 self.say(f"making {', '.join(missing)}")
-                make(self.client, self.names, Shape(ids, ports, image, self._settings), missing)
+                make(self.client, self.names, Shape(ids, ports, image, settings), missing)
             self._start_containers(ids)
             unready = self._unready(ids, within_s)
         if unready:
             raise DeployError(f"{unready}; `logs` may show why, and `down` removes what is there")
 
+    def _whole(self) -> dict[str, Found]:
+        """Return the containers of the nodes, without those that somebody who was killed has left half made."""
+        there = self.found()
+        remove(
+            self.client,
+            {Part("container", each.container, each.node_id) for each in there.values() if not each.is_whole},
+        )
+        return {node_id: each for node_id, each in there.items() if each.is_whole}
+
+    def _image_and_settings(self, there: Mapping[str, Found]) -> tuple[str, Mapping[str, str]]:
+        """Return what nodes that are missing are made of: what those have that are there."""
+        for found in there.values():
+            return found.image, found.settings
+        wanted = DEFAULT_IMAGE if self._image is None else self._image
+        return ensure_image(self.client, wanted, DEFAULT_IMAGE, self.say), self._settings
+
     def _ids_to_be(self) -> list[str]:
         """Return the nodes that the cluster is to have; its size is a matter of its data, once it has any."""
-        had = node_ids(inventory(self.client, self.names))
+        had = ids_to_be(self.client, self.names)
         if had and self._nodes not in (None, len(had)):
             raise DeployError(
                 f"{self.name} has {len(had)} nodes ({', '.join(had)}), not {self._nodes}: leave --nodes out, give the "
@@ -154,7 +198,7 @@ class Cluster:
 
     def down(self, volumes: bool = False) -> bool:
         """Remove the containers and networks, and the data too if ``volumes``; return whether there was anything."""
-        with explained():
+        with self.alone, explained():
             parts = inventory(self.client, self.names)
             # The secret belongs to the data, and what was cut is cut no more.
             kept = {self.names.secret, *(self.names.node(node_id) for node_id in node_ids(parts))}
@@ -168,6 +212,12 @@ class Cluster:
         """Return the containers of the nodes."""
         with explained():
             return find(self.client, self.names)
+
+    @property
+    def parts(self) -> set[Part]:
+        """All that there is of it."""
+        with explained():
+            return inventory(self.client, self.names)
 
     def there(self) -> dict[str, Found]:
         """Return the containers of the nodes; raises ``DeployError`` if there is none."""
@@ -201,8 +251,11 @@ class Cluster:
 
         return dict(zip(there, in_parallel(look, there.values()), strict=True))
 
-    def leader(self, not_in: Sequence[str] = (), within_s: float = 10.0) -> str:
-        """Return who leads in the highest term, as soon as somebody does who is none of ``not_in``."""
+    def leader(self, not_in: Sequence[str] = (), within_s: float = PATIENCE_S) -> str:
+        """Return who leads in the highest term, as soon as somebody does who is none of ``not_in``.
+
+        Where too few nodes run to elect anybody, nobody is waited for.
+        """
         seen: dict[str, View] = {}
 
         def look() -> str | None:
@@ -212,6 +265,9 @@ class Cluster:
                 for node_id, view in seen.items()
                 if view.status is not None and view.status["role"] == "leader" and node_id not in not_in
             }
+            able = [view for view in seen.values() if view.found.state in ("running", "restarting")]
+            if not leaders and 2 * len(able) <= len(seen):
+                raise DeployError(f"{self.name} has no leader: {reasons(seen)}")
             return leaders[max(leaders)] if leaders else None
 
         return wait_for(look, lambda: f"{self.name} has no leader: {reasons(seen)}", within_s)
@@ -248,33 +304,48 @@ class Cluster:
                 if answer is not None and answer.status == 200:
                     del waiting[node_id]
                 elif answer is not None:
-                    waiting[node_id] = answer.body["error"]["message"]
+                    waiting[node_id] = complaint(answer)
             return not waiting
 
         def why() -> str:
-            there = self.found()
-            return "; ".join(f"{each} ({there[each].state}): {said}" for each, said in waiting.items())
+            return "; ".join(f"{each} ({self._state(each)}): {said}" for each, said in waiting.items())
 
         wait_for(look, why, within_s)
+
+    def _state(self, node_id: str) -> str:
+        """Return in a word what a node's container does, which somebody may have removed."""
+        there = self.found()
+        return there[node_id].state if node_id in there else "gone"
 
     def wait_until_caught_up(self, *ids: str, within_s: float = PATIENCE_S) -> None:
         """Return when each of these nodes, or all that run, has applied what is committed now."""
         waited_for = ids or tuple(self.running)
+        # Whoever has answered a linearizable read since knows of all that was committed before.
         self.wait_until_ready(*waited_for, within_s=within_s)
-        goal = max(view.status["commit_index"] for view in self.views().values() if view.status)
+        goal = 0
+
+        def statuses() -> list[Mapping[str, Any]]:
+            views = self.views()
+            return [status for each in waited_for if each in views and (status := views[each].status) is not None]
+
+        def know_the_goal() -> bool:
+            nonlocal goal
+            found = statuses()
+            goal = max((status["commit_index"] for status in found), default=0)
+            return len(found) == len(waited_for)
 
         def look() -> bool:
-            views = self.views()
-            statuses = [views[node_id].status for node_id in waited_for]
-            return all(status is not None and status["last_applied"] >= goal for status in statuses)
+            found = statuses()
+            return len(found) == len(waited_for) and all(status["last_applied"] >= goal for status in found)
 
+        wait_for(know_the_goal, lambda: f"not all of {', '.join(waited_for)} answer", within_s)
         wait_for(look, lambda: f"not all of {', '.join(waited_for)} have applied entry {goal}", within_s)
 
     # --- Being a client.
 
     def ask(self, node_id: str, method: str, path: str, body: object = None, timeout_s: float = 10.0) -> Answer:
         """Do one request at a node; raises ``OSError`` or ``HTTPException`` if it does not answer."""
-        return ask(self.ports[node_id], method, path, body, timeout_s)
+        return ask(self._these([node_id])[node_id].port, method, path, body, timeout_s)
 
     def put(self, node_id: str, key: str, value: str) -> None:
         """Write a key through a node."""
@@ -295,8 +366,16 @@ class Cluster:
             self._wait_until_alive(changed, within_s)
         return changed
 
-    def _start_containers(self, ids: Sequence[str]) -> list[str]:
+    def _these(self, ids: Sequence[str]) -> dict[str, Found]:
+        """Return the containers of these nodes; raises ``UsageError`` if one of them is not there."""
         there = self.found()
+        for node_id in ids:
+            if node_id not in there:
+                raise UsageError(f"there is no node {node_id} in {self.name}, which has {', '.join(there) or 'none'}")
+        return {node_id: there[node_id] for node_id in ids}
+
+    def _start_containers(self, ids: Sequence[str]) -> list[str]:
+        there = self._these(ids)
         changed = [node_id for node_id in ids if there[node_id].state not in ("running", "restarting")]
 
         def start_one(node_id: str) -> None:
@@ -319,7 +398,7 @@ class Cluster:
             return not waiting
 
         def why() -> str:
-            return "; ".join(f"{each} does not answer, its container is {self.found()[each].state}" for each in waiting)
+            return "; ".join(f"{each} does not answer, its container is {self._state(each)}" for each in waiting)
 
         wait_for(look, why, within_s)
 
@@ -362,15 +441,17 @@ class Cluster:
     def _change(self, ids: Sequence[str], act: Callable[[Found], object], *states: str) -> list[str]:
         """Do something to those of these nodes that are in one of these states."""
         with explained():
-            there = self.found()
+            there = self._these(ids)
             changed = [node_id for node_id in ids if there[node_id].state in states]
-            in_parallel(act, [there[node_id] for node_id in changed])
+            in_parallel(lambda found: unless_done(act, found), [there[node_id] for node_id in changed])
         return changed
 
     def upgrade(self, image: str, within_s: float = PATIENCE_S) -> list[str]:
         """Let all nodes run another image, one after the other, the leader last; see ``deploy/upgrading.py``."""
-        wanted = ensure_image(self.client, image, DEFAULT_IMAGE, self.say)
-        with explained():
+        check_name(image)
+        with self.alone, explained():
+            self.there()
+            wanted = ensure_image(self.client, image, DEFAULT_IMAGE, self.say)
             return upgrade(self, wanted, within_s)
 
     # --- What can happen between nodes.
@@ -412,6 +493,15 @@ class Cluster:
             if found.address is not None and found.state in ("running", "paused")
         }
         dropping.apply(self.client, self.names, losses, places)
+
+
+def unless_done(act: Callable[[Found], object], found: Found) -> None:
+    """Do something to a node, unless it has come to that by itself, or by others, since we looked."""
+    try:
+        act(found)
+    except APIError as error:
+        if not DONE_ALREADY.search(str(error.explanation)):
+            raise
 
 
 def reasons(views: Mapping[str, View]) -> str:

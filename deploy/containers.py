@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from deploy.asking import HOST
 from deploy.engine import UsageError
 from deploy.names import HTTP_PORT, NODE_LABEL, PORT_LABEL, RAFT_PORT, SETTINGS_LABEL, Names, in_order, peer_name
-from raftkv.settings import OPTIONS
+from raftkv.option import SettingsError
+from raftkv.settings import OPTIONS, read_shared
 
 SECRET_FILE = "/secret/cluster"
 MEMORY = "512m"
@@ -36,6 +37,8 @@ class Found(NamedTuple):
     settings: Mapping[str, str]
     address: str | None
     """Its address among the nodes, while it has one."""
+    is_whole: bool = True
+    """Whether it is in the nodes' network; if not, whoever made it did not come to that."""
 
     @property
     def runs(self) -> bool:
@@ -64,11 +67,12 @@ def as_found(listed: Mapping[str, Any], names: Names) -> Found:
         int(labels[PORT_LABEL]),
         json.loads(labels[SETTINGS_LABEL]),
         (networks.get(names.peers) or {}).get("IPAddress") or None,
+        names.peers in networks,
     )
 
 
 def check_settings(settings: Mapping[str, str]) -> None:
-    """Raise ``UsageError`` unless these are settings that all nodes can share: what differs is not to be chosen."""
+    """Raise ``UsageError`` unless all nodes can have these settings: what differs between them is not to be set."""
     known = {option.name: option for option in OPTIONS}
     for name in settings:
         if name not in known:
@@ -76,6 +80,11 @@ def check_settings(settings: Mapping[str, str]) -> None:
             raise UsageError(f"{name!r} is no setting of a node; there are {can_be}")
         if known[name].per_node:
             raise UsageError(f"{name} is not to be set: every node gets its own from here")
+    try:
+        # Nothing of our own environment gets into a container.
+        read_shared(settings, {})
+    except SettingsError as error:
+        raise UsageError(str(error)) from None
 
 
 def environment(node_id: str, ids: Sequence[str], port: int, settings: Mapping[str, str]) -> dict[str, str]:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import time
+from http.client import HTTPException
 from pathlib import Path
 
 from rich.console import Console
 from rich.padding import Padding
 
-from deploy.asking import key_path
+from deploy.asking import Answer, key_path
 from deploy.cluster import Cluster
 from deploy.engine import DeployError
 from deploy.status import rows, table
+from deploy.waiting import wait_for
 from deploy.writing import Writer
 
 WIDTH = 96
@@ -57,13 +60,25 @@ class Demo:
         self._say(f"A write through {writer}, and at once a read through {reader}:")
         ports = cluster.ports
         body = {"value": VALUE}
-        written = cluster.ask(writer, "POST", key_path(KEY), body)
+        written = self._ask(writer, "POST", key_path(KEY), body)
         url = f"http://127.0.0.1:{ports[writer]}{key_path(KEY)}"
         self._show(f"curl -X POST {url} -d '{json.dumps(body)}'", json.dumps(written.body))
         self._read(reader)
 
+    def _ask(self, node_id: str, method: str, path: str, body: object = None) -> Answer:
+        """Return the answer to a request, which is done again while the nodes elect: that can be at any moment."""
+        answers: list[Answer] = []
+
+        def is_done() -> bool:
+            with contextlib.suppress(OSError, HTTPException, ValueError):
+                answers.append(self._cluster.ask(node_id, method, path, body))
+            return bool(answers) and answers[-1].status == 200
+
+        wait_for(is_done, lambda: f"{node_id} answers {answers[-1] if answers else 'nothing'}")
+        return answers[-1]
+
     def _read(self, node_id: str, query: str = "") -> None:
-        answer = self._cluster.ask(node_id, "GET", key_path(KEY) + query)
+        answer = self._ask(node_id, "GET", key_path(KEY) + query)
         url = f"http://127.0.0.1:{self._cluster.ports[node_id]}{key_path(KEY)}{query}"
         self._show(f"curl {url}", json.dumps(answer.body))
         if answer.body != {"value": VALUE}:
@@ -104,7 +119,7 @@ class Demo:
             (node_id, each.key)
             for node_id in cluster.ids
             for each in writer.written
-            if cluster.ask(node_id, "GET", f"/keys/{each.key}/?level=stale").body != {"value": each.value}
+            if self._ask(node_id, "GET", f"/keys/{each.key}/?level=stale").body != {"value": each.value}
         ]
         if lost:
             raise DeployError(f"acknowledged and lost: {lost}")

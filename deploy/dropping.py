@@ -12,7 +12,8 @@ from docker.errors import APIError, ContainerError, NotFound
 
 from deploy.engine import DeployError, brief, in_parallel
 from deploy.faults import Losses, drops_of
-from deploy.names import FAULTS_LABEL, RAFT_PORT, Names
+from deploy.making import make_volume
+from deploy.names import CLUSTER_LABEL, FAULTS_LABEL, RAFT_PORT, Names
 
 FIREWALL = Path(__file__).with_name("firewall.py")
 
@@ -27,20 +28,27 @@ class Place(NamedTuple):
 
 def read(client: Any, names: Names) -> Losses:
     """Return what is lost now; it is written on a volume, so that every command sees it."""
+    kept = labels_of_ours(client, names).get(FAULTS_LABEL, "[]")
+    return {(source, target): loss for source, target, loss in json.loads(kept)}
+
+
+def labels_of_ours(client: Any, names: Names) -> Mapping[str, str]:
+    """Return the labels of that volume; nothing if it is not there, or somebody else's."""
     try:
-        labels = client.api.inspect_volume(names.faults)["Labels"] or {}
+        labels: Mapping[str, str] = client.api.inspect_volume(names.faults)["Labels"] or {}
     except NotFound:
         return {}
-    return {(source, target): loss for source, target, loss in json.loads(labels.get(FAULTS_LABEL, "[]"))}
+    return labels if labels.get(CLUSTER_LABEL) == names.cluster else {}
 
 
 def write(client: Any, names: Names, losses: Losses) -> None:
-    """Keep what is lost from now on."""
-    with contextlib.suppress(NotFound):
-        client.api.remove_volume(names.faults)
+    """Keep what is lost from now on; raises ``DeployError`` if somebody else has a volume of that name."""
+    if labels_of_ours(client, names):
+        with contextlib.suppress(NotFound):
+            client.api.remove_volume(names.faults)
     if losses:
         kept = json.dumps([[source, target, loss] for (source, target), loss in sorted(losses.items())])
-        client.api.create_volume(names.faults, labels=names.labels(**{FAULTS_LABEL: kept}))
+        make_volume(client, names, names.faults, **{FAULTS_LABEL: kept})
 
 
 def apply(client: Any, names: Names, losses: Losses, places: Mapping[str, Place]) -> None:

@@ -7,14 +7,17 @@ import os
 import re
 import socket
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import docker
 import requests
 from docker.errors import APIError, DockerException
 
-ENGINE_TIMEOUT_S = 60
+from deploy.interrupts import interrupted_later
+
+# Nothing takes so long unless the machine has far too much to do; then it is better late than half done.
+ENGINE_TIMEOUT_S = 120
 MOST_AT_ONCE = 8
 
 Part = TypeVar("Part")
@@ -27,6 +30,10 @@ class DeployError(Exception):
 
 class UsageError(DeployError):
     """What was asked for cannot be meant: a name or a value that makes no sense here."""
+
+
+class PortTakenError(DeployError):
+    """Somebody else on this machine listens where a node was to serve clients."""
 
 
 def connect() -> Any:
@@ -69,16 +76,33 @@ def explained() -> Iterator[None]:
     try:
         yield
     except APIError as error:
-        raise DeployError(in_words(str(error.explanation or error))) from None
+        raise as_error(str(error.explanation or error)) from None
+    except requests.ReadTimeout:
+        raise DeployError(
+            f"the Docker Engine at {place()} has not answered for {ENGINE_TIMEOUT_S} s; it may have too much to do, "
+            "and may still do what it was asked for"
+        ) from None
     except requests.RequestException as error:
         raise DeployError(no_engine(str(error))) from None
     except DockerException as error:
         raise DeployError(brief(str(error))) from None
 
 
+PORT_TAKEN = re.compile(r"port is already allocated|address already in use|ports are not available", re.I)
+NAME_TAKEN = re.compile(r"(container) name \"/?([^\"]+)\" is already in use|(network) with name (\S+) already exists")
+
+
+def as_error(explanation: str) -> DeployError:
+    """Return what to raise for an error of the engine."""
+    kind = PortTakenError if PORT_TAKEN.search(explanation) else DeployError
+    return kind(in_words(explanation))
+
+
 def in_words(explanation: str) -> str:
     """Return what an error of the engine means, and what would help, where we know."""
-    if re.search(r"port is already allocated|address already in use|ports are not available", explanation):
+    if taken := NAME_TAKEN.search(explanation):
+        return name_taken(taken[1] or taken[3], taken[2] or taken[4])
+    if PORT_TAKEN.search(explanation):
         found = re.search(r":(\d+)(?:: bind|: listen| failed|/tcp| ->|:)", explanation)
         port = f"port {found[1]}" if found else "one of the ports"
         return (
@@ -90,6 +114,14 @@ def in_words(explanation: str) -> str:
     if re.search(r"could not find an available.* address pool", explanation):
         return "the Docker Engine has no addresses left for another network; `docker network prune` removes unused ones"
     return f"the Docker Engine says: {brief(explanation)}"
+
+
+def name_taken(kind: str, name: str) -> str:
+    """Return what to say of a container, network or volume that is in the way."""
+    return (
+        f"there is a {kind} {name} already that is no part of this cluster, and stays as it is: remove it yourself, or "
+        "give the cluster another --name"
+    )
 
 
 def brief(text: str) -> str:
@@ -108,11 +140,6 @@ def in_parallel(work: Callable[[Part], Result], parts: Iterable[Part]) -> list[R
     parts = list(parts)
     if not parts:
         return []
-    pool = ThreadPoolExecutor(min(len(parts), MOST_AT_ONCE))
-    try:
+    with interrupted_later(), ThreadPoolExecutor(min(len(parts), MOST_AT_ONCE)) as pool:
         futures = [pool.submit(work, part) for part in parts]
-        # Waiting inside of `shutdown` would not do: once interrupted, it does not wait again.
-        wait(futures)
-    finally:
-        pool.shutdown(cancel_futures=True)
     return [future.result() for future in futures]

@@ -8,11 +8,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
+from docker.errors import APIError
+
 from deploy.containers import Found, find
 from deploy.engine import explained, in_parallel
 from deploy.names import Names
 
 ATTACH_AGAIN_S = 0.3
+# What the engine answers when a container is not there any more, or soon will not be.
+GONE = (404, 409)
 
 
 class Line(NamedTuple):
@@ -34,7 +38,7 @@ def as_lines(node_id: str, chunks: Iterable[bytes]) -> Iterator[Line]:
 
 
 def so_far(client: Any, nodes: Mapping[str, Found], tail: int | None) -> list[Line]:
-    """Return what all nodes have logged, or the last ``tail`` lines of each, in order."""
+    """Return what all nodes have logged, or no more than the last ``tail`` lines of each, in order."""
 
     def read(found: Found) -> list[Line]:
         count = "all" if tail is None else tail
@@ -46,18 +50,46 @@ def so_far(client: Any, nodes: Mapping[str, Found], tail: int | None) -> list[Li
 
 
 def follow(client: Any, names: Names, after: Iterable[Line]) -> Iterator[Line]:
-    """Return what is logged from now on, for ever, also by nodes that are started again; ``after`` is known already."""
+    """Return what is logged from now on, also by nodes that are started again, as long as there is one of them.
+
+    ``after`` is known already.
+    """
     last: dict[str, str] = {}
     for line in after:
         last[line.node_id] = max(line.stamp, last.get(line.node_id, ""))
-    found = find(client, names)
-    lines: SimpleQueue[Line] = SimpleQueue()
-    for node_id in found:
-        threading.Thread(
-            target=follow_one, args=(client, names, node_id, last.get(node_id, ""), lines.put), daemon=True
-        ).start()
-    while True:
-        yield lines.get()
+    with explained():
+        left = set(find(client, names))
+    came: SimpleQueue[Line | Exception | str] = SimpleQueue()
+
+    def work(node_id: str) -> None:
+        try:
+            follow_one(client, names, node_id, last.get(node_id, ""), came.put)
+        except Exception as error:
+            # Nobody sees what a thread meets.
+            came.put(error)
+        came.put(node_id)
+
+    for node_id in left:
+        threading.Thread(target=work, args=(node_id,), daemon=True).start()
+    with explained():
+        while left:
+            match came.get():
+                case Line() as line:
+                    yield line
+                case Exception() as error:
+                    raise error
+                case str(node_id):
+                    left.remove(node_id)
+
+
+def from_now_on(client: Any, found: Found) -> Iterator[Line]:
+    """Return what a container logs until it ends; nothing if it is being removed."""
+    try:
+        chunks = client.api.logs(found.container, stdout=True, stderr=True, timestamps=True, stream=True, follow=True)
+        yield from as_lines(found.node_id, chunks)
+    except APIError as error:
+        if error.status_code not in GONE:
+            raise
 
 
 def follow_one(client: Any, names: Names, node_id: str, last: str, put: Any) -> None:
@@ -65,10 +97,7 @@ def follow_one(client: Any, names: Names, node_id: str, last: str, put: Any) -> 
     pause = threading.Event()
     while (found := find(client, names).get(node_id)) is not None:
         if found.state in ("running", "paused"):
-            chunks = client.api.logs(
-                found.container, stdout=True, stderr=True, timestamps=True, stream=True, follow=True
-            )
-            for line in as_lines(node_id, chunks):
+            for line in from_now_on(client, found):
                 if line.stamp > last:
                     last = line.stamp
                     put(line)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import secrets
-import signal
 import socket
 import tarfile
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from random import Random
@@ -18,8 +16,9 @@ from docker.errors import APIError, NotFound
 
 from deploy.asking import HOST
 from deploy.containers import SECRET_FILE, create
-from deploy.engine import DeployError, brief, explained, in_parallel
-from deploy.names import NODE_LABEL, Names, in_order
+from deploy.engine import DeployError, brief, explained, in_parallel, name_taken
+from deploy.interrupts import uninterrupted
+from deploy.names import CLUSTER_LABEL, NODE_LABEL, NODES_LABEL, Names, in_order
 from deploy.waiting import wait_for
 
 USER = 10001
@@ -58,6 +57,17 @@ def inventory(client: Any, names: Names) -> set[Part]:
         *(("volume", each["Name"], each["Labels"], None) for each in api.volumes(filters=mine)["Volumes"] or ()),
     ]
     return {Part(kind, part_id, labels.get(NODE_LABEL), name) for kind, part_id, labels, name in listed}
+
+
+def ids_to_be(client: Any, names: Names) -> list[str]:
+    """Return the nodes that a cluster is to have, if it has been decided; they need not be there yet."""
+    try:
+        labels = client.api.inspect_volume(names.secret)["Labels"] or {}
+    except NotFound:
+        labels = {}
+    if labels.get(CLUSTER_LABEL) == names.cluster and NODES_LABEL in labels:
+        return str(labels[NODES_LABEL]).split(",")
+    return node_ids(inventory(client, names))
 
 
 def node_ids(parts: set[Part]) -> list[str]:
@@ -106,24 +116,11 @@ def with_help(why: str) -> str:
 
 
 @contextlib.contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM do nothing meanwhile; only the main thread is told of them, so others need nothing."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {each: signal.signal(each, signal.SIG_IGN) for each in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
-
-
-@contextlib.contextmanager
 def undone_on_failure(client: Any, names: Names, say: Callable[[str], None]) -> Iterator[None]:
     """Remove what was made meanwhile, if it did not end well: by an error, by Ctrl-C, or by a signal.
 
-    Whoever presses Ctrl-C again does not interrupt that; ``say`` is told, because it can take some seconds.
+    Whoever presses Ctrl-C again does not interrupt that; ``say`` is told, because it can take some seconds. Nobody
+    else may make anything of the cluster meanwhile: it would be removed as well.
     """
     with explained():
         before = inventory(client, names)
@@ -131,34 +128,57 @@ def undone_on_failure(client: Any, names: Names, say: Callable[[str], None]) -> 
         yield
     except BaseException as error:
         with uninterrupted():
-            made = inventory(client, names) - before
-            if made and isinstance(error, KeyboardInterrupt):
-                # Nobody may be left who listens, and it must be removed all the same.
-                with contextlib.suppress(OSError):
-                    say("interrupted; removing what was made")
-            remove(client, made)
+            take_back(client, names, before, isinstance(error, KeyboardInterrupt), say)
         raise
 
 
-def make(client: Any, names: Names, shape: Shape, missing: Sequence[str]) -> None:
-    """Make the containers of the nodes that are ``missing``, and what they need."""
-    there = {part.id for part in inventory(client, names)}
+def take_back(client: Any, names: Names, before: set[Part], interrupted: bool, say: Callable[[str], None]) -> None:
+    """Remove what was not there ``before``; where that cannot be done, say so, and hide no other error by it."""
 
-    def make_volume(name: str, **labels: str) -> None:
-        if name not in there:
-            client.api.create_volume(name, labels=names.labels(**labels))
+    def tell(line: str) -> None:
+        # Nobody may be left who listens, and it must be removed all the same.
+        with contextlib.suppress(OSError):
+            say(line)
+
+    try:
+        with explained():
+            made = inventory(client, names) - before
+            if made and interrupted:
+                tell("interrupted; removing what was made")
+            remove(client, made)
+    except DeployError as error:
+        tell(f"what was made may still be there, because {error}; `down --volumes` removes it")
+
+
+def make(client: Any, names: Names, shape: Shape, missing: Sequence[str]) -> None:
+    """Make the containers of the nodes that are ``missing``, and what they need.
+
+    Whoever is killed on the way leaves something from which the next one can go on: first comes the volume that says
+    how many nodes there are to be, and no node has anything before the secret is written.
+    """
+    parts = inventory(client, names)
 
     def make_node(node_id: str) -> None:
-        make_volume(names.node(node_id), **{NODE_LABEL: node_id})
+        make_volume(client, names, names.node(node_id), **{NODE_LABEL: node_id})
         create(client, names, node_id, shape.ids, shape.image, shape.ports[node_id], shape.settings)
 
-    in_parallel(make_volume, [names.secret])
-    make_networks(client, names)
-    # At the same time, because each takes the engine a while.
-    work: list[Callable[[], None]] = [partial(make_node, node_id) for node_id in missing]
-    if names.secret not in there:
+    in_parallel(lambda name: make_volume(client, names, name, **{NODES_LABEL: ",".join(shape.ids)}), [names.secret])
+    work: list[Callable[[], None]] = [partial(make_networks, client, names)]
+    if not node_ids(parts) or names.secret not in {part.id for part in parts}:
         work.append(lambda: write_secret(client, names, shape.image))
     in_parallel(lambda each: each(), work)
+    # At the same time, because each takes the engine a while.
+    in_parallel(make_node, missing)
+
+
+def make_volume(client: Any, names: Names, name: str, **labels: str) -> None:
+    """Make a volume if it is not there; raises ``DeployError`` if there is one of this name that is not ours.
+
+    The engine gives whoever wants to make a volume the one that is there, with all that somebody else has in it.
+    """
+    made = client.api.create_volume(name, labels=names.labels(**labels))
+    if (made["Labels"] or {}).get(CLUSTER_LABEL) != names.cluster:
+        raise DeployError(name_taken("volume", name))
 
 
 def make_networks(client: Any, names: Names) -> None:

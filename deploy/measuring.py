@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from http.client import HTTPException
 from typing import NamedTuple
 
 from deploy.asking import ask, ask_if_there
@@ -62,11 +63,10 @@ def measure_kill(cluster: Cluster) -> tuple[float, float]:
     container = cluster.found()[leader].container
     began_s = time.monotonic()
     cluster.client.api.kill(container)
-    while not any(leads(port) for port in others):
-        time.sleep(TIGHT_S)
+    wait_for(lambda: any(leads(port) for port in others), lambda: "nobody leads", poll_s=TIGHT_S)
     elected_s = time.monotonic() - began_s
     # Whatever it takes: a write that fails would be a figure that is too good.
-    assert ask(others[0], "PUT", "/keys/measured/", {"value": "x"}).status == 200
+    wait_for(lambda: writes(others[0]), lambda: "nothing can be written", poll_s=TIGHT_S)
     served_s = time.monotonic() - began_s
     cluster.start(leader)
     return elected_s, served_s
@@ -76,6 +76,14 @@ def leads(port: int) -> bool:
     """Whether the node there says that it leads."""
     answer = ask_if_there(port, "/status")
     return answer is not None and answer.status == 200 and answer.body["role"] == "leader"
+
+
+def writes(port: int) -> bool:
+    """Whether the node there answers a write, as it should."""
+    try:
+        return ask(port, "PUT", "/keys/measured/", {"value": "x"}).status == 200
+    except (OSError, HTTPException, ValueError):
+        return False
 
 
 def measure_stop(cluster: Cluster) -> float:

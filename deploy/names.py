@@ -11,6 +11,7 @@ from deploy.engine import UsageError
 
 CLUSTER_LABEL = "raftkv.cluster"
 NODE_LABEL = "raftkv.node"
+NODES_LABEL = "raftkv.nodes"
 PORT_LABEL = "raftkv.port"
 SETTINGS_LABEL = "raftkv.settings"
 FAULTS_LABEL = "raftkv.faults"

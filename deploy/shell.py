@@ -14,13 +14,18 @@ import tty
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from deploy.engine import explained
+from docker.errors import APIError
+
+from deploy.engine import DeployError, explained
+from deploy.waiting import wait_for
 
 CHUNK = 65536
 
 
 def run(client: Any, container: str, command: Sequence[str]) -> int:
     """Run a command in a container until it ends, and return its exit status."""
+    if sys.stdin is None or sys.stdout is None:
+        raise DeployError("a shell needs an input and an output; `</dev/null` is one that is empty")
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
     with explained():
         made = client.api.exec_create(
@@ -30,6 +35,8 @@ def run(client: Any, container: str, command: Sequence[str]) -> int:
         connection: socket.socket = stream._sock
         with raw_terminal(client, made) if interactive else contextlib.nullcontext():
             pump(connection, sys.stdin.fileno(), sys.stdout.fileno(), framed=not interactive)
+        # An engine that has much to do closes the connection before it knows how the command ended.
+        wait_for(lambda: not client.api.exec_inspect(made)["Running"], lambda: "the command does not end")
         status: int = client.api.exec_inspect(made)["ExitCode"]
     return status
 
@@ -40,7 +47,9 @@ def raw_terminal(client: Any, execution: str) -> Iterator[None]:
 
     def resize(*_: object) -> None:
         size = shutil.get_terminal_size()
-        client.api.exec_resize(execution, height=size.lines, width=size.columns)
+        # The command may have ended already.
+        with contextlib.suppress(APIError):
+            client.api.exec_resize(execution, height=size.lines, width=size.columns)
 
     terminal = sys.stdin.fileno()
     before = termios.tcgetattr(terminal)

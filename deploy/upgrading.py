@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from deploy.containers import Found
-from deploy.engine import DeployError
-from deploy.making import Part, Shape, make, remove
+from deploy.engine import DeployError, explained
+from deploy.interrupts import uninterrupted
+from deploy.making import Part, Shape, ids_to_be, make, remove
 from deploy.waiting import PATIENCE_S
 
 if TYPE_CHECKING:
@@ -21,6 +24,7 @@ def upgrade(cluster: Cluster, image: str, within_s: float) -> list[str]:
     not get ready with the new image within ``within_s`` gets its old one back, and the upgrade ends there.
     """
     there = cluster.found()
+    ids = ids_to_be(cluster.client, cluster.names)
     ran = [node_id for node_id, found in there.items() if found.runs]
     outdated = [node_id for node_id, found in there.items() if found.image != image]
     leader = cluster.leader() if ran else None
@@ -28,14 +32,23 @@ def upgrade(cluster: Cluster, image: str, within_s: float) -> list[str]:
         if ran:
             cluster.wait_until_caught_up(*ran)
         cluster.say(f"upgrading {node_id}")
+        before = there[node_id]
         try:
-            replace(cluster, there[node_id], image, within_s)
-        except DeployError as error:
-            cluster.say(f"{node_id} does not get ready; it gets its old image back")
-            replace(cluster, there[node_id], there[node_id].image, PATIENCE_S)
-            raise DeployError(
-                f"{node_id} does not get ready with the new image, and runs the old one: {error}"
-            ) from None
+            with explained():
+                replace(cluster, ids, before, image, within_s)
+        except BaseException as error:
+            failed = isinstance(error, DeployError)
+            # Without a second thought, or the node would stay stopped, or be gone.
+            with uninterrupted():
+                with contextlib.suppress(OSError):
+                    why = "does not get ready" if failed else "is not upgraded, because of an interrupt"
+                    cluster.say(f"{node_id} {why}; it gets its old image back")
+                replace(cluster, ids, before, before.image, PATIENCE_S)
+            if failed:
+                raise DeployError(
+                    f"{node_id} does not get ready with the new image, and runs the old one: {error}"
+                ) from None
+            raise
     return outdated
 
 
@@ -44,13 +57,13 @@ def in_turn(ids: list[str], leader: str | None) -> list[str]:
     return sorted(ids, key=lambda node_id: node_id == leader)
 
 
-def replace(cluster: Cluster, before: Found, image: str, within_s: float) -> None:
+def replace(cluster: Cluster, ids: Sequence[str], before: Found, image: str, within_s: float) -> None:
     """Put a container of another image in the place of a node's, on the same data; start it if it ran."""
     node_id = before.node_id
-    ids = cluster.ids
-    cluster.stop(node_id)
-    now = cluster.found()[node_id]
-    remove(cluster.client, {Part("container", now.container, node_id)})
+    now = cluster.found().get(node_id)
+    if now is not None:
+        cluster.stop(node_id)
+        remove(cluster.client, {Part("container", now.container, node_id)})
     shape = Shape(ids, {node_id: before.port}, image, before.settings)
     make(cluster.client, cluster.names, shape, [node_id])
     if before.runs:

@@ -11,8 +11,8 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -21,17 +21,16 @@ import pytest
 
 from deploy.making import inventory, remove
 from deploy.names import Names
+from deploy.waiting import wait_for
 from tests.support.cluster import ask
 from tests.support.containers import IMAGE, UNDER_LOAD_S, left_behind
 from tests.support.processes import ROOT, environment, free_ports
 
-pytestmark = pytest.mark.timeout(240)
 
-
-def start(*arguments: str, terminal: int | None = None) -> subprocess.Popen[str]:
-    """Start `python -m deploy`, in a terminal if one is given."""
+def start(*arguments: str, terminal: int | None = None, closed: bool = False) -> subprocess.Popen[str]:
+    """Start `python -m deploy`, in a terminal if one is given, or without any input."""
     return subprocess.Popen(
-        [sys.executable, "-m", "deploy", *arguments],
+        [*(["sh", "-c", 'exec "$@" <&-', "sh"] if closed else []), sys.executable, "-m", "deploy", *arguments],
         cwd=ROOT,
         env=environment() | {"COLUMNS": "100", "PYTHONUNBUFFERED": "1"},
         stdin=subprocess.DEVNULL if terminal is None else terminal,
@@ -44,10 +43,16 @@ def start(*arguments: str, terminal: int | None = None) -> subprocess.Popen[str]
 
 def run(*arguments: str, status: int = 0) -> str:
     """Run `python -m deploy` and return all that it printed."""
+    told, ended = ending(*arguments)
+    assert ended == status, told
+    return told
+
+
+def ending(*arguments: str) -> tuple[str, int]:
+    """Run `python -m deploy` and return all that it printed, and its exit status."""
     process = start(*arguments)
     told, _ = process.communicate()
-    assert process.returncode == status, told
-    return told
+    return told, process.returncode
 
 
 class Commands:
@@ -60,9 +65,9 @@ class Commands:
         """Run a command and return what it printed."""
         return run(first, "--name", self._name, *rest, status=status)
 
-    def start(self, first: str, *rest: str, terminal: int | None = None) -> subprocess.Popen[str]:
+    def start(self, first: str, *rest: str, **options: Any) -> subprocess.Popen[str]:
         """Start a command."""
-        return start(first, "--name", self._name, *rest, terminal=terminal)
+        return start(first, "--name", self._name, *rest, **options)
 
 
 @contextlib.contextmanager
@@ -71,7 +76,11 @@ def brought_up(client: Any) -> Iterator[Commands]:
     name = f"raftkv-command-{secrets.token_hex(4)}"
     commands = Commands(name)
     try:
-        commands("up", "--image", IMAGE, "--base-port", str(free_ports(3)))
+        told, status = "is taken", 1
+        # Others may take the ports before the nodes do.
+        while status and "is taken" in told:
+            told, status = ending("up", "--name", name, "--image", IMAGE, "--base-port", str(free_ports(3)))
+        assert status == 0, told
         yield commands
     finally:
         remove(client, inventory(client, Names(name)))
@@ -100,12 +109,11 @@ def columns(table: str, *headings: str) -> dict[str, list[str]]:
 
 def test_the_session_of_the_readme(command: Commands) -> None:
     """Everything once, and most of it twice: what is done already is not done again."""
-    before = columns(command("status"), "leader")
-    (leader,) = {row[0] for row in before.values()}
-    other = next(node_id for node_id in before if node_id != leader)
-
-    assert list(before) == ["n1", "n2", "n3"]
-    assert command("kill", "leader") == f"{leader} is killed.\n"
+    assert list(columns(command("status"), "leader")) == ["n1", "n2", "n3"]
+    killed = re.fullmatch(r"(n\d) is killed\.\n", command("kill", "leader"))
+    assert killed is not None
+    leader = killed[1]
+    other = "n1" if leader != "n1" else "n2"
     assert command("kill", leader) == f"{leader} does not run.\n"
     assert columns(command("status"), "container", "role")[leader] == ["exited", "–"]
     assert command("start", leader) == f"{leader} is started.\n"
@@ -142,17 +150,34 @@ def test_logs_are_merged_in_the_order_of_time(standing: Commands) -> None:
 
 
 def test_logs_are_followed_also_through_a_restart(standing: Commands) -> None:
-    following = standing.start("logs", "-f", "--tail", "0")
+    following = standing.start("logs", "-f", "--tail", "1")
     try:
-        standing("restart", "n2")
         assert following.stdout is not None
         lines = iter(following.stdout.readline, "")
+        # It knows now from where on it is to follow.
+        before = next(lines)
+        standing("restart", "n2")
+        assert "listening" not in before
         assert any("n2 raftkv.node: listening at 0.0.0.0:4001 for clients" in line for line in lines)
     finally:
         following.send_signal(signal.SIGINT)
         following.communicate(timeout=60)
 
     assert following.returncode == 0
+
+
+def test_logs_that_are_followed_end_with_the_cluster(command: Commands) -> None:
+    following = command.start("logs", "-f", "--tail", "1")
+    try:
+        assert following.stdout is not None
+        assert following.stdout.readline() != ""
+        command("down")
+        told, _ = following.communicate(timeout=UNDER_LOAD_S)
+    finally:
+        following.kill()
+        following.communicate()
+
+    assert following.returncode == 0, told
 
 
 def test_a_shell_has_a_terminal(standing: Commands) -> None:
@@ -192,6 +217,15 @@ def test_a_shell_is_in_the_container(standing: Commands) -> None:
     assert standing("shell", "leader", "sh", "-c", "echo oops >&2; exit 3", status=3) == "oops\n"
 
 
+def test_a_shell_without_an_input_is_refused(standing: Commands) -> None:
+    process = standing.start("shell", "n1", "id", closed=True)
+    told, _ = process.communicate()
+
+    assert (process.returncode, told) == (
+        *(1, "deploy: a shell needs an input and an output; `</dev/null` is one that is empty\n"),
+    )
+
+
 def test_what_cannot_be_done_is_said(command: Commands) -> None:
     assert "n9 is not in" in command("kill", "n9", status=2)
     assert "n9 is not in" in command("partition", "n1/n9", status=2)
@@ -201,20 +235,22 @@ def test_what_cannot_be_done_is_said(command: Commands) -> None:
     assert "does not run raftkv:no-such-version" in command("up", "--image", "raftkv:no-such-version", status=1)
     assert "take it `down` first" in command("up", "--base-port", "60000", status=1)
     command("up", "--image", IMAGE)
+    command("pause", "all")
+    assert "has no leader: n1 is paused; n2 is paused; n3 is paused" in command("kill", "leader", status=1)
     command("kill", "all")
     assert command("shell", "n3", status=1) == "deploy: n3 does not run (it is exited); `start n3` first\n"
     assert "has no leader: n1 is exited; n2 is exited; n3 is exited" in command("kill", "leader", status=1)
 
 
 def test_the_demo_is_a_tour_that_ends_well_and_a_picture(engine: Any, tmp_path: Path) -> None:
-    picture = tmp_path / "demo.svg"
-    told = run("demo", "--image", IMAGE, "--record", str(picture))
+    picture, name = tmp_path / "demo.svg", f"raftkv-tour-{secrets.token_hex(4)}"
+    told = run("demo", "--name", name, "--image", IMAGE, "--record", str(picture))
 
-    assert re.search(r"n\d is killed\. n\d is the leader now; the client waited \d\.\d\d s for the election\.", told)
+    assert re.search(r"n\d is killed\. n\d is the leader now; the client waited \d+\.\d\d s for the election\.", told)
     assert "Nothing was lost." in told
     assert ElementTree.parse(picture).getroot().tag == "{http://www.w3.org/2000/svg}svg"
     assert "font-face" not in picture.read_text()
-    assert left_behind(engine, "raftkv-demo") == []
+    assert left_behind(engine, name) == []
 
 
 def compose() -> list[str] | None:
@@ -230,7 +266,8 @@ def compose() -> list[str] | None:
 def test_compose_brings_up_three_nodes_that_keep_their_data() -> None:
     words, name, base = compose(), f"raftkv-compose-{secrets.token_hex(4)}", free_ports(3)
     assert words is not None
-    variables = {"IMAGE": IMAGE, **{f"PORT_{number}": str(base + number - 1) for number in (1, 2, 3)}}
+    ports = {f"PORT_{number}": str(base + number - 1) for number in (1, 2, 3)}
+    variables = {"IMAGE": IMAGE, "COMPOSE_HTTP_TIMEOUT": f"{UNDER_LOAD_S:.0f}", **ports}
 
     def compose_run(*arguments: str) -> str:
         done = subprocess.run(
@@ -245,26 +282,23 @@ def test_compose_brings_up_three_nodes_that_keep_their_data() -> None:
         assert done.returncode == 0, done.stdout
         return done.stdout
 
-    def wait_until_ready(port: int) -> None:
-        deadline_s = time.monotonic() + UNDER_LOAD_S
-        while not is_ready(port):
-            assert time.monotonic() < deadline_s, compose_run("logs")
-            time.sleep(0.1)
+    def answer(port: int, method: str, body: object = None) -> Any:
+        """Return what a node answers once it can: it may just have been started, or have lost its leader."""
+
+        def look() -> Any:
+            try:
+                came = ask(port, method, "/keys/greeting/", body)
+            except (OSError, HTTPException, ValueError):
+                return None
+            return came.body if came.status == 200 else None
+
+        return wait_for(look, lambda: compose_run("logs"), UNDER_LOAD_S)
 
     try:
         compose_run("up", "-d", "--no-build")
-        wait_until_ready(base)
-        assert ask(base, "POST", "/keys/greeting/", {"value": "hello"}).body == {"value": "hello"}
+        assert answer(base, "POST", {"value": "hello"}) == {"value": "hello"}
         compose_run("down")
         compose_run("up", "-d", "--no-build")
-        wait_until_ready(base + 2)
-        assert ask(base + 2, "GET", "/keys/greeting/").body == {"value": "hello"}
+        assert answer(base + 2, "GET") == {"value": "hello"}
     finally:
         compose_run("down", "--volumes")
-
-
-def is_ready(port: int) -> bool:
-    try:
-        return ask(port, "GET", "/readyz", timeout_s=2.0).status == 200
-    except (OSError, ValueError):
-        return False

@@ -9,8 +9,6 @@ import pytest
 from tests.support.containers import MakeContainers
 from tests.support.load import MakeLoad, check
 
-pytestmark = pytest.mark.timeout(240)
-
 
 def test_each_node_takes_writes_and_all_show_them(containers: Any) -> None:
     ids = containers.ids
@@ -31,20 +29,18 @@ def test_the_others_elect_when_the_leader_is_gone_and_it_comes_back_as_a_followe
 ) -> None:
     load = make_load(containers)
     load.wait_for_writes(20)
-    old = containers.leader()
+    old, term = containers.leader_and_term()
 
     assert getattr(containers, strike)(old) == [old]
     # It is done already.
     assert getattr(containers, strike)(old) == []
-    new = containers.leader(not_in=[old])
+    containers.leader(not_in=[old])
     load.wait_for_writes(20, *[node_id for node_id in containers.ids if node_id != old])
     assert getattr(containers, bring_back)(old) == [old]
-    # It knows that another leads.
-    assert containers.wait_for_leader(not_in=(old,)) != old
+    # It knows that its own time is over; it may have been elected again since.
+    containers.wait_for_leader(after_term=term)
     load.wait_for_writes(5, old)
     check(containers, load)
-
-    assert new != old
 
 
 def test_nodes_can_be_restarted_one_after_the_other(containers: Any, make_load: MakeLoad) -> None:
@@ -77,6 +73,8 @@ def test_the_smaller_side_of_a_partition_accepts_nothing(containers: Any, make_l
     containers.partition([old], others)
     new = containers.leader(not_in=[old])
     load.wait_for_writes(20, *others)
+    # What a leader gets that does not know yet that it is alone has an unknown outcome.
+    containers.wait_until_alone(old)
     refused = containers.ask(old, "PUT", "/keys/alone/?timeout=0.5", {"value": "x"})
     assert containers.heal()
     load.wait_for_writes(5, old)
@@ -98,7 +96,7 @@ def test_a_leader_that_is_cut_off_in_one_direction_does_not_hold_the_others_up(
     others = [node_id for node_id in containers.ids if node_id != old]
 
     containers.isolate(old, one_way)
-    new = containers.leader(not_in=[old], within_s=30.0)
+    new = containers.leader(not_in=[old])
     load.wait_for_writes(20, *others)
     containers.heal()
     load.wait_for_writes(5, old)

@@ -14,12 +14,24 @@ from typing import Any
 import pytest
 
 from deploy import Cluster, DeployError
+from deploy.containers import find
+from deploy.engine import PortTakenError
 from deploy.making import inventory, remove
 from deploy.names import Names
-from tests.support.containers import IMAGE, left_behind, wait_for_part
+from deploy.waiting import wait_for
+from tests.support.containers import (
+    IMAGE,
+    NEVER_READY,
+    UNDER_LOAD_S,
+    Containers,
+    Deploy,
+    MakeContainers,
+    interrupted,
+    left_behind,
+    until_done,
+    wait_for_part,
+)
 from tests.support.processes import ROOT, environment, free_ports
-
-pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.fixture
@@ -58,30 +70,194 @@ def test_a_failed_test_leaves_nothing(engine: Any, name: str, tmp_path: Path) ->
     assert (done.returncode, parts(engine, name)) == (1, set())
 
 
+def unready(name: str) -> list[str]:
+    """Return what brings a cluster up that never gets ready, so that there is time enough to interrupt it."""
+    settings = [part for setting, value in NEVER_READY.items() for part in ("--set", f"{setting}={value}")]
+    return ["up", "--name", name, "--image", IMAGE, "--base-port", str(free_ports(3)), *settings]
+
+
 @pytest.mark.parametrize(
     ("kind", "count", "number"),
-    [("volume", 1, signal.SIGINT), ("container", 1, signal.SIGINT), ("container", 3, signal.SIGTERM)],
+    [
+        ("volume", 1, signal.SIGINT),
+        ("network", 1, signal.SIGHUP),
+        ("container", 1, signal.SIGINT),
+        ("container", 3, signal.SIGTERM),
+    ],
 )
 def test_up_takes_back_what_it_made_when_it_is_interrupted(
-    engine: Any, name: str, kind: str, count: int, number: signal.Signals
+    engine: Any, name: str, kind: str, count: int, number: signal.Signals, deploy: Deploy
 ) -> None:
-    process = deploy("up", "--name", name, "--image", IMAGE, "--base-port", str(free_ports(3)))
+    process = deploy(*unready(name))
     wait_for_part(engine, name, kind, count)
-    process.send_signal(number)
-    output, _ = process.communicate(timeout=60)
+
+    assert "interrupted; removing what was made" in interrupted(process, number)
+    assert parts(engine, name) == set()
+
+
+def test_up_takes_back_what_it_made_when_it_is_interrupted_while_all_nodes_run(
+    engine: Any, name: str, deploy: Deploy
+) -> None:
+    process = deploy(*unready(name))
+    wait_for(lambda: [each.runs for each in find(engine, Names(name)).values()] == [True] * 3, lambda: "three nodes")
+    interrupted(process)
+
+    assert parts(engine, name) == set()
+
+
+def test_whoever_is_impatient_and_interrupts_again_and_again_leaves_nothing(
+    engine: Any, name: str, deploy: Deploy
+) -> None:
+    process = deploy(*unready(name))
+    wait_for_part(engine, name, "container")
+    wait_for(lambda: impatient(process), lambda: "it does not end", UNDER_LOAD_S)
+    output, _ = process.communicate()
 
     assert process.returncode == 130, output
     assert parts(engine, name) == set()
 
 
-def test_a_measurement_that_is_interrupted_leaves_nothing(engine: Any) -> None:
-    process = deploy("measure", "--image", IMAGE, "--ups", "1", "--kills", "9")
-    wait_for_part(engine, "raftkv-measure", "container", 3)
+def impatient(process: subprocess.Popen[str]) -> bool:
+    """Interrupt a process; return whether it has ended."""
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    return process.poll() is not None
 
-    assert process.returncode == 130, output
-    assert left_behind(engine, "raftkv-measure") == []
+
+def test_a_measurement_that_is_interrupted_leaves_nothing(engine: Any, name: str, deploy: Deploy) -> None:
+    process = deploy("measure", "--name", name, "--image", IMAGE, "--ups", "1", "--kills", "999")
+    wait_for_part(engine, name, "container", 3)
+    interrupted(process)
+
+    assert parts(engine, name) == set()
+
+
+@pytest.mark.parametrize("after", ["making", "Now n"])
+def test_a_tour_that_is_interrupted_leaves_nothing(engine: Any, name: str, after: str, deploy: Deploy) -> None:
+    process = deploy("demo", "--name", name, "--image", IMAGE)
+    assert process.stdout is not None
+    assert any(line.startswith(after) for line in iter(process.stdout.readline, ""))
+
+    assert "interrupted; removing" in interrupted(process)
+    assert parts(engine, name) == set()
+
+
+@pytest.mark.parametrize("command", ["demo", "measure"])
+def test_what_removes_its_cluster_in_the_end_takes_none_that_is_there(
+    engine: Any, name: str, command: str, deploy: Deploy
+) -> None:
+    dear = engine.volumes.create(f"{name}-n1", labels=Names(name).labels())
+    output, _ = (process := deploy(command, "--name", name, "--image", IMAGE)).communicate()
+
+    assert (process.returncode, output) == (
+        *(2, f"deploy: there is something of {name} already, and this would remove it; give another --name\n"),
+    )
+    dear.reload()
+
+
+def test_two_that_bring_up_the_same_cluster_at_once_both_succeed(engine: Any, name: str, deploy: Deploy) -> None:
+    arguments = ["up", "--name", name, "--image", IMAGE, "--base-port", str(free_ports(3))]
+    both = [deploy(*arguments), deploy(*arguments)]
+    outputs = [process.communicate()[0] for process in both]
+
+    assert [process.returncode for process in both] == [0, 0], outputs
+    assert sorted(output.count("making n1, n2, n3") for output in outputs) == [0, 1]
+    assert len([part for part in parts(engine, name) if part.kind == "container"]) == 3
+
+
+def test_whoever_waits_for_another_and_is_interrupted_does_no_harm(engine: Any, name: str, deploy: Deploy) -> None:
+    first = deploy(*unready(name))
+    wait_for_part(engine, name, "container", 3)
+    second = deploy(*unready(name))
+    try:
+        assert second.stdout is not None
+        assert second.stdout.readline() == f"another command is at work on {name}; waiting for it\n"
+        interrupted(second)
+        assert first.poll() is None
+        assert len([part for part in parts(engine, name) if part.node_id and part.kind == "container"]) == 3
+    finally:
+        interrupted(first)
+
+    assert parts(engine, name) == set()
+
+
+@pytest.mark.parametrize(("kind", "count"), [("volume", 1), ("volume", 2), ("container", 1), ("container", 2)])
+def test_where_one_was_killed_on_the_way_the_next_goes_on(
+    engine: Any, name: str, tmp_path: Path, kind: str, count: int, deploy: Deploy
+) -> None:
+    process = deploy("up", "--name", name, "--image", IMAGE, "--nodes", "3", "--base-port", str(free_ports(3)))
+    wait_for_part(engine, name, kind, count)
+    process.kill()
+    process.communicate()
+
+    cluster = Containers(tmp_path, name=name)
+    try:
+        # The engine may still be at what it was asked for by the one who is dead.
+        until_done(lambda: cluster.up(within_s=UNDER_LOAD_S))
+        cluster.put("n1", "a", "1")
+        assert {node_id: cluster.get(node_id, "a") for node_id in cluster.ids} == {"n1": "1", "n2": "1", "n3": "1"}
+    finally:
+        cluster.down(volumes=True)
+        cluster.close()
+
+
+def test_a_node_that_is_half_made_is_made_anew(name: str, make_containers: MakeContainers) -> None:
+    """As by one who was killed between making its container and putting it into the nodes' network."""
+    cluster = make_containers(3, name=name)
+    cluster.put("n1", "a", "1")
+    cluster.kill("n2", "n3")
+    for node_id in ("n2", "n3"):
+        cluster.client.api.disconnect_container_from_network(cluster.found()[node_id].container, f"{name}-peers")
+    cluster.up(within_s=UNDER_LOAD_S)
+
+    assert {node_id: cluster.get(node_id, "a") for node_id in cluster.ids} == {"n1": "1", "n2": "1", "n3": "1"}
+
+
+@pytest.mark.parametrize("kind", ["container", "network", "volume"])
+def test_what_has_a_name_that_a_cluster_needs_stays_and_is_named(engine: Any, name: str, kind: str) -> None:
+    if kind == "container":
+        foreign = engine.containers.create(IMAGE, name=f"{name}-n2", tmpfs={"/data": ""})
+    elif kind == "network":
+        foreign = engine.networks.create(f"{name}-clients")
+    else:
+        foreign = engine.volumes.create(f"{name}-n2")
+    cluster = Cluster(name=name, image=IMAGE)
+    try:
+        with pytest.raises(DeployError, match=rf"there is a {kind} {name}-(n2|clients) already that is no part of"):
+            cluster.up()
+        assert parts(engine, name) == set()
+        foreign.reload()
+    finally:
+        cluster.close()
+        foreign.remove(**({"v": True} if kind == "container" else {}))
+
+
+def test_a_volume_of_others_does_not_keep_what_is_lost(name: str, make_containers: MakeContainers, engine: Any) -> None:
+    cluster = make_containers(2, name=name)
+    foreign = engine.volumes.create(f"{name}-faults")
+    try:
+        with pytest.raises(DeployError, match=f"there is a volume {name}-faults already"):
+            cluster.isolate("n1")
+        assert not cluster.heal()
+        foreign.reload()
+    finally:
+        foreign.remove()
+
+
+def test_nodes_that_are_made_again_are_as_the_others(name: str, make_containers: MakeContainers, engine: Any) -> None:
+    """As after an upgrade that was killed: not of the default image, nor with settings by default."""
+    cluster = make_containers(3, name=name, settings={"log-level": "warning"})
+    before = cluster.found()
+    engine.containers.get(before["n2"].container).remove(force=True)
+    again = Cluster(name=name)
+    try:
+        again.up(within_s=UNDER_LOAD_S)
+    finally:
+        again.close()
+
+    after = cluster.found()
+    assert {node_id: (each.image, each.settings, each.port) for node_id, each in after.items()} == {
+        node_id: (each.image, each.settings, each.port) for node_id, each in before.items()
+    }
 
 
 def test_nothing_is_left_where_a_port_is_taken(engine: Any, name: str) -> None:
@@ -97,11 +273,35 @@ def test_nothing_is_left_where_a_port_is_taken(engine: Any, name: str) -> None:
     assert parts(engine, name) == set()
 
 
-def test_a_failed_up_keeps_what_was_there_before(engine: Any, name: str) -> None:
-    """The data of a cluster that was taken down, above all."""
-    cluster = Cluster(name=name, image=IMAGE)
+class Unlucky(Cluster):
+    """A cluster whose ports others take, once and again, after it has seen that they are free."""
+
+    tries = 0
+
+    def _up(self, within_s: float, default_port: int | None) -> None:
+        self.tries += 1
+        raise PortTakenError("port 20000 of this machine is taken")
+
+
+@pytest.mark.parametrize(("options", "tries"), [({}, 3), ({"base_port": 20000}, 1)])
+def test_other_ports_are_tried_where_nobody_has_asked_for_these(
+    engine: Any, name: str, options: dict[str, Any], tries: int
+) -> None:
+    cluster = Unlucky(name=name, **options)
     try:
-        cluster.up()
+        with pytest.raises(DeployError, match="is taken"):
+            cluster.up()
+    finally:
+        cluster.close()
+
+    assert cluster.tries == tries
+
+
+def test_a_failed_up_keeps_what_was_there_before(engine: Any, name: str, tmp_path: Path) -> None:
+    """The data of a cluster that was taken down, above all."""
+    cluster = Containers(tmp_path, name=name)
+    try:
+        cluster.up(within_s=UNDER_LOAD_S)
         cluster.put("n1", "a", "1")
         assert cluster.down()
         kept = parts(engine, name)
@@ -112,7 +312,7 @@ def test_a_failed_up_keeps_what_was_there_before(engine: Any, name: str) -> None
             again.close()
         assert {part.kind for part in kept} == {"volume"}
         assert parts(engine, name) == kept
-        cluster.up()
+        cluster.up(within_s=UNDER_LOAD_S)
         assert cluster.get("n3", "a") == "1"
     finally:
         cluster.down(volumes=True)
@@ -121,12 +321,12 @@ def test_a_failed_up_keeps_what_was_there_before(engine: Any, name: str) -> None
     assert parts(engine, name) == set()
 
 
-def test_what_belongs_to_others_stays(engine: Any, name: str) -> None:
+def test_what_belongs_to_others_stays(engine: Any, name: str, tmp_path: Path) -> None:
     """Also where it has a name like ours, or is of another cluster."""
     volume = engine.volumes.create(f"{name}-n9")
     network = engine.networks.create(f"{name}-others")
     try:
-        with Cluster(1, name=f"{name}-2", image=IMAGE) as other:
+        with Containers(tmp_path, 1, name=f"{name}-2") as other:
             with Cluster(1, name=name, image=IMAGE):
                 pass
             other.put("n1", "a", "1")
@@ -138,18 +338,3 @@ def test_what_belongs_to_others_stays(engine: Any, name: str) -> None:
         network.remove()
 
     assert left_behind(engine, name) == []
-
-
-def deploy(*arguments: str) -> subprocess.Popen[str]:
-    """Start a command of `python -m deploy`."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "deploy", *arguments],
-        cwd=ROOT,
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        # Ctrl-C in our terminal is not meant for it.
-        process_group=0,
-    )

@@ -2,51 +2,83 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import re
+import secrets
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from docker.errors import ImageNotFound
 
 from deploy import DeployError
-from tests.support.containers import IMAGE
+from deploy.waiting import wait_for
+from tests.support.containers import IMAGE, Deploy, interrupted
 from tests.support.load import MakeLoad, check
-
-pytestmark = pytest.mark.timeout(240)
-NEXT, BROKEN = "raftkv:test-next", "raftkv:test-broken"
 
 
 @pytest.fixture
-def other_images(engine: Any) -> Iterator[None]:
-    """Make an image that differs in nothing but a label, and one whose program ends at once."""
-    for tag, line in ((NEXT, "LABEL raftkv.test=next"), (BROKEN, 'ENTRYPOINT ["false"]')):
-        engine.images.build(fileobj=io.BytesIO(f"FROM {IMAGE}\n{line}\n".encode()), tag=tag, rm=True)
-    yield
-    for tag in (NEXT, BROKEN):
-        engine.images.remove(tag, force=True)
+def other_images(engine: Any) -> Iterator[tuple[str, str]]:
+    """Make an image that differs in nothing but a label, and one whose program ends at once; return their names."""
+    token = secrets.token_hex(4)
+    names = (f"raftkv:test-next-{token}", f"raftkv:test-broken-{token}")
+    try:
+        for name, line in zip(names, (f"LABEL raftkv.test={token}", 'ENTRYPOINT ["false"]'), strict=True):
+            engine.images.build(fileobj=io.BytesIO(f"FROM {IMAGE}\n{line}\n".encode()), tag=name, rm=True)
+        yield names
+    finally:
+        for name in names:
+            with contextlib.suppress(ImageNotFound):
+                engine.images.remove(name, force=True)
+
+
+@pytest.mark.parametrize("moment", ["before it is removed", "when it is another"])
+def test_a_node_whose_upgrade_is_interrupted_runs_again(
+    other_images: tuple[str, str], containers: Any, make_load: MakeLoad, deploy: Deploy, moment: str
+) -> None:
+    load = make_load(containers)
+    load.wait_for_writes(20)
+    before = {node_id: found.image for node_id, found in containers.found().items()}
+
+    process = deploy("upgrade", "--name", containers.name, "--image", other_images[0])
+    assert process.stdout is not None
+    said = process.stdout.readline()
+    if moment == "when it is another":
+        wait_for(lambda: images(containers) != set(before.values()), lambda: "a container of the new image")
+    told = interrupted(process)
+
+    # Those that come before it may have the new image; and a signal can come just between two nodes.
+    after = {node_id: found.image for node_id, found in containers.found().items()}
+    undone = re.findall(r"^(n\d) is not upgraded, because of an interrupt; it gets its old image back$", told, re.M)
+    assert said.startswith("upgrading n")
+    assert {node_id: after[node_id] for node_id in undone} == {node_id: before[node_id] for node_id in undone}
+    assert containers.running == list(before)
+    load.wait_for_writes(5, *containers.ids)
+    check(containers, load)
 
 
 def images(cluster: Any) -> set[str]:
     return {found.image for found in cluster.found().values()}
 
 
-@pytest.mark.usefixtures("other_images")
 def test_a_rolling_upgrade_loses_nothing_and_ends_where_the_new_image_does_not_work(
-    engine: Any, containers: Any, make_load: MakeLoad
+    engine: Any, other_images: tuple[str, str], containers: Any, make_load: MakeLoad
 ) -> None:
+    newer, broken = other_images
     load = make_load(containers)
     load.wait_for_writes(20)
-    upgraded = engine.images.get(NEXT).id
+    upgraded = engine.images.get(newer).id
 
-    changed = containers.upgrade(NEXT)
+    changed = containers.upgrade(newer)
     load.wait_for_writes(5, *containers.ids)
 
     assert changed == containers.ids
     assert images(containers) == {upgraded}
-    assert containers.upgrade(NEXT) == []
+    assert containers.upgrade(newer) == []
 
     with pytest.raises(DeployError, match="does not get ready with the new image, and runs the old one"):
-        containers.upgrade(BROKEN, within_s=2.0)
+        containers.upgrade(broken, within_s=2.0)
     load.wait_for_writes(5, *containers.ids)
     check(containers, load)
 

@@ -8,10 +8,24 @@ import threading
 from typing import Any
 
 import pytest
+from requests import ReadTimeout
 
+from deploy.asking import Answer, complaint
+from deploy.cli import cli
 from deploy.cluster import Cluster, View, reasons
 from deploy.containers import Found, check_settings
-from deploy.engine import MOST_AT_ONCE, DeployError, UsageError, in_parallel, in_words, no_engine
+from deploy.engine import (
+    MOST_AT_ONCE,
+    DeployError,
+    PortTakenError,
+    UsageError,
+    as_error,
+    explained,
+    in_parallel,
+    in_words,
+    no_engine,
+)
+from deploy.image import check_name
 from deploy.logs import Line, as_lines
 from deploy.names import Names, in_order
 from deploy.status import Row, colour, rows
@@ -84,6 +98,75 @@ def test_only_settings_that_all_nodes_share_can_be_set() -> None:
         check_settings({"log-levle": "debug"})
 
 
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"log-level": "loud"}, "--log-level: 'loud' is not one of debug, info, warning, error"),
+        ({"log-level": ""}, "--log-level: '' is not one of debug, info, warning, error"),
+        ({"value-bytes": "900MiB"}, "--value-bytes: '900MiB' is out of range; give 1 to 16MiB"),
+        (
+            {"heartbeat-ms": "200", "election-min-ms": "300"},
+            "--election-min-ms: 300 is less than twice the 200 of --heartbeat-ms, so that one lost message would start "
+            "an election; give 400 or more",
+        ),
+    ],
+)
+def test_a_setting_that_no_node_would_take_is_refused_in_its_own_words(settings: dict[str, str], why: str) -> None:
+    with pytest.raises(UsageError) as failure:
+        check_settings(settings)
+
+    assert str(failure.value) == why
+
+
+def test_what_is_set_where_we_run_does_not_matter_to_a_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAFTKV_HEARTBEAT_MS", "999")
+
+    check_settings({"election-min-ms": "100"})
+
+
+@pytest.mark.parametrize("port", [0, -1, 65001])
+def test_ports_that_there_are_not_are_refused(port: int) -> None:
+    with pytest.raises(UsageError, match=f"nodes cannot serve clients from port {port} on; give 1 to 65000"):
+        Cluster(base_port=port)
+
+
+@pytest.mark.parametrize("image", ["", "a b", "-a", "a\nb", "ä"])
+def test_a_name_that_no_image_can_have_is_refused(image: str) -> None:
+    with pytest.raises(UsageError, match="is no name for an image"):
+        Cluster(image=image)
+
+
+def test_names_of_images_are_taken() -> None:
+    for image in ("raftkv", "raftkv:1.0-a_b", "127.0.0.1:5000/a/b:c", "raftkv@sha256:12", "sha256:12"):
+        check_name(image)
+
+
+def test_who_answers_without_being_a_node_is_quoted() -> None:
+    bodies: list[Any] = [{"error": {"message": "no leader"}}, [], {"error": "x"}]
+
+    assert [complaint(Answer(503, body)) for body in bodies] == [
+        *("no leader", "[], which no node says", "{'error': 'x'}, which no node says")
+    ]
+
+
+def test_a_name_that_is_taken_by_others_is_told() -> None:
+    words = "already that is no part of this cluster, and stays as it is: remove it yourself, or give the cluster"
+
+    assert [
+        in_words(explanation).rpartition(" another --name")[0]
+        for explanation in (
+            'Conflict. The container name "/a-n1" is already in use by container "12ab". You have to remove (or '
+            "rename) that container to be able to reuse that name.",
+            "network with name a-peers already exists",
+        )
+    ] == [f"there is a container a-n1 {words}", f"there is a network a-peers {words}"]
+
+
+def test_an_engine_that_takes_too_long_is_told() -> None:
+    with pytest.raises(DeployError, match=r"has not answered for 120 s; it may have too much to do"), explained():
+        raise ReadTimeout("read timed out")
+
+
 def test_lines_of_a_log_may_come_in_any_pieces() -> None:
     whole = b"2026-01-01T00:00:00.1Z one\n2026-01-01T00:00:00.2Z \xc3\xa4 b\n2026-01-01T00:00:00.3Z \n"
     lines = [
@@ -109,7 +192,10 @@ def test_lines_of_a_log_may_come_in_any_pieces() -> None:
     ],
 )
 def test_a_port_that_is_taken_is_named(explanation: str) -> None:
-    assert in_words(explanation).startswith("port 4001 of this machine is taken: ")
+    error = as_error(explanation)
+
+    assert isinstance(error, PortTakenError)
+    assert str(error).startswith("port 4001 of this machine is taken: ")
 
 
 def test_an_error_that_nobody_foresaw_is_told_in_one_line() -> None:
@@ -170,7 +256,14 @@ def test_every_command_says_that_there_is_no_engine() -> None:
         "(on Linux: systemctl start docker), or let DOCKER_HOST say where one is\n"
     )
 
-    assert {run(*arguments) for arguments in (["up"], ["status"], ["down"], ["kill", "n1"])} == {(1, expected)}
+    commands = [
+        *(["up"], ["down"], ["status"], ["status", "--watch"], ["heal"], ["logs", "-f"], ["shell", "n1"], ["build"]),
+        *([act, "n1"] for act in ("start", "stop", "restart", "kill", "pause", "unpause", "isolate")),
+        *(["partition", "n1/n2"], ["flaky", "n1", "--loss", "3%"], ["upgrade", "--image", "a"], ["demo"], ["measure"]),
+    ]
+
+    assert {arguments[0] for arguments in commands} == set(cli.commands)
+    assert set(in_parallel(lambda arguments: run(*arguments), commands)) == {(1, expected)}
 
 
 @pytest.mark.parametrize("engine", ["tcp://127.0.0.1:99999", "tcp://127.0.0.1:1", "nonsense"])
@@ -194,6 +287,25 @@ def test_output_that_cannot_be_written_is_told_in_one_line() -> None:
     assert (done.returncode, done.stderr) == (1, "deploy: [Errno 28] No space left on device\n")
 
 
+def test_what_a_terminal_cannot_show_is_no_reason_to_end() -> None:
+    script = "from deploy import cli; cli.run(['--help']); cli.say('term –')"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        env=environment() | {"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+    )
+
+    assert (done.returncode, done.stderr, done.stdout.splitlines()[-1]) == (0, b"", b"term ?")
+
+
+def test_little_is_loaded_before_ctrl_c_is_heard() -> None:
+    script = "import deploy, sys; print(*sorted({'click', 'docker', 'requests', 'rich'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment(), capture_output=True, text=True)
+
+    assert (done.stdout, done.stderr) == ("\n", "")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -204,6 +316,20 @@ def test_output_that_cannot_be_written_is_told_in_one_line() -> None:
         ["up", "--set", "log-level"],
         ["up", "--set", "no-such-setting=1"],
         ["up", "--set", "id=n7"],
+        ["up", "--set", "=1"],
+        ["up", "--set", "log-level="],
+        ["up", "--set", "log-level=loud"],
+        ["up", "--set", "log-level=info", "--set", "log-level=debug"],
+        ["up", "--image", ""],
+        ["up", "--base-port", "70000"],
+        ["up", "more"],
+        ["build", "--image", "a b"],
+        ["upgrade", "--image", ""],
+        ["demo", "--record", "."],
+        ["demo", "--record", ""],
+        ["demo", "--name", "A"],
+        ["measure", "--kills", "0"],
+        ["logs", "--tail", "-1"],
         ["status", "--name", ""],
         ["status", "--name", "A"],
         ["demo", "--record", "/nowhere/demo.svg"],

@@ -2,27 +2,46 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import pytest
+from docker.errors import APIError
+from requests import RequestException
 
 from deploy import Cluster, DeployError
 from deploy.engine import connect
 from deploy.image import DOCKERFILE, base_image, build, image_id, pull
 from deploy.making import inventory
 from deploy.names import CLUSTER_LABEL, Names
-from deploy.waiting import wait_for
+from deploy.waiting import POLL_S, wait_for
+from tests.support.processes import ROOT, environment
 from tests.support.reports import CLUSTERS, FAILED
 
 IMAGE = "raftkv:test"
 """Built from this checkout; it stays, because building it the next time is quick then."""
 
 LOG_LINES = 120
-UNDER_LOAD_S = 60.0
+UNDER_LOAD_S = 120.0
+"""How long anything may take on a machine that is busy with other things; nothing here is fast because of it."""
+
+TIMEOUT_S = 600.0
+"""How long a whole test may take; the first one builds the image as well."""
+
+NEVER_READY = {"election-min-ms": "3000000", "election-max-ms": "3600000"}
+"""Settings by which nobody campaigns, so that whoever waits for a leader waits until he is interrupted."""
+
+
+BUILDS = 3
+
+Result = TypeVar("Result")
 
 
 class Port(NamedTuple):
@@ -38,21 +57,48 @@ class Containers(Cluster):
         super().__init__(size, image=IMAGE, **options)
         self.directory = directory
 
+    def put(self, node_id: str, key: str, value: str) -> None:
+        """Write a key through a node, again and again until that is done: a leader may go at any moment."""
+        until_done(lambda: super(Containers, self).put(node_id, key, value))
+
+    def get(self, node_id: str, key: str) -> str | None:
+        """Return what a key has, asking for it again and again until a node answers."""
+        return until_done(lambda: super(Containers, self).get(node_id, key))
+
     @property
     def nodes(self) -> dict[str, Port]:
         """Where the nodes serve clients."""
         return {node_id: Port(port) for node_id, port in self.ports.items()}
 
-    def wait_for_leader(self, *among: str, not_in: tuple[str, ...] = ()) -> str:
-        """Return the leader that these nodes, or all that run, agree upon."""
+    def wait_for_leader(self, *among: str, after_term: int = 0) -> str:
+        """Return the leader that these nodes, or all that run, agree upon, in a later term than ``after_term``."""
 
         def look() -> str | None:
             views = self.views()
-            told = {(views[each].status or {}).get("leader") for each in among or self.running}
-            leader = told.pop() if len(told) == 1 else None
-            return leader if leader and leader not in not_in else None
+            statuses = [views[each].status or {} for each in among or self.running]
+            told = {(status.get("leader"), status.get("term", 0)) for status in statuses}
+            leader, term = told.pop() if len(told) == 1 else (None, 0)
+            return leader if term > after_term else None
 
-        return wait_for(look, lambda: "no leader upon whom all agree", UNDER_LOAD_S)
+        return wait_for(look, lambda: f"no leader upon whom all agree: {self.views()}", UNDER_LOAD_S)
+
+    def leader_and_term(self) -> tuple[str, int]:
+        """Return who leads, and in which term: he may not lead any more, but then the term is over."""
+
+        def look() -> tuple[str, int] | None:
+            status = self.views()[self.leader()].status or {}
+            return (status["leader"], status["term"]) if status.get("role") == "leader" else None
+
+        return wait_for(look, lambda: "no leader", UNDER_LOAD_S)
+
+    def wait_until_alone(self, node_id: str) -> None:
+        """Return when a node knows of no leader, not even itself."""
+
+        def look() -> bool:
+            status = self.views()[node_id].status
+            return status is not None and status["leader"] is None
+
+        wait_for(look, lambda: f"{node_id} does not notice that it is alone: {self.views()[node_id]}", UNDER_LOAD_S)
 
     def wait_until_equal(self) -> None:
         """Return when every node that runs has applied everything that is in the leader's log."""
@@ -75,8 +121,10 @@ class Containers(Cluster):
 
     def report(self) -> Iterator[tuple[str, str]]:
         """Return (title, text) for each node: the end of its log."""
-        for node_id, log in self.logs().items():
-            yield f"log of {node_id}", "\n".join(log.splitlines()[-LOG_LINES:])
+        # An engine that does not answer is no reason to keep quiet about the test.
+        with contextlib.suppress(DeployError, APIError, RequestException):
+            for node_id, log in self.logs().items():
+                yield f"log of {node_id}", "\n".join(log.splitlines()[-LOG_LINES:])
 
     def complaints(self) -> list[str]:
         """Return the lines of all logs that no node should ever write."""
@@ -102,9 +150,21 @@ def engine() -> Iterator[Any]:
     except DeployError as error:
         client.close()
         pytest.skip(f"no tests with containers: {error}")
-    build(client, IMAGE, lambda line: None)
-    yield client
-    client.close()
+    try:
+        build_patiently(client)
+        yield client
+    finally:
+        client.close()
+
+
+def build_patiently(client: Any) -> None:
+    """Build the image, again if that fails, because what it downloads does not always come."""
+    for _ in range(BUILDS - 1):
+        try:
+            return build(client, IMAGE, lambda line: None)
+        except DeployError as error:
+            print(f"building again, because {error}")
+    return build(client, IMAGE, lambda line: None)
 
 
 @pytest.fixture
@@ -113,19 +173,18 @@ def make_containers(engine: Any, request: pytest.FixtureRequest, tmp_path: Path)
     made: list[Containers] = []
     request.node.stash[CLUSTERS] = made
 
-    def make(size: int = 3, **options: Any) -> Containers:
-        cluster = Containers(tmp_path, size, **options)
-        made.append(cluster)
-        cluster.up(within_s=UNDER_LOAD_S)
-        return cluster
+    with contextlib.ExitStack() as stack:
 
-    try:
+        def make(size: int = 3, **options: Any) -> Containers:
+            cluster = Containers(tmp_path, size, **options)
+            made.append(cluster)
+            stack.callback(cluster.close)
+            stack.callback(cluster.down, volumes=True)
+            cluster.up(within_s=UNDER_LOAD_S)
+            return cluster
+
         yield make
         complaints = [line for cluster in made for line in cluster.complaints()]
-    finally:
-        for cluster in made:
-            cluster.down(volumes=True)
-            cluster.close()
     if FAILED not in request.node.stash:
         assert complaints == []
     assert [inventory(engine, cluster.names) for cluster in made] == [set() for _ in made]
@@ -135,6 +194,18 @@ def make_containers(engine: Any, request: pytest.FixtureRequest, tmp_path: Path)
 def containers(make_containers: MakeContainers) -> Any:
     """Return a cluster of three nodes that serves."""
     return make_containers()
+
+
+def until_done(act: Callable[[], Result]) -> Result:
+    """Do something again and again until it is done, and return what comes of it; raises the last ``DeployError``."""
+    deadline_s = time.monotonic() + UNDER_LOAD_S
+    while True:
+        try:
+            return act()
+        except DeployError:
+            if time.monotonic() > deadline_s:
+                raise
+            time.sleep(POLL_S)
 
 
 def left_behind(client: Any, prefix: str) -> list[str]:
@@ -156,3 +227,43 @@ def wait_for_part(client: Any, cluster: str, kind: str, count: int = 1, within_s
     while len([part for part in inventory(client, Names(cluster)) if part.kind == kind]) < count:
         assert time.monotonic() < deadline_s, f"no {kind} of {cluster}"
         time.sleep(0.02)
+
+
+Deploy = Callable[..., subprocess.Popen[str]]
+"""A fixture: takes the arguments of a command of `python -m deploy`, and starts it; it ends with the test at last."""
+
+
+@pytest.fixture
+def deploy() -> Iterator[Deploy]:
+    """Return a function that starts a command."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "deploy", *arguments],
+            cwd=ROOT,
+            env=environment() | {"PYTHONUNBUFFERED": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            # Ctrl-C in our terminal is not meant for it.
+            process_group=0,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def interrupted(process: subprocess.Popen[str], number: int = signal.SIGINT) -> str:
+    """Send a signal, and return all that was printed until the end."""
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=UNDER_LOAD_S)
+    assert process.returncode == 130, output
+    return output
