@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
-from raftkv.commands import Result, decode_commands
+from raftkv.commands import Command, Result, decode_commands
 from raftkv.entry import Entry, Kind
 from raftkv.keyspace import Keyspace
+
+
+class Carried(NamedTuple):
+    """A command that was carried out as part of the entry at ``place``, and the revision before it."""
+
+    place: int
+    revision: int
+    command: Command
+    result: Result
 
 
 class Committed:
@@ -69,6 +79,13 @@ class Committed:
         """Return which keys the entry at ``index`` is about."""
         self._apply_up_to(index)
         return self._keys[index]
+
+    def carried_out(self) -> Iterator[Carried]:
+        """Yield each command of the committed entries, in order."""
+        keyspace = Keyspace()
+        for entry in self.entries:
+            for command in decode_commands(entry.data) if entry.kind == Kind.COMMANDS else ():
+                yield Carried(entry.index, keyspace.revision, command, keyspace.apply(command))
 
     def _apply_up_to(self, index: int) -> None:
         while len(self._keys) <= index:

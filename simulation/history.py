@@ -15,7 +15,9 @@ from typing import NamedTuple
 from raftkv.actors.messages import Applied, Propose, Read, ReadResult, Refused
 from raftkv.commands import Get, Item
 from raftkv.simulation import positions, story
+from raftkv.simulation.committed import Carried
 from raftkv.simulation.effect import Effects
+from raftkv.simulation.hints import Hints
 from raftkv.simulation.linearizability import LIMIT, Call, Value, linearize
 from raftkv.simulation.operation import NEVER, NOT_TOLD, Fault, Moment, shown
 from raftkv.simulation.operation import Operation as Operation
@@ -83,14 +85,17 @@ class History:
         """Return the keys that anybody asked for, in order."""
         return sorted({key for operation in self.operations for key in operation.keys})
 
-    def verdict(self, finals: Finals | None = None, limit: int = LIMIT) -> Verdict:
-        """Judge it all; ``limit`` is to the configurations that the search for an order tries for one store."""
+    def verdict(self, finals: Finals | None = None, limit: int = LIMIT, log: Iterable[Carried] = ()) -> Verdict:
+        """Judge it all; ``limit`` is to the configurations that the search for an order tries for one store.
+
+        ``log`` is what was carried out, where somebody knows that: it tells where to look first, and no more.
+        """
         last = _last_reads(len(self.operations), self.operations, finals or {})
         everything = [*self.operations, *last]
         faults: list[Fault] = []
         undecided: list[str] = []
         tried = 0
-        for found in linearize(_calls(everything), limit):
+        for found in linearize(_calls(everything, log), limit):
             tried += found.configurations
             if found.outcome == "not linearizable":
                 faults.append(story.of(found, everything))
@@ -105,11 +110,11 @@ class History:
         return Moment(at_ms, self._recorded)
 
 
-def _calls(operations: Sequence[Operation]) -> list[Call]:
+def _calls(operations: Sequence[Operation], log: Iterable[Carried]) -> list[Call]:
     """Return what must be linearizable, with ranks as times; labels are the places of the operations."""
     moments = sorted({moment for operation in operations for moment in (operation.began, operation.ended)})
     ranks = {moment: float(rank) for rank, moment in enumerate(moments)}
-    hints = positions.revisions(operations)
+    hints = Hints(operations, log)
     effects = Effects(operations)
     calls = []
     for place, operation in enumerate(operations):
@@ -118,13 +123,14 @@ def _calls(operations: Sequence[Operation]) -> list[Call]:
         if isinstance(request, Propose) and operation.outcome != "failed":
             applied = reply if isinstance(reply, Applied) else None
             ways = effects.ways(request, applied)
-            for sees, leaves in ways:
+            for way in ways:
+                sees, leaves = way
+                hint = hints.hint(operation, way)
                 if applied is None:
-                    hint = min(hints.get(fact, inf) for fact in leaves) - 1
                     name = str(place) if len(ways) > 1 else ""
                     calls.append(Call(began, inf, sees, leaves, str(place), hint, name))
                 elif sees or leaves:
-                    calls.append(Call(began, ended, sees, leaves, str(place), positions.before(operation)))
+                    calls.append(Call(began, ended, sees, leaves, str(place), hint))
         elif isinstance(request, Read) and isinstance(reply, ReadResult) and operation.kind == "read":
             calls.append(Call(began, ended, tuple(positions.found(request, reply)), (), str(place)))
     return calls

@@ -210,7 +210,7 @@ class Life:
 
     def _judge(self) -> None:
         self.invariants.look_at_everything()
-        verdict = self.history.verdict(self._finals())
+        verdict = self.history.verdict(self._finals(), log=self.invariants.record.committed.carried_out())
         if not verdict.ok:
             raise Violation(f"the history of the clients can't be explained:\n{verdict.text}")
 

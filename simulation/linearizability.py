@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from itertools import pairwise
 from math import inf
 from typing import Final, Literal, NamedTuple
 
@@ -133,7 +134,10 @@ def stores(calls: Iterable[Call]) -> list[list[Call]]:
 def _verdict(calls: list[Call], limit: int) -> Verdict:
     keys = tuple(sorted({key for call in calls for key in call.keys}))
     search = _Search(calls, limit)
-    outcome = search.run()
+    outcome: Outcome = "linearizable"
+    if not search.follow_hints():
+        search = _Search(calls, limit)
+        outcome = search.run()
     if outcome != "not linearizable":
         order = search.order() if outcome == "linearizable" else []
         return Verdict(keys, outcome, tuple(order), (), search.configurations)
@@ -293,13 +297,14 @@ class _Move:
     seen, ``~number`` is anything but that.
     """
 
-    __slots__ = ("beginning", "bit", "call", "done", "end", "leaves", "rivals", "sees", "twin")
+    __slots__ = ("beginning", "bit", "call", "done", "end", "hint", "leaves", "rivals", "sees", "twin")
 
     def __init__(self, call: Call, done: float, bit: int) -> None:
         self.call = call
         self.done = done
         """When it certainly had been."""
         self.bit = bit
+        self.hint = call.hint
         self.sees: list[tuple[int, int]] = []
         self.leaves: list[tuple[int, int]] = []
         self.twin = 0
@@ -354,7 +359,7 @@ class _Step(NamedTuple):
 
 
 def _hint(move: _Move) -> float:
-    return move.call.hint
+    return move.hint
 
 
 class _Search:
@@ -428,13 +433,17 @@ class _Search:
             move.rivals = requests[move.call.request] & ~move.bit if move.call.request else 0
 
     def _find_twins(self) -> None:
-        last: dict[object, int] = {}
+        families: dict[object, list[_Move]] = defaultdict(list)
         for move in self.moves:
             # What has rivals may not be done any more when it is the turn of its twin.
             if move.done == inf and not move.rivals:
-                what = (tuple(move.sees), tuple(move.leaves))
-                move.twin = last.get(what, 0)
-                last[what] = move.bit
+                families[tuple(move.sees), tuple(move.leaves)].append(move)
+        for family in families.values():
+            for earlier, move in pairwise(family):
+                move.twin = earlier.bit
+            # Whichever of them was done first, here it is the one that began first.
+            for move, hint in zip(family, sorted(move.hint for move in family), strict=True):
+                move.hint = hint
 
     def _link_events(self) -> _Event:
         events: list[tuple[float, int, _Event]] = []
@@ -449,6 +458,20 @@ class _Search:
             last.after, event.before = event, last
             last = event
         return head
+
+    def follow_hints(self) -> bool:
+        """Try the one order that the hints tell, as far as they do: whether it explains all."""
+        self.steps.append(_Step(self._place_all_that_fit(), self.state, []))
+        while self.left:
+            # The most likely one comes last.
+            move = next((move for move in reversed(self._changes()) if self._is_possible(move)), None)
+            if move is None or move.hint == inf or self.configurations >= self.limit:
+                return False
+            self.configurations += 1
+            before, self.state = self.state, move.changed(self.state)
+            self._place(move)
+            self.steps.append(_Step([move, *self._place_all_that_fit()], before, []))
+        return True
 
     def run(self) -> Outcome:
         """Try one change after the other; where none can be next, take the last one back and try another."""
@@ -480,8 +503,11 @@ class _Search:
         changes.sort(key=_hint, reverse=True)
         return changes
 
+    def _is_possible(self, move: _Move) -> bool:
+        return not (move.twin & ~self.placed or move.rivals & self.placed) and move.fits(self.state)
+
     def _may_be_next(self, move: _Move) -> bool:
-        if move.twin & ~self.placed or move.rivals & self.placed or not move.fits(self.state):
+        if not self._is_possible(move):
             return False
         for key, value in move.leaves:
             old = self.state[key]

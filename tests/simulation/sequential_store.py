@@ -5,8 +5,22 @@ from __future__ import annotations
 from random import Random
 
 from raftkv.actors.messages import Applied, Level, Propose, Read, ReadResult, Refused
-from raftkv.commands import NOT_THERE, THERE, Command, Delete, DeleteIf, Get, Item, Put, PutIf, Unmatched
+from raftkv.commands import (
+    NOT_THERE,
+    THERE,
+    Command,
+    Delete,
+    DeleteIf,
+    Get,
+    Item,
+    Put,
+    PutIf,
+    Unmatched,
+    encode_commands,
+)
+from raftkv.entry import Entry, Kind
 from raftkv.keyspace import Keyspace
+from raftkv.simulation.committed import Committed
 from raftkv.simulation.history import History, Operation
 
 NODES = ("n1", "n2", "n3")
@@ -37,6 +51,8 @@ class SequentialStore:
         self.keys = [f"k{number}" for number in range(keys)]
         self.conditional = conditional
         self.keyspace = keyspace()
+        self.committed = Committed()
+        """What was done, as a log would have it."""
         self.index = 1
         self.states: list[tuple[int, dict[str, Item]]] = [(0, {}), (0, {})]
         """At each index: the revision, and everything under its key."""
@@ -122,6 +138,8 @@ class SequentialStore:
         request = operation.request
         if isinstance(request, Propose):
             results = tuple(self.keyspace.apply(command) for command in request.commands)
+            data = encode_commands(request.commands)
+            self.committed.add(Entry(len(self.committed) + 1, 1, Kind.COMMANDS, data), 1)
             self.index += 1
             self.states.append((self.keyspace.revision, dict(self.keyspace.items())))
             return Applied(self.index, 1, self.keyspace.revision, results)

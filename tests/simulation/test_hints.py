@@ -1,0 +1,129 @@
+"""What the log tells of requests of unknown outcome makes a search short, and never makes it wrong."""
+
+from __future__ import annotations
+
+from math import inf
+from random import Random
+
+import pytest
+
+from raftkv.actors.messages import Applied, Propose, Read, ReadResult, Refused
+from raftkv.commands import Command, Delete, DeleteDone, Get, Item, Put, PutDone, PutIf, encode_commands
+from raftkv.entry import Entry, Kind
+from raftkv.simulation.committed import Carried, Committed
+from raftkv.simulation.effect import Effects
+from raftkv.simulation.hints import Hints
+from raftkv.simulation.history import History, Operation
+from raftkv.simulation.life import Life, plan
+from raftkv.simulation.operation import NOT_TOLD
+from tests.simulation.sequential_store import SequentialStore
+
+FEW = 300
+"""Configurations that a search may try which knows where to look."""
+
+
+def log_of(*entries: tuple[Command, ...]) -> list[Carried]:
+    """Return what these entries come to; the first is at index 1."""
+    committed = Committed()
+    for number, commands in enumerate(entries, 1):
+        committed.add(Entry(number, 1, Kind.COMMANDS, encode_commands(commands)), 1)
+    return list(committed.carried_out())
+
+
+def asked(history: History, *commands: Command, reply: Applied | Refused | None = None) -> Operation:
+    """Note a write, and what came of it."""
+    operation = history.begin("c", "n1", len(history.operations) * 1e6, Propose(commands, 1000.0))
+    history.end(operation, operation.invoked_ms + 0.5, reply)
+    return operation
+
+
+def hints_of(history: History, log: list[Carried], operation: Operation) -> list[float]:
+    """Return the hints for all ways in which a write may have gone."""
+    assert isinstance(operation.request, Propose)
+    ways = Effects(history.operations).ways(operation.request, None)
+    return [Hints(history.operations, log).hint(operation, way) for way in ways]
+
+
+def test_a_write_that_is_in_the_log_stands_there_and_another_nowhere() -> None:
+    history = History()
+    done, never = asked(history, Put("a", b"2")), asked(history, Put("a", b"3"))
+    log = log_of((Put("b", b"1"),), (Put("b", b"1b"), Put("a", b"2"), Put("c", b"")))
+
+    assert hints_of(history, log, done) == [2]
+    assert hints_of(history, log, never) == [inf]
+
+
+def test_of_the_ways_that_a_condition_allows_the_one_that_it_went() -> None:
+    history = History()
+    asked(history, Put("a", b"1"), reply=Applied(1, 1, 1, (PutDone(1),)))
+    both = asked(history, PutIf("a", b"2", 1), PutIf("b", b"3", 7))
+    log = log_of((Put("a", b"1"),), (PutIf("a", b"2", 1), PutIf("b", b"3", 7)))
+    assert isinstance(both.request, Propose)
+    ways = Effects(history.operations).ways(both.request, None)
+
+    found = [way.leaves for way in ways if Hints(history.operations, log).hint(both, way) == 1]
+
+    assert found == [(("a", b"2"),)]
+    assert len(ways) == 3
+
+
+def test_deletions_look_alike_and_whoever_was_told_of_one_has_it() -> None:
+    """One that was certainly not done has none, and none is older than who asked for it."""
+    history = History()
+    failed = asked(history, Delete("a"), reply=Refused("not_leader"))
+    asked(history, Put("a", b"1"), reply=Applied(1, 1, 1, (PutDone(1),)))
+    early = asked(history, Delete("a"))
+    told = asked(history, Delete("a"), reply=Applied(2, 1, 2, (DeleteDone(2, True),)))
+    late = asked(history, Delete("a"))
+    log = log_of((Put("a", b"1"),), (Delete("a"),), (Delete("a"),), (Put("a", b"2"),), (Delete("a"),))
+
+    assert {each.number: hints_of(history, log, each) for each in (failed, early, late)} == {
+        failed.number: [inf],
+        early.number: [2],
+        late.number: [3],
+    }
+    assert Hints(history.operations, log).hint(told, Effects(history.operations).ways(told.request, told.reply)[0]) == 1  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("seed", [0, 5, 7])
+def test_a_history_that_is_too_much_for_a_search_is_little_for_one_that_knows_the_log(seed: int) -> None:
+    store = SequentialStore(seed, clients=10, operations=250, unknown=0.5, keys=6, many=0.7, conditional=0.3)
+
+    blind = store.history.verdict(limit=10 * FEW)
+    knowing = store.history.verdict(limit=FEW, log=store.committed.carried_out())
+
+    assert blind.faults == ()
+    assert len(blind.undecided) == 1
+    assert knowing.ok
+
+
+@pytest.mark.parametrize(("seed", "faults"), [(154, "crash"), (79, "pause")])
+def test_lives_in_which_hundreds_of_requests_were_never_answered_are_judged(seed: int, faults: str) -> None:
+    """Some were for many keys, on conditions: no order was found in 100,000 configurations before the log was asked."""
+    outcome = Life(plan(seed, events=20_000, classes=(faults,))).run()
+
+    assert outcome.violation == ""
+    assert outcome.answers["silence"] > 50
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_log_that_is_wrong_changes_no_verdict(seed: int) -> None:
+    """Neither that of a history that can be explained, nor that of one where a read saw what was not there yet."""
+    random = Random(seed)
+    store = SequentialStore(seed, clients=3, operations=40, unknown=0.3, keys=2, conditional=0.4)
+    log = list(store.committed.carried_out())
+    wrong = random.sample(log, len(log) * 2 // 3)
+
+    assert store.history.verdict(log=wrong).ok
+    assert store.history.verdict(log=log).ok
+
+    # It was written once, and something else when that had been acknowledged.
+    for value in (b"early", b"late"):
+        asked(store.history, Put("k0", value), reply=Applied(NOT_TOLD, NOT_TOLD, NOT_TOLD, (PutDone(NOT_TOLD),)))
+    after_ms = len(store.history.operations) * 1e6
+    read = store.history.begin("c", "n1", after_ms, Read((Get("k0"),), "linearizable", 1000.0))
+    item = Item(b"early", NOT_TOLD, NOT_TOLD, NOT_TOLD)
+    store.history.end(read, after_ms, ReadResult(NOT_TOLD, NOT_TOLD, (item,)))
+
+    assert ["not linearizable" in fault.text for fault in store.history.verdict(log=wrong).faults] == [True]
+    assert ["not linearizable" in fault.text for fault in store.history.verdict(log=log).faults] == [True]
