@@ -12,7 +12,7 @@ from math import inf
 from typing import NamedTuple
 
 from raftkv.actors.messages import Applied, Propose
-from raftkv.commands import Command, Delete, Put, PutIf, Unmatched
+from raftkv.commands import Command, Delete, DeleteIf, Put, PutIf, Unmatched
 from raftkv.simulation import positions
 from raftkv.simulation.committed import Carried
 from raftkv.simulation.effect import Way
@@ -38,6 +38,13 @@ def _earliest_places(operations: Iterable[Operation]) -> dict[int, int]:
         elif isinstance(operation.reply, Applied):
             earliest = max(earliest, operation.reply.index + 1)
     return places
+
+
+def _doubt(operation: Operation) -> int:
+    """Return how much doubt there is where in the log a write is: deletions look all alike, a value is written once."""
+    if isinstance(operation.reply, Applied):
+        return 0
+    return 2 if all(isinstance(each, Delete | DeleteIf) for each in getattr(operation.request, "commands", ())) else 1
 
 
 class Hints:
@@ -66,13 +73,14 @@ class Hints:
             where[carried.command].append(number)
         taken: set[int] = set()
         earliest = _earliest_places(operations)
-        # Values are written once, but deletions look all alike: those who were told where theirs is have it.
-        for operation in sorted(operations, key=lambda each: not isinstance(each.reply, Applied)):
+        for operation in sorted(operations, key=_doubt):
             if isinstance(operation.request, Propose) and operation.outcome != "failed":
+                count = len(operation.request.commands)
                 for first in where[operation.request.commands[0]]:
-                    if first not in taken and self._is_at(first, operation, earliest.get(operation.number, 0)):
-                        taken.update(range(first, first + len(operation.request.commands)))
-                        self._places[operation.number] = self._place(first, len(operation.request.commands))
+                    numbers = range(first, first + count)
+                    if taken.isdisjoint(numbers) and self._is_at(first, operation, earliest.get(operation.number, 0)):
+                        taken.update(numbers)
+                        self._places[operation.number] = self._place(first, count)
                         break
 
     def _is_at(self, first: int, operation: Operation, earliest: int) -> bool:

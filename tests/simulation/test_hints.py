@@ -97,7 +97,7 @@ def test_a_history_that_is_too_much_for_a_search_is_little_for_one_that_knows_th
     assert knowing.ok
 
 
-@pytest.mark.parametrize(("seed", "faults"), [(154, "crash"), (79, "pause")])
+@pytest.mark.parametrize(("seed", "faults"), [(154, "crash"), (79, "pause"), (194, "pause")])
 def test_lives_in_which_hundreds_of_requests_were_never_answered_are_judged(seed: int, faults: str) -> None:
     """Some were for many keys, on conditions: no order was found in 100,000 configurations before the log was asked."""
     outcome = Life(plan(seed, events=20_000, classes=(faults,))).run()
