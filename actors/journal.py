@@ -12,13 +12,22 @@ from typing import Any
 
 from thespian.actors import Actor, ActorAddress, ActorExitRequest
 
-from raftkv.actors.messages import AskRoom, Flush, Message, Recovered, Room, Save, Saved, Start
-from raftkv.batch import Record, owner_of
-from raftkv.data_directory import DataDirectoryError, journal_directory, read_identity
+from raftkv.actors.messages.base import Message
+from raftkv.actors.messages.node import (
+    AskFreeBytes,
+    Flush,
+    FreeBytes,
+    Recovered,
+    Save,
+    Saved,
+    Start,
+)
 from raftkv.exit_status import EXIT_BUG, EXIT_UNUSABLE
-from raftkv.history import History
-from raftkv.wal import Wal
-from raftkv.wal_reader import DamagedJournal
+from raftkv.journal.data_directory import DataDirectoryError, journal_directory, read_identity
+from raftkv.journal.format import Record, owner_of
+from raftkv.journal.recovery import DamagedJournal
+from raftkv.journal.replay import Replay
+from raftkv.journal.wal import Wal
 
 
 class PrepareSpare(Message, frozen=True):
@@ -41,7 +50,7 @@ class Journal(Actor):
         self._wal: Wal | None = None
         self._stopped = False
         self._last_number = 0
-        self._waiting: History | None = None
+        self._waiting: Replay | None = None
         self._prepare_sent = False
 
     def receiveMessage(self, message: Any, sender: ActorAddress) -> None:
@@ -72,14 +81,14 @@ class Journal(Actor):
             owner=owner,
         )
         entries = tuple(history.entries)
-        self.send(message.node, Recovered(history.current_term, history.voted_for, entries, self._wal.room()))
+        self.send(message.node, Recovered(history.current_term, history.voted_for, entries, self._wal.free_bytes()))
         self._prepare_spare_soon()
 
     def _on_save(self, message: Save) -> None:
         assert message.number == self._last_number + 1, f"save {message.number} came after {self._last_number}"
         self._last_number = message.number
         if self._waiting is None:
-            self._waiting = History()
+            self._waiting = Replay()
             # A mailbox is first in, first out: whatever is in it now is seen before this and goes into one batch.
             self.send(self.myAddress, Flush())
         self._waiting.add(Record(message.current_term, message.voted_for, message.entries))
@@ -90,7 +99,7 @@ class Journal(Actor):
         assert self._waiting is not None, "nothing waits to be flushed"
         batch, self._waiting = self._waiting, None
         self._wal.append(batch.record())
-        self.send(self._start.node, Saved(self._last_number, self._wal.room()))
+        self.send(self._start.node, Saved(self._last_number, self._wal.free_bytes()))
         self._prepare_spare_soon()
 
     def _on_prepare_spare(self, _: PrepareSpare) -> None:
@@ -100,10 +109,10 @@ class Journal(Actor):
             self._wal.prepare_spare()
             self._prepare_spare_soon()
 
-    def _on_ask_room(self, _: AskRoom) -> None:
+    def _on_ask_free_bytes(self, _: AskFreeBytes) -> None:
         assert self._start is not None
         assert self._wal is not None
-        self.send(self._start.node, Room(self._wal.room()))
+        self.send(self._start.node, FreeBytes(self._wal.free_bytes()))
 
     def _on_exit(self, _: ActorExitRequest) -> None:
         self._stop()
@@ -139,6 +148,6 @@ _HANDLERS: dict[type, Callable[[Journal, Any], None]] = {
     Save: Journal._on_save,
     Flush: Journal._on_flush,
     PrepareSpare: Journal._on_prepare_spare,
-    AskRoom: Journal._on_ask_room,
+    AskFreeBytes: Journal._on_ask_free_bytes,
     ActorExitRequest: Journal._on_exit,
 }

@@ -8,50 +8,54 @@ from typing import Any, ClassVar
 
 from thespian.actors import Actor, ActorAddress, ActorExitRequest, ChildActorExited, PoisonMessage
 
-from raftkv.actors.candidate import Candidate
-from raftkv.actors.follower import Follower
-from raftkv.actors.founder import Founder
 from raftkv.actors.journal import Journal
-from raftkv.actors.leader import Leader
-from raftkv.actors.messages import (
-    About,
-    AppendEntries,
-    AppendEntriesReply,
+from raftkv.actors.messages.base import RoleName
+from raftkv.actors.messages.node import (
+    AdvertiseAddress,
     AppliedUpTo,
-    Asked,
-    Asker,
-    AskStatus,
     Assume,
     Boot,
-    Forward,
-    ForwardReply,
-    Introduce,
+    FreeBytes,
     NotSent,
     PeerDown,
     PeerUp,
-    Propose,
-    Read,
     Recovered,
-    Refused,
-    RequestVote,
-    RequestVoteReply,
-    Retire,
     RoleChanged,
-    RoleName,
-    Room,
     Saved,
     Start,
-    Status,
+)
+from raftkv.actors.messages.raft import (
+    AppendEntries,
+    AppendEntriesReply,
+    BootstrapHello,
+    RequestVote,
+    RequestVoteReply,
     TimeoutNow,
 )
-from raftkv.actors.replying import reply
-from raftkv.actors.role import Role
+from raftkv.actors.messages.replying import reply
+from raftkv.actors.messages.requests import (
+    AskStatus,
+    Forward,
+    ForwardReply,
+    PendingRequest,
+    Propose,
+    Read,
+    Refused,
+    ReplyTo,
+    Resign,
+    Status,
+)
+from raftkv.actors.roles.bootstrap import Bootstrap
+from raftkv.actors.roles.candidate import Candidate
+from raftkv.actors.roles.follower import Follower
+from raftkv.actors.roles.leader import Leader
+from raftkv.actors.roles.role import Role
 from raftkv.actors.store import Store
-from raftkv.configuration import start_list_hash
 from raftkv.exit_status import EXIT_BUG, EXIT_UNUSABLE
-from raftkv.replica import Replica
+from raftkv.raft.configuration import initial_cluster_hash
+from raftkv.raft.replica import Replica
 
-ROLES: tuple[type[Role], ...] = (Founder, Follower, Candidate, Leader)
+ROLES: tuple[type[Role], ...] = (Bootstrap, Follower, Candidate, Leader)
 
 
 class Node(Actor):
@@ -77,10 +81,10 @@ class Node(Actor):
             Propose: self.on_request,
             Read: self.on_request,
             AskStatus: self.on_request,
-            Retire: self.on_request,
+            Resign: self.on_request,
             Forward: self.on_forward,
             RoleChanged: self.tell_observer,
-            About: self.tell_observer,
+            AdvertiseAddress: self.tell_observer,
             PeerUp: self.on_peer_up,
             ChildActorExited: self.on_child_exited,
             PoisonMessage: self.on_poison,
@@ -93,11 +97,11 @@ class Node(Actor):
             AppendEntriesReply,
             TimeoutNow,
             ForwardReply,
-            Introduce,
-            Asked,
+            BootstrapHello,
+            PendingRequest,
             Saved,
             AppliedUpTo,
-            Room,
+            FreeBytes,
             PeerDown,
             NotSent,
         ):
@@ -127,8 +131,8 @@ class Node(Actor):
             journal=journal,
             store=store,
             peers=boot.peers,
-            addresses=dict(boot.start_list),
-            start_list_hash=start_list_hash(boot.start_list),
+            addresses=dict(boot.initial_cluster),
+            initial_cluster_hash=initial_cluster_hash(boot.initial_cluster),
             directory=boot.directory,
             disk=boot.disk,
             clock=boot.clock,
@@ -149,14 +153,14 @@ class Node(Actor):
             current_term=message.current_term,
             voted_for=message.voted_for,
             entries=message.entries,
-            room=message.room,
+            free_bytes=message.free_bytes,
         )
         if message.entries and (why := self._why_not_ours(replica)):
             self.boot.fail(EXIT_UNUSABLE, why)
         elif message.entries:
             self.on_assume(Assume(replica, "follower", "started with the data of an earlier run"), sender)
         else:
-            self.on_assume(Assume(replica, "founder", "started without data"), sender)
+            self.on_assume(Assume(replica, "bootstrap", "started without data"), sender)
         early, self.early = self.early, []
         for waiting in early:
             self.pass_on(waiting, sender)
@@ -164,9 +168,9 @@ class Node(Actor):
     def _why_not_ours(self, replica: Replica) -> str | None:
         """Say why these data can't be those of the cluster we were started for; None when they are."""
         configuration = replica.configuration
-        if set(configuration.ids) == set(dict(self.boot.start_list)):
+        if set(configuration.ids) == set(dict(self.boot.initial_cluster)):
             return None
-        theirs, ours = ", ".join(configuration.ids), ", ".join(sorted(dict(self.boot.start_list)))
+        theirs, ours = ", ".join(configuration.ids), ", ".join(sorted(dict(self.boot.initial_cluster)))
         return (
             f"data directory {self.boot.directory} belongs to another cluster: {replica.cluster_id} of {theirs}, "
             f"while --cluster names {ours}"
@@ -176,7 +180,7 @@ class Node(Actor):
         boot = self.boot
         return Status(
             id=boot.node_id,
-            role="founder",
+            role="bootstrap",
             term=0,
             leader=None,
             commit_index=0,
@@ -201,33 +205,33 @@ class Node(Actor):
         """Give a message to the active role."""
         if self.active is not None:
             self.send(self.active, message)
-        elif isinstance(message, Asked) and isinstance(message.request, AskStatus):
-            self.send(message.asker.address, self._status_while_starting())
-        elif isinstance(message, Asked) and len(self.early) >= self.boot.limits.held_requests:
-            reply(self, self.boot.node_id, message.asker, Refused("overloaded", "this node is reading its journal"))
-        elif isinstance(message, Asked | PeerUp | PeerDown):
+        elif isinstance(message, PendingRequest) and isinstance(message.request, AskStatus):
+            self.send(message.reply_to.address, self._status_while_starting())
+        elif isinstance(message, PendingRequest) and len(self.early) >= self.boot.limits.held_requests:
+            reply(self, self.boot.node_id, message.reply_to, Refused("overloaded", "this node is reading its journal"))
+        elif isinstance(message, PendingRequest | PeerUp | PeerDown):
             self.early.append(message)
 
-    def on_request(self, message: Propose | Read | AskStatus | Retire, sender: ActorAddress) -> None:
+    def on_request(self, message: Propose | Read | AskStatus | Resign, sender: ActorAddress) -> None:
         """Take a request of the front end; from here on it has a deadline on our clock."""
         timeout_ms = 0.0 if isinstance(message, AskStatus) else message.timeout_ms
-        self.pass_on(Asked(message, Asker(sender), self.boot.clock.now_ms() + timeout_ms), sender)
+        self.pass_on(PendingRequest(message, ReplyTo(sender), self.boot.clock.now_ms() + timeout_ms), sender)
 
     def on_forward(self, message: Forward, sender: ActorAddress) -> None:
         """Take a request that a peer passed on; the answer goes back to the peer's Node."""
         peer = self.boot.peers.get(message.sender)
         if peer is not None:
-            asker = Asker(peer, (message.boot, message.number))
+            reply_to = ReplyTo(peer, (message.boot, message.number))
             deadline_ms = self.boot.clock.now_ms() + message.request.timeout_ms
-            self.pass_on(Asked(message.request, asker, deadline_ms), sender)
+            self.pass_on(PendingRequest(message.request, reply_to, deadline_ms), sender)
 
     def on_peer_up(self, message: PeerUp, sender: ActorAddress) -> None:
         """Tell a peer that has come where clients reach us, and the role that it is here."""
         if message.peer in self.boot.peers:
-            self.send(self.boot.peers[message.peer], About(self.boot.node_id, self.boot.http))
+            self.send(self.boot.peers[message.peer], AdvertiseAddress(self.boot.node_id, self.boot.http))
         self.pass_on(message, sender)
 
-    def tell_observer(self, message: RoleChanged | About, sender: ActorAddress) -> None:
+    def tell_observer(self, message: RoleChanged | AdvertiseAddress, sender: ActorAddress) -> None:
         """Tell the observer, if there is one."""
         if self.boot.observer is not None:
             self.send(self.boot.observer, message)

@@ -7,25 +7,26 @@ from typing import Any
 
 from thespian.actors import Actor
 
-from raftkv.actors.messages import About, Message, RoleChanged
+from raftkv.actors.messages.base import Message
+from raftkv.actors.messages.node import AdvertiseAddress, RoleChanged
 
 
 class Observe(Message, frozen=True, gc=True):
     """The observer's first message: call ``callback`` at each change, on the thread of the actors' loop."""
 
-    callback: Callable[[RoleChanged | About], None]
+    callback: Callable[[RoleChanged | AdvertiseAddress], None]
 
 
 class Observer(Actor):
-    """Hands each ``RoleChanged`` and ``About`` to a callback."""
+    """Hands each ``RoleChanged`` and ``AdvertiseAddress`` to a callback."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._callback: Callable[[RoleChanged | About], None] | None = None
+        self._callback: Callable[[RoleChanged | AdvertiseAddress], None] | None = None
 
     def receiveMessage(self, message: Any, sender: Any) -> None:
         """Take the callback, or call it."""
         if isinstance(message, Observe):
             self._callback = message.callback
-        elif isinstance(message, RoleChanged | About) and self._callback is not None:
+        elif isinstance(message, RoleChanged | AdvertiseAddress) and self._callback is not None:
             self._callback(message)

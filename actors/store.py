@@ -10,12 +10,22 @@ from typing import Any
 
 from thespian.actors import Actor, WakeupMessage
 
-from raftkv.actors.messages import Applied, AppliedUpTo, Apply, ReadAt, ReadResult, Refused, Start
-from raftkv.actors.replying import reply
-from raftkv.commands import Result, decode_commands
-from raftkv.entry import Entry, Kind
+from raftkv.actors.messages.node import (
+    AppliedUpTo,
+    Apply,
+    ReadAt,
+    Start,
+)
+from raftkv.actors.messages.replying import reply
+from raftkv.actors.messages.requests import (
+    Applied,
+    ReadResult,
+    Refused,
+)
 from raftkv.exit_status import EXIT_BUG
-from raftkv.keyspace import Keyspace
+from raftkv.raft.entry import Entry, Kind
+from raftkv.store.commands import Result, decode_commands
+from raftkv.store.keyspace import Keyspace
 
 EXPIRE_MS = 100.0
 """How often waiting queries are looked through for those whose time is over."""
@@ -58,13 +68,13 @@ class Store(Actor):
     def on_apply(self, message: Apply) -> None:
         """Apply entries: those that were applied before are skipped, a gap is a bug."""
         assert message.first_index <= self.last_applied + 1, (message.first_index, self.last_applied)
-        askers = list(message.askers)
+        waiters = list(message.waiters)
         for entry in message.entries[self.last_applied + 1 - message.first_index :]:
             results = self._apply(entry)
             self.last_applied = entry.index
-            while askers and askers[0][0] <= entry.index:
+            while waiters and waiters[0][0] <= entry.index:
                 applied = Applied(entry.index, entry.term, self.keyspace.revision, results)
-                reply(self, self.start.node_id, askers.pop(0)[1], applied)
+                reply(self, self.start.node_id, waiters.pop(0)[1], applied)
         self.send(self.start.node, AppliedUpTo(self.last_applied))
         if self.waiting:
             self._answer_waiting()
@@ -95,7 +105,7 @@ class Store(Actor):
         self.waiting = deque(query for query in self.waiting if query.deadline_ms > now_ms)
         for query in late:
             why = f"entry {query.read_index} was not applied in time, only {self.last_applied}"
-            reply(self, self.start.node_id, query.asker, Refused("no_leader", why))
+            reply(self, self.start.node_id, query.reply_to, Refused("no_leader", why))
         self._wake_up_later()
 
     def _answer_waiting(self) -> None:
@@ -109,4 +119,4 @@ class Store(Actor):
     def _answer(self, message: ReadAt) -> None:
         get = self.keyspace.get
         items = tuple([get(query.key) for query in message.queries])
-        reply(self, self.start.node_id, message.asker, ReadResult(self.last_applied, self.keyspace.revision, items))
+        reply(self, self.start.node_id, message.reply_to, ReadResult(self.last_applied, self.keyspace.revision, items))

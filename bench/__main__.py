@@ -17,7 +17,7 @@ import msgspec
 
 from bench.cluster import ROOT, new_cluster
 from bench.compare import checkout, compare_round
-from bench.machine import BenchError, Machine, describe
+from bench.machine import BenchError, MachineInfo, describe
 from bench.outage import Outage, measure_election, measure_start
 from bench.report import comparison_table, figures_table, outages_table
 from bench.stalled import BASES, Stall, Times, faults, in_own_network, measure_stall, stalls_table
@@ -148,7 +148,7 @@ def stalled(only: tuple[str, ...], rounds: int, seconds: float, around: float, a
 
 
 @contextlib.contextmanager
-def prepared(asked: Asked) -> Iterator[Machine]:
+def prepared(asked: Asked) -> Iterator[MachineInfo]:
     """Make the directory and say what is measured, and on what."""
     asked.directory.mkdir(parents=True, exist_ok=True)
     # Whatever a crash leaves here is nothing for the repository.
@@ -172,7 +172,7 @@ def progress(text: str) -> None:
         click.echo(f"\r\x1b[K{text} …", err=True, nl=False)
 
 
-def print_json(as_json: bool, machine: Machine, found: dict[str, object]) -> None:
+def print_json(as_json: bool, machine: MachineInfo, found: dict[str, object]) -> None:
     """Print everything in one line, if that is wanted."""
     if sys.stderr.isatty():
         click.echo("\r\x1b[K", err=True, nl=False)

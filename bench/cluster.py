@@ -29,7 +29,7 @@ STOP_S = 10.0
 LOOK_S = 0.01
 
 
-class Node:
+class BenchNode:
     """One node: where it is, and its process while it has one."""
 
     def __init__(self, number: int, directory: Path, port: int, raft_port: int) -> None:
@@ -58,14 +58,14 @@ class Node:
         return next((line for line in reversed(lines) if line.strip()), "it said nothing")
 
 
-class Cluster:
+class BenchCluster:
     """Three nodes that run the checkout in ``source``; their data is in ``directory``, which must be empty or new."""
 
     def __init__(self, directory: Path, base_port: int, source: Path = ROOT) -> None:
         self.directory = directory
         self._source = source
         # The ports stay below those that a system gives to connections, so that a node finds its own free again.
-        self.nodes = [Node(n + 1, directory, base_port + n, base_port + NODES + n) for n in range(NODES)]
+        self.nodes = [BenchNode(n + 1, directory, base_port + n, base_port + NODES + n) for n in range(NODES)]
 
     def start(self) -> float:
         """Start all nodes and return when (``time.monotonic``) the last of them listened for clients."""
@@ -76,12 +76,12 @@ class Cluster:
             self._spawn(node)
         return self._wait_for_listening(self.nodes)
 
-    def restart(self, node: Node) -> None:
+    def restart(self, node: BenchNode) -> None:
         """Start a node that was killed, with the data it had."""
         self._spawn(node)
         self._wait_for_listening([node])
 
-    def kill(self, node: Node) -> None:
+    def kill(self, node: BenchNode) -> None:
         """End a node as a power cut would; it is gone when this returns."""
         assert node.process is not None, f"{node.id} is not running"
         assert node.line is not None, f"{node.id} is not running"
@@ -114,7 +114,7 @@ class Cluster:
                 self._check(node, deadline, "is not ready")
                 time.sleep(LOOK_S)
 
-    def leader(self) -> Node:
+    def leader(self) -> BenchNode:
         """Return the node that leads, once all agree on it."""
         deadline = time.monotonic() + WITHIN_S
         while True:
@@ -125,14 +125,14 @@ class Cluster:
             self._check(self.nodes[0], deadline, f"and the others do not agree on a leader: {found}")
             time.sleep(LOOK_S)
 
-    def _check(self, node: Node, deadline: float, what: str) -> None:
+    def _check(self, node: BenchNode, deadline: float, what: str) -> None:
         """Raise ``BenchError`` when there is nothing to wait for any more."""
         if node.process is None or node.process.poll() is not None:
             raise BenchError(f"{node.id} has stopped; the last it said: {node.last_words()}")
         if time.monotonic() > deadline:
             raise BenchError(f"{node.id} {what} after {WITHIN_S:g} s; the last it said: {node.last_words()}")
 
-    def _spawn(self, node: Node) -> None:
+    def _spawn(self, node: BenchNode) -> None:
         node.directory.mkdir(exist_ok=True)
         node.line, theirs = socket.socketpair()
         cluster = ",".join(f"{other.id}={HOST}:{other.raft_port}" for other in self.nodes)
@@ -155,7 +155,7 @@ class Cluster:
                 start_new_session=True,
             )
 
-    def _wait_for_listening(self, nodes: list[Node]) -> float:
+    def _wait_for_listening(self, nodes: list[BenchNode]) -> float:
         """Return when the last of ``nodes`` reported that it listens."""
         waiting = {node.id for node in nodes}
         deadline = time.monotonic() + WITHIN_S
@@ -178,7 +178,7 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def new_cluster(directory: Path, base_port: int, source: Path = ROOT) -> Iterator[Cluster]:
+def new_cluster(directory: Path, base_port: int, source: Path = ROOT) -> Iterator[BenchCluster]:
     """Start a cluster without data and wait until it serves; stop it at the end."""
     with unstarted_cluster(directory, base_port, source) as cluster:
         cluster.start()
@@ -187,16 +187,16 @@ def new_cluster(directory: Path, base_port: int, source: Path = ROOT) -> Iterato
 
 
 @contextlib.contextmanager
-def unstarted_cluster(directory: Path, base_port: int, source: Path = ROOT) -> Iterator[Cluster]:
+def unstarted_cluster(directory: Path, base_port: int, source: Path = ROOT) -> Iterator[BenchCluster]:
     """Make a cluster that is yet to be started, and stop it at the end."""
-    cluster = Cluster(directory / f"cluster-{secrets.token_hex(4)}", base_port, source)
+    cluster = BenchCluster(directory / f"cluster-{secrets.token_hex(4)}", base_port, source)
     try:
         yield cluster
     finally:
         cluster.stop()
 
 
-def get(node: Node, path: str) -> tuple[int, dict[str, Any]]:
+def get(node: BenchNode, path: str) -> tuple[int, dict[str, Any]]:
     """Return status and answer of a page in JSON; status 0 where there is no answer."""
     connection = http.client.HTTPConnection(HOST, node.port, timeout=2.0)
     try:

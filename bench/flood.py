@@ -134,7 +134,7 @@ class Sender(Actor):
         self.begun: Begin
         self.small = Parcel("n1")
         self.sent = self.arrived = 0
-        self.streams: list[Stream] = []
+        self.streams: list[FloodStream] = []
 
     def receiveMessage(self, message: Any, sender: ActorAddress) -> None:
         """Send what there is room or time for."""
@@ -150,9 +150,9 @@ class Sender(Actor):
         elif isinstance(message, Begin):
             self.begun, strength = message, message.strength
             large = Parcel("n1", bytes(strength.other_bytes))
-            self.streams = [Stream(message.other, large, strength.other_rate)]
+            self.streams = [FloodStream(message.other, large, strength.other_rate)]
             if strength.healthy_rate:
-                self.streams.append(Stream(message.healthy, self.small, strength.healthy_rate))
+                self.streams.append(FloodStream(message.healthy, self.small, strength.healthy_rate))
             self._fill()
             self.wakeupAfter(TURN_S)
         elif message == ASK_PID:
@@ -165,7 +165,7 @@ class Sender(Actor):
             self.send(self.begun.healthy, self.small)
 
 
-class Stream:
+class FloodStream:
     """The same message again and again, at a steady rate."""
 
     def __init__(self, target: Any, message: Parcel, rate: int) -> None:

@@ -16,15 +16,15 @@ import msgspec
 import uvloop
 
 from bench.flood import HEALTHY, OTHER, Attach, Begin, Sender, Sink, Strength, decode, encode, is_control
-from raftkv.actors.system.addresses import remote_address
-from raftkv.actors.system.eventloop import start_on_loop
-from raftkv.actors.system.link import Codec, Link, LinkSettings
+from raftkv.actors.system.base.addresses import remote_address
+from raftkv.actors.system.base.eventloop import start_on_loop
+from raftkv.actors.system.link.link import Codec, Link, LinkSettings
 
 ACTOR = "flood"
 CODEC = Codec(encode, decode, is_control, lambda message: message.sender)
 
 
-class Plan(msgspec.Struct, frozen=True):
+class FloodPlan(msgspec.Struct, frozen=True):
     """Who this is, where it listens, and where its peers do (``host:port``).
 
     A sink counts at ``place`` on the board.
@@ -38,7 +38,7 @@ class Plan(msgspec.Struct, frozen=True):
     place: int | None = None
 
 
-async def run(plan: Plan) -> None:
+async def run(plan: FloodPlan) -> None:
     """Take part until the standard input ends."""
     loop = asyncio.get_running_loop()
     lines = asyncio.StreamReader()
@@ -84,4 +84,4 @@ async def run(plan: Plan) -> None:
 
 if __name__ == "__main__":
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run(msgspec.json.decode(sys.argv[1], type=Plan)))
+        runner.run(run(msgspec.json.decode(sys.argv[1], type=FloodPlan)))

@@ -21,16 +21,12 @@ import uvloop
 
 from bench.machine import load_average, use_one_core
 from bench.report import spread, table
-from raftkv.actors.messages import (
-    AppendEntries,
-    AppendEntriesReply,
-    Forward,
-    Propose,
-)
-from raftkv.actors.system.link import Codec, Link, LinkSettings
-from raftkv.actors.wire import decode_peer, encode_peer, is_control
-from raftkv.commands import Put, encode_commands
-from raftkv.entry import Entry
+from raftkv.actors.messages.raft import AppendEntries, AppendEntriesReply
+from raftkv.actors.messages.requests import Forward, Propose
+from raftkv.actors.messages.wire import decode_peer, encode_peer, is_control
+from raftkv.actors.system.link.link import Codec, Link, LinkSettings
+from raftkv.raft.entry import Entry
+from raftkv.store.commands import Put, encode_commands
 
 CODEC = Codec(encode_peer, decode_peer, is_control, lambda message: message.sender)
 REPLY = AppendEntriesReply(sender="n1", term=7, success=True, match_index=123456, read_round=99)
@@ -40,7 +36,7 @@ ENTRIES = AppendEntries(
 )
 
 
-class Node:
+class LinkNode:
     """One end; ``got`` is called for each message. ``closing``: its connections may end."""
 
     def __init__(self, name: str) -> None:
@@ -64,9 +60,9 @@ class Node:
             raise SystemExit(f"{peer} is not connected: {reason}")
 
 
-async def pair() -> tuple[Node, Node]:
+async def pair() -> tuple[LinkNode, LinkNode]:
     """Return two nodes that are connected both ways."""
-    first, second = Node("n1"), Node("n2")
+    first, second = LinkNode("n1"), LinkNode("n2")
     await first.link.start()
     await second.link.start()
     first.link.add_peer("n2", f"127.0.0.1:{second.link.port}")
@@ -77,7 +73,7 @@ async def pair() -> tuple[Node, Node]:
 
 
 async def throughput(
-    first: Node, second: Node, message: Any, count: int, window: int, burst: int
+    first: LinkNode, second: LinkNode, message: Any, count: int, window: int, burst: int
 ) -> tuple[float, float]:
     """Return messages a second when ``window`` may be under way, sent ``burst`` in a turn, and a message's CPU µs."""
     received = 0
@@ -103,7 +99,7 @@ async def throughput(
     return count / (time.perf_counter() - started), (time.process_time() - busy) / count * 1e6
 
 
-async def round_trips(first: Node, second: Node, rounds: int) -> list[float]:
+async def round_trips(first: LinkNode, second: LinkNode, rounds: int) -> list[float]:
     """Return the µs that each of ``rounds`` messages took there and back."""
     answer = AppendEntriesReply(sender="n2", term=7, success=True, match_index=1)
     second.got = lambda message: second.link.send("n1", "node", "node", answer)

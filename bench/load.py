@@ -37,7 +37,7 @@ _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)[ \t]*\r\n", re.IGNORECASE
 _CODE = re.compile(rb'"code":"(\w{1,40})"')
 
 
-class Plan(msgspec.Struct):
+class LoadPlan(msgspec.Struct):
     """What to do: ``connections`` spread evenly over ``targets`` (``host:port``), for a time or a number of requests.
 
     What is answered during ``warm_up_s`` is not measured. With ``requests``, that many are sent, each once, and there
@@ -55,7 +55,7 @@ class Plan(msgspec.Struct):
     pids: list[int] = []
 
 
-class Outcome(msgspec.Struct):
+class LoadResult(msgspec.Struct):
     """What came of it: the nanoseconds that right answers took, by target, within ``seconds``.
 
     ``errors`` counts everything else by what it was, from the first request on: during the warm-up too. The seconds
@@ -80,14 +80,14 @@ class Outcome(msgspec.Struct):
 class Load:
     """One run of a plan."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: LoadPlan) -> None:
         self.errors: Counter[str] = Counter()
         self.begin_ns = self.end_ns = 0
         self._plan = plan
         requests = make_requests(plan.kind)
         self._requests: Iterator[Request] = cycle(requests) if plan.requests is None else self._counted(requests)
         self._selector = selectors.DefaultSelector()
-        self._paused: deque[tuple[int, Connection]] = deque()
+        self._paused: deque[tuple[int, LoadConnection]] = deque()
         self._latencies = [Histogram() for _ in plan.targets]
         self._connections = [self._connection(number) for number in range(plan.connections)]
 
@@ -95,11 +95,11 @@ class Load:
         assert self._plan.requests is not None
         return iter([requests[number % len(requests)] for number in range(self._plan.requests)])
 
-    def _connection(self, number: int) -> Connection:
+    def _connection(self, number: int) -> LoadConnection:
         which = number % len(self._plan.targets)
-        return Connection(self, self._plan.targets[which], self._latencies[which])
+        return LoadConnection(self, self._plan.targets[which], self._latencies[which])
 
-    def run(self) -> Outcome:
+    def run(self) -> LoadResult:
         """Do it all and return what came of it."""
         self.begin_ns = started_ns = perf_counter_ns()
         self.end_ns = started_ns + NEVER_NS
@@ -120,7 +120,7 @@ class Load:
             connection.close()
         self._selector.close()
         seconds = (ended_ns - self.begin_ns) / 1e9
-        return Outcome(seconds, self._latencies, dict(self.errors), cpu_s[0], cpu_s[2:], cpu_s[1])
+        return LoadResult(seconds, self._latencies, dict(self.errors), cpu_s[0], cpu_s[2:], cpu_s[1])
 
     def _cpu_s(self) -> list[float]:
         return [process_time(), machine_cpu_s(), *map(process_cpu_s, self._plan.pids)]
@@ -149,7 +149,7 @@ class Load:
         """Return what to send next, if there is anything left."""
         return next(self._requests, None)
 
-    def watch(self, connection: Connection, opened: socket.socket) -> None:
+    def watch(self, connection: LoadConnection, opened: socket.socket) -> None:
         """Call ``on_readable`` when there is something to read."""
         self._selector.register(opened, selectors.EVENT_READ, connection)
 
@@ -157,12 +157,12 @@ class Load:
         """Watch it no longer."""
         self._selector.unregister(closed)
 
-    def pause(self, connection: Connection) -> None:
+    def pause(self, connection: LoadConnection) -> None:
         """Let ``connection`` begin again, but not at once: a cluster without a leader must not be stormed."""
         self._paused.append((perf_counter_ns() + PAUSE_NS, connection))
 
 
-class Connection:
+class LoadConnection:
     """A connection that is kept alive, with at most one request under way."""
 
     __slots__ = ("_address", "_got", "_latencies", "_load", "_request", "sent_ns", "socket")
@@ -267,7 +267,7 @@ def what_is_wrong(data: bytes) -> str:
 
 def main() -> None:
     """Read a plan in JSON, run it, and print what came of it in JSON."""
-    plan = msgspec.json.decode(sys.stdin.buffer.read(), type=Plan)
+    plan = msgspec.json.decode(sys.stdin.buffer.read(), type=LoadPlan)
     load = Load(plan)
     # Nothing here makes cycles, and a collection would look like latency.
     gc.disable()

@@ -18,7 +18,7 @@ class BenchError(Exception):
     """Nothing can be measured; the message is one line for people."""
 
 
-class Machine(msgspec.Struct, frozen=True):
+class MachineInfo(msgspec.Struct, frozen=True):
     """What figures depend on; ``sync_ms`` is the median time to write and sync one sector in place."""
 
     system: str
@@ -34,9 +34,9 @@ class Machine(msgspec.Struct, frozen=True):
         return f"{self.cores} cores ({self.processor}), {self.system}, Python {self.python}; disk: {disk}"
 
 
-def describe(directory: Path) -> Machine:
+def describe(directory: Path) -> MachineInfo:
     """Return what this machine is like, with the disk that ``directory`` is on; raises ``BenchError``."""
-    return Machine(
+    return MachineInfo(
         f"{platform.system()} {platform.release()}",
         _processor(),
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench.cluster import HOST, ROOT, Cluster, Node, unstarted_cluster
+from bench.cluster import HOST, ROOT, BenchCluster, BenchNode, unstarted_cluster
 from bench.machine import BenchError, load_average
 from bench.workload import VALUE_BYTES
 
@@ -32,7 +32,7 @@ class Outage(msgspec.Struct, frozen=True):
     load_average: float
 
 
-def measure_election(cluster: Cluster) -> Outage:
+def measure_election(cluster: BenchCluster) -> Outage:
     """Kill the leader and try to write through each of the others from then on; start it again afterwards."""
     leader = cluster.leader()
     time.sleep(SETTLE_S)
@@ -52,14 +52,14 @@ def measure_start(directory: Path, base_port: int, source: Path = ROOT) -> Outag
         return _first_writes(cluster.nodes, cluster.start(), load_before)
 
 
-def _first_writes(nodes: list[Node], since_s: float, load_before: float) -> Outage:
+def _first_writes(nodes: list[BenchNode], since_s: float, load_before: float) -> Outage:
     with ThreadPoolExecutor(len(nodes)) as clients:
         found = list(clients.map(_first_write, nodes))
     took_ms = [(when_s - since_s) * 1000 for when_s, _ in found]
     return Outage(min(took_ms), max(took_ms), sum(failed for _, failed in found), load_before)
 
 
-def _first_write(node: Node) -> tuple[float, int]:
+def _first_write(node: BenchNode) -> tuple[float, int]:
     """Try to write through ``node``, as a client with short timeouts would.
 
     Return when (``time.monotonic``) that was acknowledged and how many tries had failed before.
@@ -74,7 +74,7 @@ def _first_write(node: Node) -> tuple[float, int]:
     return time.monotonic(), failed
 
 
-def _write(node: Node) -> bool:
+def _write(node: BenchNode) -> bool:
     """Return whether a write through ``node`` was acknowledged within ``TRY_S``."""
     body = b'{"value":"%s"}' % node.id.encode().zfill(VALUE_BYTES)
     connection = http.client.HTTPConnection(HOST, node.port, timeout=TRY_S)

@@ -24,7 +24,7 @@ import msgspec
 
 from bench.cluster import ROOT
 from bench.flood import HEALTHY, OTHER, Board, Strength
-from bench.flood_node import Plan
+from bench.flood_node import FloodPlan
 from bench.flood_stock import Cast
 from bench.machine import BenchError, machine_cpu_s, process_cpu_s
 from bench.report import spread, table
@@ -196,9 +196,9 @@ def event_loop_flood(port: int, strength: Strength) -> Iterator[Flood]:
         board = Board.create(path)
         peers = {HEALTHY: f"{HEALTHY_HOST}:{healthy_port}", OTHER: f"{OTHER_HOST}:{other_port}"}
         plans = [
-            Plan("n1", f"0.0.0.0:{sender_port}", peers, str(path), strength),
-            Plan(HEALTHY, peers[HEALTHY], {"n1": f"{SENDER_FOR_HEALTHY}:{sender_port}"}, str(path), strength, 0),
-            Plan(OTHER, peers[OTHER], {"n1": f"{SENDER_FOR_OTHER}:{sender_port}"}, str(path), strength, 1),
+            FloodPlan("n1", f"0.0.0.0:{sender_port}", peers, str(path), strength),
+            FloodPlan(HEALTHY, peers[HEALTHY], {"n1": f"{SENDER_FOR_HEALTHY}:{sender_port}"}, str(path), strength, 0),
+            FloodPlan(OTHER, peers[OTHER], {"n1": f"{SENDER_FOR_OTHER}:{sender_port}"}, str(path), strength, 1),
         ]
         nodes = [stack.enter_context(_program("bench.flood_node", msgspec.json.encode(p).decode())) for p in plans]
         for node in nodes:

@@ -20,9 +20,9 @@ from thespian.actors import Actor, ActorAddress, ActorExitRequest, ActorSystem, 
 
 from bench.machine import load_average, use_one_core
 from bench.report import spread, table
-from raftkv.actors.messages import AppendEntries
-from raftkv.actors.system import eventloop
-from raftkv.entry import Entry, Kind
+from raftkv.actors.messages.raft import AppendEntries
+from raftkv.actors.system.base import eventloop
+from raftkv.raft.entry import Entry, Kind
 
 
 class Counts(NamedTuple):
@@ -67,14 +67,14 @@ class ThreadPlayer(Player):
     own_thread = True
 
 
-class Child(Actor):
+class ChildActor(Actor):
     """Does nothing."""
 
     def receiveMessage(self, message: Any, sender: ActorAddress) -> None:
         pass
 
 
-class ThreadChild(Child):
+class ThreadChild(ChildActor):
     """Does nothing on a thread of its own."""
 
     own_thread = True
@@ -134,7 +134,7 @@ async def on_loop(pickled: bool) -> dict[str, float]:
     await measure("local message", USUAL.messages, one, (entries(), two, USUAL.messages, None))
     await measure("message between loop and thread", USUAL.handoffs, one, (entries(), thread, USUAL.handoffs, None))
     await measure("wake-up", USUAL.wakeups, sleeper, USUAL.wakeups)
-    await measure("actor made and ended", USUAL.actors, parent, (Child, USUAL.actors))
+    await measure("actor made and ended", USUAL.actors, parent, (ChildActor, USUAL.actors))
     await measure("thread actor made and ended", USUAL.threads, parent, (ThreadChild, USUAL.threads))
     begun = time.perf_counter()
     for number in range(USUAL.asks):
@@ -161,7 +161,7 @@ def by_name(name: str, counts: Counts = USUAL) -> dict[str, float]:
 
     many = counts.messages
     measure("local message", many, Player, lambda: (entries(), system.createActor(Player), many, None))
-    measure("actor made and ended", counts.actors, Parent, lambda: (Child, counts.actors))
+    measure("actor made and ended", counts.actors, Parent, lambda: (ChildActor, counts.actors))
     echo = system.createActor(Echo)
     begun = time.perf_counter()
     for number in range(counts.asks):

@@ -9,8 +9,8 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from bench.cluster import ROOT, Cluster
-from bench.load import Outcome, Plan
+from bench.cluster import ROOT, BenchCluster
+from bench.load import LoadPlan, LoadResult
 from bench.machine import BenchError, load_average
 from bench.workload import KEYS, Kind
 
@@ -64,9 +64,9 @@ class Figures(msgspec.Struct, frozen=True):
     load_average: float
 
 
-def fill(cluster: Cluster) -> None:
+def fill(cluster: BenchCluster) -> None:
     """Write every key once, so that reads find them."""
-    plan = Plan([node.address for node in cluster.nodes], "write", 64, requests=KEYS)
+    plan = LoadPlan([node.address for node in cluster.nodes], "write", 64, requests=KEYS)
     for _ in range(FILL_TRIES):
         errors = run_load(plan).errors
         if not errors:
@@ -74,12 +74,12 @@ def fill(cluster: Cluster) -> None:
     raise BenchError(f"the keys could not be written: {errors}")
 
 
-def measure(cluster: Cluster, case: Case, seconds: float, warm_up_s: float) -> Figures:
+def measure(cluster: BenchCluster, case: Case, seconds: float, warm_up_s: float) -> Figures:
     """Measure one case; who leads is found out anew each time."""
     leader = cluster.leader()
     followers = [node for node in cluster.nodes if node is not leader]
     targets = {"all": cluster.nodes, "leader": [leader], "follower": followers[:1]}[case.where]
-    plan = Plan(
+    plan = LoadPlan(
         [node.address for node in targets],
         case.kind,
         case.connections,
@@ -113,11 +113,11 @@ def measure(cluster: Cluster, case: Case, seconds: float, warm_up_s: float) -> F
     )
 
 
-def run_load(plan: Plan) -> Outcome:
+def run_load(plan: LoadPlan) -> LoadResult:
     """Run the load in a process of its own."""
     done = subprocess.run(
         [sys.executable, "-m", "bench.load"], cwd=ROOT, input=msgspec.json.encode(plan), capture_output=True
     )
     if done.returncode:
         raise BenchError(f"the load failed: {done.stderr.decode(errors='replace').strip()}")
-    return msgspec.json.decode(done.stdout, type=Outcome)
+    return msgspec.json.decode(done.stdout, type=LoadResult)

@@ -18,7 +18,17 @@ from deploy.containers import STOP_S, Found, check_settings, find
 from deploy.engine import DeployError, PortTakenError, UsageError, connect, explained, in_parallel
 from deploy.image import check_name, ensure_image, image_id
 from deploy.interrupts import interrupted_later, uninterrupted
-from deploy.making import Part, Shape, choose_ports, ids_to_be, inventory, make, node_ids, remove, undone_on_failure
+from deploy.making import (
+    ClusterSpec,
+    Part,
+    choose_ports,
+    ids_to_be,
+    inventory,
+    make,
+    node_ids,
+    remove,
+    undone_on_failure,
+)
 from deploy.names import DEFAULT_IMAGE, Names
 from deploy.upgrading import upgrade
 from deploy.waiting import PATIENCE_S, wait_for
@@ -32,7 +42,7 @@ PORT_TRIES = 3
 DONE_ALREADY = re.compile(r"is not running|is already paused")
 
 
-class View(NamedTuple):
+class ClusterView(NamedTuple):
     """A node as it is seen: its container, and what it says of itself, None while it says nothing."""
 
     found: Found
@@ -140,7 +150,7 @@ class Cluster:
             if missing:
                 image, settings = self._image_and_settings(there)
                 self.say(f"making {', '.join(missing)}")
-                make(self.client, self.names, Shape(ids, ports, image, settings), missing)
+                make(self.client, self.names, ClusterSpec(ids, ports, image, settings), missing)
             self._start_containers(ids)
             unready = self._unready(ids, within_s)
         if unready:
@@ -241,13 +251,13 @@ class Cluster:
         """Where the nodes serve clients on this machine."""
         return {node_id: found.port for node_id, found in self.found().items()}
 
-    def views(self) -> dict[str, View]:
+    def views(self) -> dict[str, ClusterView]:
         """Return what is seen of all nodes."""
         there = self.there()
 
-        def look(found: Found) -> View:
+        def look(found: Found) -> ClusterView:
             answer = ask_if_there(found.port, "/status") if found.runs else None
-            return View(found, answer.body if answer is not None and answer.status == 200 else None)
+            return ClusterView(found, answer.body if answer is not None and answer.status == 200 else None)
 
         return dict(zip(there, in_parallel(look, there.values()), strict=True))
 
@@ -256,7 +266,7 @@ class Cluster:
 
         Where too few nodes run to elect anybody, nobody is waited for.
         """
-        seen: dict[str, View] = {}
+        seen: dict[str, ClusterView] = {}
 
         def look() -> str | None:
             seen.update(self.views())
@@ -504,7 +514,7 @@ def unless_done(act: Callable[[Found], object], found: Found) -> None:
             raise
 
 
-def reasons(views: Mapping[str, View]) -> str:
+def reasons(views: Mapping[str, ClusterView]) -> str:
     """Return what the nodes say of why there is no leader."""
     said = []
     for node_id, (found, status) in views.items():

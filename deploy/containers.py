@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from deploy.asking import HOST
 from deploy.engine import UsageError
 from deploy.names import HTTP_PORT, NODE_LABEL, PORT_LABEL, RAFT_PORT, SETTINGS_LABEL, Names, in_order, peer_name
-from raftkv.option import SettingsError
-from raftkv.settings import OPTIONS, read_shared
+from raftkv.config.option import SettingsError
+from raftkv.config.settings import OPTIONS, read_shared
 
 SECRET_FILE = "/secret/cluster"
 MEMORY = "512m"

@@ -39,7 +39,7 @@ class Part(NamedTuple):
     """What people know it by, if that is not its id."""
 
 
-class Shape(NamedTuple):
+class ClusterSpec(NamedTuple):
     """What a cluster is to be made of."""
 
     ids: Sequence[str]
@@ -150,7 +150,7 @@ def take_back(client: Any, names: Names, before: set[Part], interrupted: bool, s
         tell(f"what was made may still be there, because {error}; `down --volumes` removes it")
 
 
-def make(client: Any, names: Names, shape: Shape, missing: Sequence[str]) -> None:
+def make(client: Any, names: Names, shape: ClusterSpec, missing: Sequence[str]) -> None:
     """Make the containers of the nodes that are ``missing``, and what they need.
 
     Whoever is killed on the way leaves something from which the next one can go on: first comes the volume that says

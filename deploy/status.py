@@ -9,7 +9,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from deploy.cluster import View
+from deploy.cluster import ClusterView
 from deploy.faults import Losses, describe
 
 COLOURS = ("cyan", "magenta", "yellow", "green", "blue", "bright_red", "bright_cyan", "bright_magenta")
@@ -34,13 +34,13 @@ class Row(NamedTuple):
 HEADINGS = Row("node", "container", "role", "term", "commit", "applied", "lag", "leader", "port")
 
 
-def rows(views: Mapping[str, View]) -> list[Row]:
+def rows(views: Mapping[str, ClusterView]) -> list[Row]:
     """Return what to show; a node's lag is how many entries that are committed somewhere it has not applied."""
     committed = max([view.status["commit_index"] for view in views.values() if view.status is not None], default=0)
     return [row(node_id, view, committed) for node_id, view in views.items()]
 
 
-def row(node_id: str, view: View, committed: int) -> Row:
+def row(node_id: str, view: ClusterView, committed: int) -> Row:
     """Return what to show of one node."""
     found, status = view
     container = found.state if found.health is None else f"{found.state}, {found.health}"
@@ -82,7 +82,7 @@ def table(shown: list[Row]) -> Table:
     return drawn
 
 
-def whole(views: Mapping[str, View], losses: Losses) -> Group:
+def whole(views: Mapping[str, ClusterView], losses: Losses) -> Group:
     """Return the table, and below it what is wrong with the network."""
     told = {node_id: describe(node_id, losses) for node_id in views}
     lines = [Text(f"{node_id} {words}", style="red") for node_id, words in told.items() if words]

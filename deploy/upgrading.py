@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from deploy.containers import Found
 from deploy.engine import DeployError, explained
 from deploy.interrupts import uninterrupted
-from deploy.making import Part, Shape, ids_to_be, make, remove
+from deploy.making import ClusterSpec, Part, ids_to_be, make, remove
 from deploy.waiting import PATIENCE_S
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def replace(cluster: Cluster, ids: Sequence[str], before: Found, image: str, wit
     if now is not None:
         cluster.stop(node_id)
         remove(cluster.client, {Part("container", now.container, node_id)})
-    shape = Shape(ids, {node_id: before.port}, image, before.settings)
+    shape = ClusterSpec(ids, {node_id: before.port}, image, before.settings)
     make(cluster.client, cluster.names, shape, [node_id])
     if before.runs:
         cluster.start(node_id, within_s=within_s)

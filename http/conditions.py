@@ -10,8 +10,8 @@ import re
 
 from tornado.httputil import HTTPHeaders
 
-from raftkv.commands import MAX_REVISION, NOT_THERE, THERE, Unmatched
 from raftkv.http.errors import Headers, HttpError, bad_request
+from raftkv.store.commands import MAX_REVISION, NOT_THERE, THERE, Unmatched
 
 _ETAG = re.compile(r'"([1-9][0-9]{0,18})"')
 

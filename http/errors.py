@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from raftkv.actors.messages import Refused
+from raftkv.actors.messages.requests import Refused
 
 JSON = "application/json; charset=utf-8"
 Outcome = Literal["not_done", "unknown"]

@@ -14,7 +14,7 @@ from tornado.httputil import (
     ResponseStartLine,
 )
 
-from raftkv.actors.client import RequestFailed
+from raftkv.actors.gateway import RequestFailed
 from raftkv.http.errors import REASONS, RETRY_SOON, Answer, HttpError, bad_request, internal_error, refusal
 from raftkv.http.stream import Stream
 

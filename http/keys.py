@@ -13,15 +13,16 @@ from urllib.parse import quote
 
 from tornado.httputil import HTTPHeaders
 
-from raftkv.actors.client import Client
-from raftkv.actors.messages import Applied, Level, ReadResult
-from raftkv.commands import Delete, DeleteDone, DeleteIf, Get, Item, Put, PutDone, PutIf, Result, Unmatched
+from raftkv.actors.gateway import Gateway
+from raftkv.actors.messages.base import Level
+from raftkv.actors.messages.requests import Applied, ReadResult
+from raftkv.config.settings import Limits
 from raftkv.http import bodies
 from raftkv.http.conditions import condition, etag, unmatched
 from raftkv.http.errors import JSON, Answer, Headers, HttpError, bad_request, not_allowed, unwanted_body
 from raftkv.http.exchange import Action
 from raftkv.http.target import choice, decode_key, parse_query, timeout_s
-from raftkv.settings import Limits
+from raftkv.store.commands import Delete, DeleteDone, DeleteIf, Get, Item, Put, PutDone, PutIf, Result, Unmatched
 
 METHODS = "GET, HEAD, POST, PUT, DELETE"
 DEFAULT_TIMEOUT_S = 5.0
@@ -33,8 +34,8 @@ _WRITE_PARAMETERS = ("timeout",)
 class Keys:
     """Makes actions of requests for keys."""
 
-    def __init__(self, client: Client, limits: Limits) -> None:
-        self.client = client
+    def __init__(self, gateway: Gateway, limits: Limits) -> None:
+        self.gateway = gateway
         self.limits = limits
 
     def action(self, method: str, segment: str, query: str, headers: HTTPHeaders) -> Action:
@@ -50,11 +51,11 @@ class Keys:
             # To ignore it would do what the client asked not to have done.
             raise bad_request("not_supported", "Idempotency-Key is not supported yet, so nothing was changed")
         if method == "DELETE":
-            return DeleteKey(self.client, key, seconds, demanded)
+            return DeleteKey(self.gateway, key, seconds, demanded)
         if "Content-Encoding" in headers and headers["Content-Encoding"].strip().lower() not in ("", "identity"):
             raise HttpError(415, "content_encoding", "a body is sent as it is, without Content-Encoding")
         octets = "Content-Type" in headers and bodies.is_octets(headers["Content-Type"])
-        return WriteKey(self.client, key, seconds, octets, self.limits.value_bytes, demanded)
+        return WriteKey(self.gateway, key, seconds, octets, self.limits.value_bytes, demanded)
 
     def _read(self, key: str, query: str, headers: HTTPHeaders) -> ReadKey:
         level: Level = "linearizable"
@@ -67,7 +68,7 @@ class Keys:
             missing_is_404 = choice(parameters, "missing", ("404",)) is not None
             seconds = timeout_s(parameters, DEFAULT_TIMEOUT_S)
         form = bodies.accepted(headers["Accept"]) if "Accept" in headers else bodies.Form.JSON
-        return ReadKey(self.client, key, seconds, level, missing_is_404, form)
+        return ReadKey(self.gateway, key, seconds, level, missing_is_404, form)
 
 
 class ReadKey:
@@ -76,12 +77,12 @@ class ReadKey:
     takes_body = False
     body_limit = 0
 
-    __slots__ = ("_client", "_form", "_key", "_level", "_missing_is_404", "_seconds")
+    __slots__ = ("_form", "_gateway", "_key", "_level", "_missing_is_404", "_seconds")
 
     def __init__(
-        self, client: Client, key: str, seconds: float, level: Level, missing_is_404: bool, form: bodies.Form
+        self, gateway: Gateway, key: str, seconds: float, level: Level, missing_is_404: bool, form: bodies.Form
     ) -> None:
-        self._client = client
+        self._gateway = gateway
         self._key = key
         self._seconds = seconds
         self._level: Level = level
@@ -89,11 +90,11 @@ class ReadKey:
         self._form = form
 
     def start(self, body: bytes) -> asyncio.Future[tuple[ReadResult, Item | None]]:
-        return self._client.read(Get(self._key), self._level, self._seconds)
+        return self._gateway.read(Get(self._key), self._level, self._seconds)
 
     def answer(self, outcome: tuple[ReadResult, Item | None]) -> Answer:
         answers, item = outcome
-        view = self._client.view
+        view = self._gateway.view
         place: Headers = (
             ("X-Raft-Revision", str(answers.revision)),
             ("X-Raft-Term", str(view.term)),
@@ -124,13 +125,13 @@ class WriteKey:
 
     takes_body = True
 
-    __slots__ = ("_answer", "_client", "_demanded", "_key", "_octets", "_seconds", "_value_limit", "body_limit")
+    __slots__ = ("_answer", "_demanded", "_gateway", "_key", "_octets", "_seconds", "_value_limit", "body_limit")
 
     def __init__(
-        self, client: Client, key: str, seconds: float, octets: bool, value_limit: int, demanded: int | None
+        self, gateway: Gateway, key: str, seconds: float, octets: bool, value_limit: int, demanded: int | None
     ) -> None:
         self.body_limit = bodies.body_limit(octets, value_limit)
-        self._client = client
+        self._gateway = gateway
         self._key = key
         self._seconds = seconds
         self._octets = octets
@@ -143,11 +144,11 @@ class WriteKey:
         self._answer = value.answer
         demanded = self._demanded
         command = Put(self._key, value.data) if demanded is None else PutIf(self._key, value.data, demanded)
-        return self._client.propose(command, self._seconds)
+        return self._gateway.propose(command, self._seconds)
 
     def answer(self, outcome: tuple[Applied, Result]) -> Answer:
         applied, result = outcome
-        place = written(self._client, applied, result)
+        place = written(self._gateway, applied, result)
         if isinstance(result, Unmatched):
             raise unmatched(self._demanded, result, place)
         assert isinstance(result, PutDone), f"a Put gives PutDone, not {result!r}"
@@ -163,10 +164,10 @@ class DeleteKey:
     takes_body = False
     body_limit = 0
 
-    __slots__ = ("_client", "_demanded", "_key", "_seconds")
+    __slots__ = ("_demanded", "_gateway", "_key", "_seconds")
 
-    def __init__(self, client: Client, key: str, seconds: float, demanded: int | None) -> None:
-        self._client = client
+    def __init__(self, gateway: Gateway, key: str, seconds: float, demanded: int | None) -> None:
+        self._gateway = gateway
         self._key = key
         self._seconds = seconds
         self._demanded = demanded
@@ -174,11 +175,11 @@ class DeleteKey:
     def start(self, body: bytes) -> asyncio.Future[tuple[Applied, Result]]:
         demanded = self._demanded
         command = Delete(self._key) if demanded is None else DeleteIf(self._key, demanded)
-        return self._client.propose(command, self._seconds)
+        return self._gateway.propose(command, self._seconds)
 
     def answer(self, outcome: tuple[Applied, Result]) -> Answer:
         applied, result = outcome
-        place = written(self._client, applied, result)
+        place = written(self._gateway, applied, result)
         if isinstance(result, Unmatched):
             raise unmatched(self._demanded, result, place)
         assert isinstance(result, DeleteDone), f"a Delete gives DeleteDone, not {result!r}"
@@ -189,12 +190,12 @@ class DeleteKey:
         return unwanted_body()
 
 
-def written(client: Client, applied: Applied, result: Result) -> Headers:
+def written(gateway: Gateway, applied: Applied, result: Result) -> Headers:
     """Return the headers that say where in the history a change stands."""
     return (
         ("X-Raft-Revision", str(result.revision)),
         ("X-Raft-Term", str(applied.term)),
-        *leader_header(client.view.leader),
+        *leader_header(gateway.view.leader),
     )
 
 

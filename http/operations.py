@@ -11,12 +11,12 @@ from typing import NamedTuple
 import msgspec
 
 import raftkv
-from raftkv.actors.client import Client, RequestFailed
-from raftkv.actors.messages import PeerStatus, Status
-from raftkv.commands import Get
-from raftkv.entry import NodeId
+from raftkv.actors.gateway import Gateway, RequestFailed
+from raftkv.actors.messages.requests import PeerStatus, Status
 from raftkv.http.errors import JSON, RETRY_SOON, Answer, HttpError, not_allowed, unwanted_body
 from raftkv.http.target import parse_query
+from raftkv.raft.entry import NodeId
+from raftkv.store.commands import Get
 
 METHODS = "GET, HEAD"
 READY_TIMEOUT_S = 1.0
@@ -60,8 +60,8 @@ class Operation:
 class Operations:
     """Makes actions of requests for these pages; ``describe`` gives what is known of the members' addresses."""
 
-    def __init__(self, client: Client, node_id: NodeId, describe: Describe) -> None:
-        self._client = client
+    def __init__(self, gateway: Gateway, node_id: NodeId, describe: Describe) -> None:
+        self._gateway = gateway
         self._node_id = node_id
         self._describe = describe
         self._started_s = time.monotonic()
@@ -99,11 +99,11 @@ class Operations:
         return {"status": "ok"}
 
     async def _status(self, _: Parameters) -> object:
-        status = await self._client.status()
+        status = await self._gateway.status()
         return {
             "id": status.id,
             # Who only founds the cluster still is, to everybody else, a follower; the reason says the rest.
-            "role": "follower" if status.role == "founder" else status.role,
+            "role": "follower" if status.role == "bootstrap" else status.role,
             "term": status.term,
             "leader": status.leader,
             "commit_index": status.commit_index,
@@ -121,7 +121,7 @@ class Operations:
         }
 
     async def _cluster(self, _: Parameters) -> object:
-        status = await self._client.status()
+        status = await self._gateway.status()
         known = self._describe()
         raft = {peer.id: peer.address for peer in status.peers}
         ids = sorted({status.id, *status.voters, *raft, *known})
@@ -154,7 +154,7 @@ class Operations:
 
     async def _check_leader(self) -> dict[str, object]:
         try:
-            status: Status = await self._client.status(READY_TIMEOUT_S)
+            status: Status = await self._gateway.status(READY_TIMEOUT_S)
         except RequestFailed as error:
             return _check("leader", False, error.refused.detail)
         if status.leader is None:
@@ -163,7 +163,7 @@ class Operations:
 
     async def _check_read(self) -> dict[str, object]:
         try:
-            answers, _ = await self._client.read(Get("readyz"), "linearizable", READY_TIMEOUT_S)
+            answers, _ = await self._gateway.read(Get("readyz"), "linearizable", READY_TIMEOUT_S)
         except RequestFailed as error:
             return _check("read", False, f"{error.refused.code}: {error.refused.detail}")
         return _check("read", True, f"a linearizable read was answered at revision {answers.revision}")

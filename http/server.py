@@ -14,15 +14,15 @@ from tornado.http1connection import HTTP1Connection, HTTP1ConnectionParameters, 
 from tornado.httputil import HTTPConnection, HTTPHeaders, HTTPServerConnectionDelegate
 from tornado.netutil import add_accept_handler
 
-from raftkv.actors.client import Client
-from raftkv.entry import NodeId
+from raftkv.actors.gateway import Gateway
+from raftkv.config.settings import Limits
 from raftkv.http.errors import RETRY_SOON, HttpError
 from raftkv.http.exchange import Action, Exchange
 from raftkv.http.keys import Keys, header_text
 from raftkv.http.operations import Describe, Operations
 from raftkv.http.stream import Lingerer, Stream, closing_answer
 from raftkv.http.target import split_target
-from raftkv.settings import Limits
+from raftkv.raft.entry import NodeId
 
 IDLE_TIMEOUT_S = 75.0
 BODY_TIMEOUT_S = 30.0
@@ -53,7 +53,7 @@ class Remote:
 
 
 class FrontEnd(HTTPServerConnectionDelegate):
-    """Serves ``client``'s node over HTTP, on the running loop.
+    """Serves ``gateway``'s node over HTTP, on the running loop.
 
     A connection is closed after ``idle_timeout_s`` without a complete header, and after ``body_timeout_s`` in which a
     body did not become complete or an answer was not fetched. All bodies that are not yet complete together have at
@@ -62,7 +62,7 @@ class FrontEnd(HTTPServerConnectionDelegate):
 
     def __init__(
         self,
-        client: Client,
+        gateway: Gateway,
         *,
         node_id: NodeId,
         limits: Limits,
@@ -80,8 +80,8 @@ class FrontEnd(HTTPServerConnectionDelegate):
         self.date = formatdate(usegmt=True)
         self.served_by = header_text(node_id)
         self._limits = limits
-        self._keys = Keys(client, limits)
-        self._operations = Operations(client, node_id, describe)
+        self._keys = Keys(gateway, limits)
+        self._operations = Operations(gateway, node_id, describe)
         self._max_connections = max_connections or _connections_we_can_have()
         self._tick_s = min(1.0, idle_timeout_s / 4, body_timeout_s / 4)
         self._idle_ticks = round(idle_timeout_s / self._tick_s)

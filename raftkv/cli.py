@@ -14,9 +14,11 @@ from typing import Any
 import click
 
 from raftkv import __version__
+from raftkv.config.option import Option, SettingsError, one_line, parse_count, parse_number, parse_path
+from raftkv.config.settings import OPTIONS, read_settings, read_shared
 from raftkv.exit_status import EXIT_UNUSABLE, EXIT_USAGE
-from raftkv.local import LocalCluster
-from raftkv.local_files import (
+from raftkv.local.cluster import LocalCluster
+from raftkv.local.files import (
     DEFAULT_BASE_PORT,
     DEFAULT_BASE_RAFT_PORT,
     DEFAULT_NODES,
@@ -24,12 +26,10 @@ from raftkv.local_files import (
     decide_shape,
     prepare,
 )
-from raftkv.log_output import start_logging
-from raftkv.option import Option, SettingsError, one_line, parse_count, parse_number, parse_path
-from raftkv.parent import Parent
-from raftkv.settings import OPTIONS, read_settings, read_shared
+from raftkv.process.log_output import start_logging
+from raftkv.process.supervisor import SupervisorPipe
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("raftkv.cli")
 
 
 def run(arguments: list[str]) -> int:
@@ -97,16 +97,16 @@ def serve(config: str | None, events_fd: int | None, **flags: Any) -> int:
     """
     settings, warnings = read_settings(_by_name(flags), os.environ, config)
     # Only now: the other commands need nothing of what a node consists of.
-    from raftkv.node import serve_node
+    from raftkv.process.server import serve_node
 
     try:
-        parent = Parent(events_fd)
+        supervisor = SupervisorPipe(events_fd)
     except OSError as error:
         raise SettingsError(f"--events-fd: {events_fd} is not a socket: {error.strerror}") from None
     output = start_logging(settings.log_level, settings.log_format, node_id=settings.id)
     for warning in warnings:
         logger.warning("%s", warning)
-    return serve_node(settings, output, parent)
+    return serve_node(settings, output, supervisor)
 
 
 @cli.command()

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import msgspec
 
-from raftkv.option import SettingsError
-from raftkv.simulation import report
-from raftkv.simulation.life import EVENTS, Life, Plan
-from raftkv.simulation.many import COMMAND, MIXED, Origin, Result, Tally, Task, draw, parse_seeds, profiles, tasks
-from raftkv.simulation.schedule import load, save
+from raftkv.config.option import SettingsError
+from raftkv.simulation.faults.schedule import load, save
+from raftkv.simulation.report import report
+from raftkv.simulation.run import EVENTS, Run, RunPlan
 from raftkv.simulation.shrink import SECONDS, first_line, shrink
+from raftkv.simulation.sweep import COMMAND, MIXED, Origin, Result, Tally, Task, draw, parse_seeds, profiles, tasks
 from raftkv.simulation.workers import Workers
 
 LEFT = ".raftkv-simulation"
@@ -94,7 +94,7 @@ def _one(wanted: Wanted, say: Say) -> int:
     for option, path in (("html", wanted.html), ("save", wanted.save)):
         if path is not None:
             _must_be_writable(option, Path(path))
-    life = Life(plan, write=say if wanted.trace else None)
+    life = Run(plan, write=say if wanted.trace else None)
     outcome = life.run()
     lived = msgspec.structs.replace(plan, faults=outcome.faults)
     say(report.one(outcome))
@@ -130,7 +130,7 @@ def _must_be_writable(option: str, path: Path) -> None:
         raise SettingsError(f"--{option}: cannot write {path}: {error.strerror}") from None
 
 
-def _plan(wanted: Wanted) -> tuple[Plan, str, Origin]:
+def _plan(wanted: Wanted) -> tuple[RunPlan, str, Origin]:
     """Return the plan that is wanted, what its files are called, and where it comes from."""
     if wanted.schedule is None:
         assert wanted.seed is not None
@@ -155,7 +155,7 @@ def _plan(wanted: Wanted) -> tuple[Plan, str, Origin]:
     return msgspec.structs.replace(read, **changed), path.stem, Origin(f"seed {read.seed}, {path.name}", command)
 
 
-def _shrink(plan: Plan, path: Path, say: Say, told: Say | None) -> bool:
+def _shrink(plan: RunPlan, path: Path, say: Say, told: Say | None) -> bool:
     """Save and tell the smallest plan that was found; return whether it was looked for to the end."""
     shrunk = shrink(plan, told=None if told is None else lambda line: told(f"  … {line}"))
     save(path, shrunk.plan, first_line(shrunk.outcome.violation))
@@ -219,7 +219,7 @@ def _place(result: Result) -> tuple[int, str]:
 def _shown(tally: Tally, total: int | None, say: Say) -> Iterator[Callable[[Result | None], None]]:
     """Give a function that shows how far it is: a bar on a terminal, else a line from time to time."""
     if sys.stdout.isatty() and find_spec("rich") is not None:
-        from raftkv.simulation.bar import bar
+        from raftkv.simulation.report.bar import bar
 
         with bar(tally, total) as show:
             yield show

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
-from raftkv.simulation.cluster import SIMULATED_LIMITS
-from raftkv.simulation.faults import Fault
-from raftkv.simulation.life import Life, Outcome, Plan
+from raftkv.simulation.cluster.cluster import SIMULATED_LIMITS
+from raftkv.simulation.faults.faults import Fault
+from raftkv.simulation.run import Run, RunPlan, RunResult
 
 RUNS = 400
 """Lives that are lived at most to make a plan smaller."""
@@ -23,12 +23,12 @@ RUNS = 400
 SECONDS = 120.0
 """For how long it is tried at most, in real time."""
 
-Live = Callable[[Plan], Outcome]
+Live = Callable[[RunPlan], RunResult]
 
 
-def live(plan: Plan) -> Outcome:
+def live(plan: RunPlan) -> RunResult:
     """Live a plan."""
-    return Life(plan).run()
+    return Run(plan).run()
 
 
 def first_line(violation: str) -> str:
@@ -53,15 +53,15 @@ def kind_of(violation: str) -> str:
 class Shrunk(msgspec.Struct, frozen=True):
     """A smaller plan, what becomes of it, and how many lives it took to find."""
 
-    plan: Plan
-    outcome: Outcome
+    plan: RunPlan
+    outcome: RunResult
     runs: int
     interrupted: bool = False
     """Whether Ctrl-C ended the search."""
 
 
 def shrink(
-    plan: Plan,
+    plan: RunPlan,
     *,
     live: Live = live,
     runs: int = RUNS,
@@ -76,7 +76,9 @@ def shrink(
 
 
 class _Shrinker:
-    def __init__(self, plan: Plan, live: Live, runs: int, seconds: float, told: Callable[[str], None] | None) -> None:
+    def __init__(
+        self, plan: RunPlan, live: Live, runs: int, seconds: float, told: Callable[[str], None] | None
+    ) -> None:
         self._live = live
         self._runs_left = runs
         self._until_s = time.monotonic() + seconds
@@ -109,7 +111,7 @@ class _Shrinker:
     def _may_go_on(self) -> bool:
         return self._runs_left > 0 and time.monotonic() < self._until_s
 
-    def _try(self, plan: Plan) -> bool:
+    def _try(self, plan: RunPlan) -> bool:
         """Take this plan if the same comes of it."""
         name = msgspec.json.encode(plan)
         if plan == self._plan or name in self._tried or not self._may_go_on():
@@ -185,7 +187,7 @@ class _Shrinker:
                 return
 
 
-def _as_lived(plan: Plan, outcome: Outcome) -> Plan:
+def _as_lived(plan: RunPlan, outcome: RunResult) -> RunPlan:
     return msgspec.structs.replace(plan, faults=outcome.faults, events=max(1, min(plan.events, outcome.events)))
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from raftkv.simulation.many import Result, Task, live
+from raftkv.simulation.sweep import Result, Task, live
 
 LONGEST_S = 900.0
 """For how long a life may go on, in real time: most take about a second."""

@@ -11,7 +11,7 @@ import pytest
 
 from raftkv import __version__
 from raftkv.cli import cli
-from raftkv.settings import OPTIONS
+from raftkv.config.settings import OPTIONS
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()

@@ -16,10 +16,10 @@ import pytest
 import thespian.actors
 import tornado.web
 
-from raftkv.actors.messages import Refused
+from raftkv.actors.messages.requests import Refused
 from raftkv.cli import cli
-from raftkv.settings import OPTIONS
-from raftkv.simulation.faults import KINDS
+from raftkv.config.settings import OPTIONS
+from raftkv.simulation.faults.faults import KINDS
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
@@ -163,14 +163,15 @@ def test_what_a_page_names_exists(page: str) -> None:
 def test_what_does_not_exist_is_found() -> None:
     """Or the test above could not fail."""
     page = """
-Real are `actors/role.py`, `wal.py`, `Role`, `Role.on_RequestVote`, `Refused("no_room")`, `Leader.save`, `OSError`,
-`not_done`, `raftkv.node.serve_node()`, `APPLY_BYTES`, `--data-dir`, `held-requests`, and `anything else`.
+Real are `actors/roles/role.py`, `wal.py`, `Role`, `Role.on_RequestVote`, `Refused("no_room")`, `Leader.save`,
+`OSError`, `not_done`, `raftkv.process.server.serve_node()`, `APPLY_BYTES`, `--data-dir`, `held-requests`, and
+`anything else`.
 Not so `actors/roll.py`, `walk.py`, `Follows`, `Role.on_Vote`, `ask_nobody`, `frobnicate()`, `APPLY_NONE`, `--dta-dir`,
 `hold-requests`.
 
 ```mermaid
 sequenceDiagram
-    Follower->>Leader: AppendEntriesReply, and AppendEntry (raftkv/node.py, roles.py)
+    Follower->>Leader: AppendEntriesReply, and AppendEntry (raftkv/process/server.py, roles.py)
 ```
 
 ```python

@@ -86,7 +86,7 @@ def test_rules_and_data_know_nothing_of_actors_and_http() -> None:
     outside = ("raftkv.actors", "raftkv.http", "thespian", "tornado")
     found = offenders(lambda name: under(name, *outside), "raftkv")
 
-    assert set(found) == {"raftkv/node.py"}
+    assert set(found) == {"raftkv/process/server.py"}
 
 
 def test_there_is_no_pickle() -> None:

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from bench.load import Load, Outcome, Plan, what_is_wrong
+from bench.load import Load, LoadPlan, LoadResult, what_is_wrong
 from bench.throughput import run_load
 from bench.workload import KEYS, make_request, make_requests
 from tests.bench.fake_server import CLOSE, FakeServer, answer, right_answer, serving
@@ -17,11 +17,11 @@ def well(number: int, request: bytes) -> list[bytes]:
     return [right_answer(request)]
 
 
-def counted(server: FakeServer, requests: int, connections: int = 1, timeout_s: float = 20.0) -> Outcome:
-    return Load(Plan([server.target], "write", connections, requests=requests, timeout_s=timeout_s)).run()
+def counted(server: FakeServer, requests: int, connections: int = 1, timeout_s: float = 20.0) -> LoadResult:
+    return Load(LoadPlan([server.target], "write", connections, requests=requests, timeout_s=timeout_s)).run()
 
 
-def answers(outcome: Outcome) -> int:
+def answers(outcome: LoadResult) -> int:
     return outcome.all_latencies().total
 
 
@@ -54,7 +54,7 @@ def test_a_connection_has_one_request_under_way() -> None:
 
 def test_connections_are_spread_evenly_over_the_targets() -> None:
     with serving(well) as first, serving(well) as second:
-        outcome = Load(Plan([first.target, second.target], "write", 6, requests=60)).run()
+        outcome = Load(LoadPlan([first.target, second.target], "write", 6, requests=60)).run()
 
     assert (first.connections, second.connections) == (3, 3)
     assert [histogram.total for histogram in outcome.latencies] == [len(first.requests), len(second.requests)]
@@ -122,7 +122,7 @@ def test_rubbish_is_an_error_and_the_connection_is_opened_anew() -> None:
 def test_a_server_that_is_not_there_is_an_error() -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
-        outcome = Load(Plan([f"127.0.0.1:{nobody.getsockname()[1]}"], "read", 1, requests=2)).run()
+        outcome = Load(LoadPlan([f"127.0.0.1:{nobody.getsockname()[1]}"], "read", 1, requests=2)).run()
 
     assert (answers(outcome), outcome.errors) == (0, {"cannot connect": 2})
 
@@ -132,7 +132,7 @@ def test_what_is_answered_in_the_warm_up_is_not_measured_but_all_errors_are_coun
         return [answer(429, b"")] if number == 0 else well(number, request) if number < 3 else []
 
     with serving(three_and_no_more) as server:
-        outcome = Load(Plan([server.target], "write", 1, seconds=0.05, warm_up_s=1.5)).run()
+        outcome = Load(LoadPlan([server.target], "write", 1, seconds=0.05, warm_up_s=1.5)).run()
 
     assert (answers(outcome), outcome.errors, len(server.requests)) == (0, {"429": 1, "unanswered at the end": 1}, 4)
 
@@ -146,6 +146,6 @@ def test_an_incomplete_answer_is_waited_for() -> None:
 
 def test_the_load_is_a_process_that_reports_in_json() -> None:
     with serving(well) as server:
-        outcome = run_load(Plan([server.target], "write", 2, requests=10))
+        outcome = run_load(LoadPlan([server.target], "write", 2, requests=10))
 
     assert (answers(outcome), outcome.errors, server.connections) == (10, {}, 2)

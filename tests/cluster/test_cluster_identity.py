@@ -104,7 +104,7 @@ def test_a_directory_of_another_cluster_is_refused(cluster: Cluster) -> None:
     for node_id in ("m2", "m3"):
         cluster.add(node_id)
 
-    cluster.start("n1", "m2", "m3", start_list=cluster.list_of("n1", "m2", "m3"))
+    cluster.start("n1", "m2", "m3", initial_cluster=cluster.list_of("n1", "m2", "m3"))
 
     assert_refused(
         cluster,
@@ -117,7 +117,7 @@ def test_a_directory_of_another_cluster_is_refused(cluster: Cluster) -> None:
     assert (waiting["cluster_id"], waiting["last_log_index"]) == (None, 0)
 
     # Nothing has happened to it.
-    cluster.start("n1", "n2", "n3", start_list=cluster.list_of("n1", "n2", "n3"))
+    cluster.start("n1", "n2", "n3", initial_cluster=cluster.list_of("n1", "n2", "n3"))
     cluster.wait_for_leader("n1", "n2", "n3")
     assert cluster.get("n1", "a") == "1"
 

@@ -19,10 +19,10 @@ def test_nodes_that_listen_elsewhere_than_where_they_are_reached_make_a_cluster(
         load.run(relay.__aenter__())
     try:
         published = {node_id: relay.address for node_id, relay in relays.items()}
-        start_list = ",".join(f"{node_id}={address}" for node_id, address in published.items())
+        initial_cluster = ",".join(f"{node_id}={address}" for node_id, address in published.items())
         for node_id in cluster.ids:
             listens = f"127.0.0.1:{inside[node_id].port}"
-            cluster.start(node_id, start_list=start_list, raft=listens, advertise_raft=published[node_id])
+            cluster.start(node_id, initial_cluster=initial_cluster, raft=listens, advertise_raft=published[node_id])
 
         leader = cluster.wait_for_leader()
         load.wait_for_writes(5, *cluster.ids)

@@ -55,8 +55,8 @@ def test_nobody_founds_while_the_start_lists_differ(make_cluster: MakeCluster) -
     cluster = make_cluster(3)
     cluster.add("n4")
     three = cluster.list_of("n1", "n2", "n3")
-    cluster.start("n1", "n2", start_list=three)
-    cluster.start("n3", start_list=cluster.list_of("n1", "n2", "n3", "n4"))
+    cluster.start("n1", "n2", initial_cluster=three)
+    cluster.start("n3", initial_cluster=cluster.list_of("n1", "n2", "n3", "n4"))
 
     for node_id in ("n1", "n2"):
         wait_for_reason(cluster, node_id, "n3 was started with another --cluster list")
@@ -65,7 +65,7 @@ def test_nobody_founds_while_the_start_lists_differ(make_cluster: MakeCluster) -
     assert [cluster.wait_for_status(node_id)["last_log_index"] for node_id in ("n1", "n2", "n3")] == [0, 0, 0]
 
     cluster.terminate("n3")
-    cluster.start("n3", start_list=three)
+    cluster.start("n3", initial_cluster=three)
     cluster.wait_for_leader("n1", "n2", "n3")
     assert cluster.put("n3", "a", "1").status == 200
 

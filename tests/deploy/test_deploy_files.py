@@ -13,7 +13,7 @@ from docker.utils.build import exclude_paths
 from deploy import containers
 from deploy.engine import DeployError
 from deploy.image import base_image, follow_build, split_tag
-from raftkv.settings import OPTIONS
+from raftkv.config.settings import OPTIONS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DEPLOY = ROOT / "deploy"
@@ -70,7 +70,7 @@ def test_the_image_gets_the_folders_with_their_links_and_nothing_else() -> None:
     assert {path for path in context if path.startswith("deploy/")} == {
         *(f"deploy/{name}" for name in ("Dockerfile", "ready.py", *LOCKS))
     }
-    assert {"actors/node.py", "http/server.py", "raftkv/node.py", "simulation/__init__.py"} <= context
+    assert {"actors/node.py", "http/server.py", "raftkv/process/server.py", "simulation/__init__.py"} <= context
 
 
 def test_every_folder_that_is_linked_is_copied() -> None:

@@ -12,7 +12,7 @@ from requests import ReadTimeout
 
 from deploy.asking import Answer, complaint
 from deploy.cli import cli
-from deploy.cluster import Cluster, View, reasons
+from deploy.cluster import Cluster, ClusterView, reasons
 from deploy.containers import Found, check_settings
 from deploy.engine import (
     MOST_AT_ONCE,
@@ -33,12 +33,12 @@ from deploy.upgrading import in_turn
 from tests.support.processes import ROOT, environment
 
 
-def view(node_id: str, state: str = "running", **status: Any) -> View:
+def view(node_id: str, state: str = "running", **status: Any) -> ClusterView:
     found = Found(
         node_id, f"container {node_id}", state, "healthy" if state == "running" else None, "i", 4001, {}, None
     )
     given = {"role": "follower", "term": 3, "leader": "n1", "commit_index": 9, "last_applied": 9, "reason": None}
-    return View(found, {**given, **status} if state == "running" else None)
+    return ClusterView(found, {**given, **status} if state == "running" else None)
 
 
 def test_a_row_shows_what_a_node_says_and_how_far_it_is_behind() -> None:
@@ -60,7 +60,7 @@ def test_why_there_is_no_leader_is_told_node_by_node() -> None:
         "n1": view("n1", leader=None, reason="an election is under way"),
         "n2": view("n2"),
         "n3": view("n3", "exited"),
-        "n4": View(view("n4").found, None),
+        "n4": ClusterView(view("n4").found, None),
     }
 
     assert reasons(views) == "n1: an election is under way; n2: it follows n1; n3 is exited; n4 does not answer"

@@ -11,21 +11,21 @@ from contextlib import asynccontextmanager
 from random import Random
 from typing import Any, NamedTuple, TypeVar
 
-from raftkv.actors.client import Client
-from raftkv.actors.messages import (
+from raftkv.actors.gateway import Gateway
+from raftkv.actors.messages.node import RoleChanged
+from raftkv.actors.messages.requests import (
     Applied,
     AskStatus,
     PeerStatus,
     Propose,
     Read,
     ReadResult,
-    RoleChanged,
     Status,
 )
-from raftkv.commands import Command, Item
+from raftkv.config.settings import Limits
 from raftkv.http.server import FrontEnd
-from raftkv.keyspace import Keyspace
-from raftkv.settings import Limits
+from raftkv.store.commands import Command, Item
+from raftkv.store.keyspace import Keyspace
 
 T = TypeVar("T")
 
@@ -139,7 +139,7 @@ class Connection:
 class Front:
     """A front end that listens, the node behind it, and clients for it."""
 
-    def __init__(self, *, client: type[Client] = Client, **options: Any) -> None:
+    def __init__(self, *, client: type[Gateway] = Gateway, **options: Any) -> None:
         self.node = FakeNode()
         self.client = client(self.node.ask, rng=Random(1))
         self.client.view.changed(RoleChanged("n1", "leader", 7, "n1", "test"))

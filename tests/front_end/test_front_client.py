@@ -11,9 +11,17 @@ from typing import Any
 
 import pytest
 
-from raftkv.actors.client import ANSWER_GRACE_S, Client, RequestFailed
-from raftkv.actors.messages import Applied, AskStatus, Propose, Read, ReadResult, Refused, RoleChanged
-from raftkv.commands import Delete, DeleteDone, Get, Item, Put, PutDone
+from raftkv.actors.gateway import ANSWER_GRACE_S, Gateway, RequestFailed
+from raftkv.actors.messages.node import RoleChanged
+from raftkv.actors.messages.requests import (
+    Applied,
+    AskStatus,
+    Propose,
+    Read,
+    ReadResult,
+    Refused,
+)
+from raftkv.store.commands import Delete, DeleteDone, Get, Item, Put, PutDone
 from tests.front_end.fronts import STATUS, FakeNode, in_virtual_time
 
 WRITES_TRIED_AGAIN = ["not_leader", "not_committed", "retry"]
@@ -21,8 +29,8 @@ READS_TRIED_AGAIN = ["not_leader", "not_committed", "retry", "unknown"]
 CODES = ["no_leader", "not_leader", "not_committed", "retry", "unknown", "overloaded", "no_room", "stopping", "invalid"]
 
 
-def client_of(node: FakeNode) -> Client:
-    return Client(node.ask, rng=Random(1))
+def client_of(node: FakeNode) -> Gateway:
+    return Gateway(node.ask, rng=Random(1))
 
 
 async def outcome_of(request: asyncio.Future[Any]) -> object:
@@ -220,7 +228,7 @@ def test_no_answer_in_time_is_unknown(kind: str) -> None:
         await asyncio.sleep(timeout_s)
 
     async def main() -> tuple[object, float]:
-        client = Client(silent, rng=Random(1))
+        client = Gateway(silent, rng=Random(1))
         request: asyncio.Future[Any] = (
             client.propose(Put("a", b"1"), 1) if kind == "write" else client.read(Get("a"), "linearizable", 1)
         )
@@ -350,7 +358,7 @@ def test_a_node_that_does_not_say_how_it_is_has_failed(reply: object, refused: R
 
 
 def test_the_view_is_what_the_node_said_last() -> None:
-    view = Client(FakeNode().ask, rng=Random(1)).view
+    view = Gateway(FakeNode().ask, rng=Random(1)).view
     seen = [(view.role, view.term, view.leader)]
 
     for event in (RoleChanged("n1", "candidate", 3, None, ""), RoleChanged("n1", "follower", 4, "n2", "")):

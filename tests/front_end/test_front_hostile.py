@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raftkv.commands import Item, Put
-from raftkv.settings import Limits
+from raftkv.config.settings import Limits
+from raftkv.store.commands import Item, Put
 from tests.front_end.fronts import Front, serving, with_front
 from tests.front_end.test_front_bodies import BAD_BODIES
 

@@ -9,8 +9,14 @@ from typing import Any
 import pytest
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest
 
-from raftkv.actors.messages import Applied, Propose, Read, Refused, RoleChanged
-from raftkv.commands import Delete, DeleteDone, Get, Item, Put, PutDone
+from raftkv.actors.messages.node import RoleChanged
+from raftkv.actors.messages.requests import (
+    Applied,
+    Propose,
+    Read,
+    Refused,
+)
+from raftkv.store.commands import Delete, DeleteDone, Get, Item, Put, PutDone
 from tests.front_end.fronts import FakeNode, Front, Reply, with_front
 
 JSON = "application/json; charset=utf-8"

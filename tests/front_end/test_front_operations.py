@@ -10,9 +10,9 @@ import msgspec
 import pytest
 
 import raftkv
-from raftkv.actors.messages import Read, Refused
-from raftkv.commands import Get
+from raftkv.actors.messages.requests import Read, Refused
 from raftkv.http.operations import Addresses
+from raftkv.store.commands import Get
 from tests.front_end.fronts import STATUS, Front, Reply, with_front
 
 PAGES = ["/", "/status", "/livez", "/readyz", "/cluster"]
@@ -71,7 +71,7 @@ def test_status_is_what_the_node_knows_and_which_process_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("role", "shown"), [("founder", "follower"), ("follower", "follower"), ("candidate", "candidate")]
+    ("role", "shown"), [("bootstrap", "follower"), ("follower", "follower"), ("candidate", "candidate")]
 )
 def test_status_says_why_there_is_no_leader_and_knows_three_roles(role: str, shown: str) -> None:
     async def scenario(front: Front) -> Reply:

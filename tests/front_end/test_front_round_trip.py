@@ -11,8 +11,8 @@ from urllib.parse import quote
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raftkv.commands import Item
-from raftkv.keyspace import Keyspace
+from raftkv.store.commands import Item
+from raftkv.store.keyspace import Keyspace
 from tests.front_end.fronts import Connection, Front, Reply, serving
 
 KEYS = st.text(min_size=1, max_size=200)

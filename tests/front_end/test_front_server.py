@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 
 import pytest
 
-from raftkv.actors.client import Client
-from raftkv.actors.messages import Applied
-from raftkv.commands import Command, Put, Result
+from raftkv.actors.gateway import Gateway
+from raftkv.actors.messages.requests import Applied
+from raftkv.config.settings import Limits
 from raftkv.http.stream import Lingerer
-from raftkv.settings import Limits
+from raftkv.store.commands import Command, Put, Result
 from tests.front_end.fronts import Connection, Front, Reply, with_front
 
 T = TypeVar("T")
@@ -224,7 +224,7 @@ def test_a_connection_too_many_is_told_so() -> None:
 # --- Bugs of ours.
 
 
-class BrokenClient(Client):
+class BrokenClient(Gateway):
     """Can't take a request."""
 
     def propose(self, command: Command, timeout_s: float) -> asyncio.Future[tuple[Applied, Result]]:

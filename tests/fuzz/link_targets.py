@@ -11,28 +11,30 @@ from zlib import crc32
 
 import msgspec
 
-from raftkv.actors import wire
-from raftkv.actors.messages import (
-    About,
+from raftkv.actors.messages import wire
+from raftkv.actors.messages.node import AdvertiseAddress
+from raftkv.actors.messages.raft import (
     AppendEntries,
     AppendEntriesReply,
+    BootstrapHello,
+    RequestVote,
+    RequestVoteReply,
+    TimeoutNow,
+)
+from raftkv.actors.messages.requests import (
     Applied,
     AskReadIndex,
     Done,
     Forward,
     ForwardReply,
-    Introduce,
-    PeerMessage,
     Propose,
     ReadIndex,
     ReadResult,
     Refused,
-    RequestVote,
-    RequestVoteReply,
-    TimeoutNow,
 )
-from raftkv.actors.system import handshake
-from raftkv.actors.system.frames import (
+from raftkv.actors.messages.wire import PeerMessage
+from raftkv.actors.system.link import handshake
+from raftkv.actors.system.link.frames import (
     BULK_FRAGMENT,
     BULK_LAST,
     CONTROL_MESSAGE,
@@ -44,7 +46,7 @@ from raftkv.actors.system.frames import (
     FrameReader,
     frame,
 )
-from raftkv.actors.system.handshake import (
+from raftkv.actors.system.link.handshake import (
     MAGIC,
     PREAMBLE,
     RECORD_BYTES,
@@ -53,23 +55,23 @@ from raftkv.actors.system.handshake import (
     Challenge,
     Dialler,
     Hello,
-    Party,
+    PeerIdentity,
     Proof,
     RecordReader,
     Refusal,
     Rejected,
     Welcome,
 )
-from raftkv.actors.system.incoming import Incoming, Reception
-from raftkv.actors.system.link_settings import Codec, Context, LinkSettings
-from raftkv.commands import Delete, DeleteDone, DeleteIf, Item, Put, PutDone, PutIf, Unmatched
-from raftkv.replica import Replica
+from raftkv.actors.system.link.incoming import InboundConnections, Incoming
+from raftkv.actors.system.link.settings import Codec, Context, LinkSettings
+from raftkv.raft.replica import Replica
+from raftkv.store.commands import Delete, DeleteDone, DeleteIf, Item, Put, PutDone, PutIf, Unmatched
 from tests.fuzz.target import Target, pieces
 from tests.roles.rehearsal import ROOM, Player, entry, founding_entry, log, noop
 
 FRAME_BYTES, MESSAGE_BYTES = 64, 256
 SECRET = b"a secret"
-US, THEM = Party("n1", "n1-1", "c0ffee"), Party("n2", "n2-1", "c0ffee")
+US, THEM = PeerIdentity("n1", "n1-1", "c0ffee"), PeerIdentity("n2", "n2-1", "c0ffee")
 _pack = msgspec.msgpack.encode
 
 
@@ -99,10 +101,10 @@ class Frames(Target):
         try:
             for piece in stream:
                 while piece:
-                    room = reader.room()
-                    assert len(room) > 0, "there is no room for more"
-                    now, piece = piece[: len(room)], piece[len(room) :]
-                    room[: len(now)] = now
+                    free_bytes = reader.room()
+                    assert len(free_bytes) > 0, "there is no room for more"
+                    now, piece = piece[: len(free_bytes)], piece[len(free_bytes) :]
+                    free_bytes[: len(now)] = now
                     for flags, body in reader.frames(len(now)):
                         assert len(body) <= FRAME_BYTES, len(body)
                         if flags == KEEPALIVE:
@@ -128,7 +130,7 @@ class Handshakes(Target):
     def seeds(self) -> Sequence[bytes]:
         """Return what either side would say, right and wrong."""
         hellos = [Dialler(THEM, target, SECRET).hello() for target in ("n1", "n3")]
-        strangers = [Dialler(Party(name, "1", ""), "n1", SECRET).hello() for name in ("n1", "n9")]
+        strangers = [Dialler(PeerIdentity(name, "1", ""), "n1", SECRET).hello() for name in ("n1", "n9")]
         others = (Challenge("n1", "1", "c0ffee", "", bytes(32), bytes(32)), Proof(bytes(32)), Welcome())
         said = [handshake._record(record) for record in (*others, Rejected("wrong cluster id", "no"))]
         return [*hellos, *strangers, *said, hellos[0] + said[1], b"".join(said)]
@@ -152,7 +154,7 @@ class Handshakes(Target):
             acceptor.gets(Proof(handshake._proof(SECRET, "dialler", hello, challenge)))
         except Refusal as refusal:
             return self._told(refusal)
-        assert acceptor.peer == Party(hello.node_id, hello.incarnation, hello.cluster_id, hello.start_list)
+        assert acceptor.peer == PeerIdentity(hello.node_id, hello.incarnation, hello.cluster_id, hello.initial_cluster)
         assert (hello.target, hello.node_id in ("n2", "n3")) == ("n1", True)
         assert hello.cluster_id in ("", "c0ffee")
         return "let in"
@@ -173,14 +175,14 @@ class Handshakes(Target):
         assert str(refusal).isprintable()
         return str(refusal.reason)
 
-    def _records(self, data: bytes) -> Iterator[handshake.Record]:
+    def _records(self, data: bytes) -> Iterator[handshake.HandshakeRecord]:
         reader = RecordReader()
         for piece in pieces(data, 99):
             while piece:
-                room = reader.room()
-                assert 0 < len(room) <= RECORD_BYTES + PREAMBLE.size, len(room)
-                now, piece = piece[: len(room)], piece[len(room) :]
-                room[: len(now)] = now
+                free_bytes = reader.room()
+                assert 0 < len(free_bytes) <= RECORD_BYTES + PREAMBLE.size, len(free_bytes)
+                now, piece = piece[: len(free_bytes)], piece[len(free_bytes) :]
+                free_bytes[: len(now)] = now
                 if (record := reader.record(len(now))) is not None:
                     yield record
 
@@ -207,10 +209,10 @@ MESSAGES: tuple[PeerMessage, ...] = (
     ForwardReply("n2", 1, 1, ReadIndex(9)),
     ForwardReply("n2", 1, 1, Done()),
     ForwardReply("n2", 1, 1, Refused("not_leader", "n3")),
-    Introduce("n2", "n2-1", "the list", (("n2", "n2-1"), ("n3", "n3-1")), founding_entry().data, True),
-    About("n2", "n2:4001"),
+    BootstrapHello("n2", "n2-1", "the list", (("n2", "n2-1"), ("n3", "n3-1")), founding_entry().data, True),
+    AdvertiseAddress("n2", "n2:4001"),
 )
-ROLES = ("follower", "leader", "candidate", "founder")
+ROLES = ("follower", "leader", "candidate", "bootstrap")
 
 
 class Messages(Target):
@@ -264,8 +266,8 @@ class Messages(Target):
 
     def _player(self, number: int) -> Player:
         role = ROLES[number % len(ROLES)]
-        entries = () if role == "founder" else ENTRIES
-        replica = Replica("n1", "n1-1", 1, current_term=2 if entries else 0, entries=entries, room=ROOM)
+        entries = () if role == "bootstrap" else ENTRIES
+        replica = Replica("n1", "n1-1", 1, current_term=2 if entries else 0, entries=entries, free_bytes=ROOM)
         player = Player(role, replica, names=("n1", "n2", "n3"))
         player.starts()
         return player
@@ -351,7 +353,7 @@ class Connections(Target):
             rng=Random(1),
         )
         admitted: list[str] = []
-        connection = Reception(context, lambda name: name == "n2", admitted.append).accept()
+        connection = InboundConnections(context, lambda name: name == "n2", admitted.append).accept()
         socket = Socket()
         connection.connection_made(socket)
         dialler = Dialler(THEM, "n1", SECRET)
@@ -373,10 +375,10 @@ class Connections(Target):
 
     def _feed(self, connection: Incoming, data: bytes) -> None:
         while data and not connection.over:
-            room = connection.get_buffer(-1)
-            assert len(room) > 0, "there is no room for more"
-            now, data = data[: len(room)], data[len(room) :]
-            room[: len(now)] = now
+            free_bytes = connection.get_buffer(-1)
+            assert len(free_bytes) > 0, "there is no room for more"
+            now, data = data[: len(free_bytes)], data[len(free_bytes) :]
+            free_bytes[: len(now)] = now
             connection.buffer_updated(len(now))
 
     def close(self) -> None:

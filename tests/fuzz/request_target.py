@@ -8,9 +8,9 @@ import logging
 import re
 from collections.abc import Sequence
 
-from raftkv.commands import Put
-from raftkv.keyspace import Keyspace
-from raftkv.settings import Limits
+from raftkv.config.settings import Limits
+from raftkv.store.commands import Put
+from raftkv.store.keyspace import Keyspace
 from tests.front_end.fronts import Front, _VirtualLoop
 from tests.fuzz.target import Target, pieces
 

@@ -6,8 +6,8 @@ import os
 import tempfile
 from collections.abc import Sequence
 
-from raftkv.option import SettingsError
-from raftkv.settings import OPTIONS, read_settings, read_shared
+from raftkv.config.option import SettingsError
+from raftkv.config.settings import OPTIONS, read_settings, read_shared
 from tests.fuzz.target import Target
 
 CLUSTER = b"n1=127.0.0.1:5001,n2=127.0.0.1:5002,n3=127.0.0.1:5003"

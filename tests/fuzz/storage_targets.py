@@ -9,8 +9,13 @@ from random import Random
 import msgspec
 from google_crc32c import value as crc32c
 
-from raftkv.batch import BATCH_MARK, SEGMENT_MARK, encode_record
-from raftkv.commands import (
+from raftkv.journal.data_directory import DataDirectoryError, Identity, open_data_directory, read_identity
+from raftkv.journal.format import BATCH_MARK, SEGMENT_MARK, encode_record
+from raftkv.journal.recovery import DamagedJournal
+from raftkv.journal.replay import Replay
+from raftkv.raft.configuration import Member, decode_configuration, founding_configuration
+from raftkv.simulation.cluster.disk import SimulatedDisk
+from raftkv.store.commands import (
     NOT_THERE,
     THERE,
     Delete,
@@ -22,14 +27,9 @@ from raftkv.commands import (
     encode_commands,
     invalid,
 )
-from raftkv.configuration import Member, decode_configuration, founding_configuration
-from raftkv.data_directory import DataDirectoryError, Identity, open_data_directory, read_identity
-from raftkv.history import History
-from raftkv.keyspace import Keyspace
-from raftkv.simulation.disk import SimulatedDisk
-from raftkv.wal_reader import DamagedJournal
+from raftkv.store.keyspace import Keyspace
 from tests.fuzz.target import Target
-from tests.wal_tools import DIRECTORY, RECORDS, SECTOR, entry, open_wal, record, recovered, state_of
+from tests.journal.wal_tools import DIRECTORY, RECORDS, SECTOR, entry, open_wal, record, recovered, state_of
 
 LENGTH_AT, BODY_CRC_AT, CRC_AT, HEADER_BYTES = 16, 28, 32, 36
 
@@ -91,7 +91,7 @@ class Journal(Target):
         term, last = found[0], found[2][-1].index if found[2] else 0
         more = record(min(term + 1, 2**62), entry(last + 1, 1, b"more" * 300), vote="n9")
         wal.append(more)
-        history = History()
+        history = Replay()
         for each in (record(term, *found[2], vote=found[1]), more):
             history.add(each)
         assert recovered(disk) == state_of(history)

@@ -4,27 +4,29 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from raftkv.actors.messages import (
+from raftkv.actors.messages.node import RoleChanged
+from raftkv.actors.messages.raft import (
     AppendEntries,
     AppendEntriesReply,
+    BootstrapHello,
+    RequestVote,
+    RequestVoteReply,
+    TimeoutNow,
+)
+from raftkv.actors.messages.requests import (
     Applied,
     AskReadIndex,
     Forward,
     ForwardReply,
-    Introduce,
     Propose,
     Read,
     ReadIndex,
     ReadResult,
     Refused,
-    RequestVote,
-    RequestVoteReply,
-    RoleChanged,
-    TimeoutNow,
 )
-from raftkv.commands import Command, Put, decode_commands
-from raftkv.configuration import decode_configuration
-from raftkv.entry import Entry, Kind
+from raftkv.raft.configuration import decode_configuration
+from raftkv.raft.entry import Entry, Kind
+from raftkv.store.commands import Command, Put, decode_commands
 from tests.support.in_memory import InMemoryCluster
 
 
@@ -159,7 +161,7 @@ def in_words(message: Any) -> str:
             return f"request {message.number} for you: up to where must I have applied to read now?"
         case ForwardReply():
             return f"to your request {message.number}: {_reply(message.reply)}"
-        case Introduce():
+        case BootstrapHello():
             met = ", ".join(name for _, name in message.met)
             return "this is how our cluster was founded" if message.founding else f"I am here, and have met {met}"
         case _:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from raftkv.actors.messages import Propose, Read
-from raftkv.commands import Get, Put
+from raftkv.actors.messages.requests import Propose, Read
+from raftkv.store.commands import Get, Put
 from tests.golden.storyteller import Storyteller
 
 HERE = Path(__file__).parent

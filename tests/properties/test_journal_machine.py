@@ -9,11 +9,11 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from raftkv.batch import Record
-from raftkv.entry import Entry
-from raftkv.simulation.disk import SECTOR, Piece, PowerCut, SimulatedDisk
-from raftkv.wal import Wal, WalFailed
-from tests.wal_tools import DIRECTORY, State, entry, open_wal, record
+from raftkv.journal.format import Record
+from raftkv.journal.wal import Wal, WalFailed
+from raftkv.raft.entry import Entry
+from raftkv.simulation.cluster.disk import SECTOR, Piece, PowerCut, SimulatedDisk
+from tests.journal.wal_tools import DIRECTORY, State, entry, open_wal, record
 
 SEGMENTS = st.sampled_from([4 * SECTOR, 6 * SECTOR, 16 * SECTOR])
 SIZES = st.lists(st.sampled_from([0, 1, 400, 440, 508, 1500, 4000]), max_size=3)
@@ -87,7 +87,7 @@ class JournalBesideWhatWasAcknowledged(RuleBasedStateMachine):
         """What there is room for gets there."""
         assert self.wal is not None
         new = self._next(cut, sizes, rise)
-        if sum(each.size for each in new.entries) > self.wal.room():
+        if sum(each.size for each in new.entries) > self.wal.free_bytes():
             return
         if not new.entries and self.disk.capacity != PLENTY:
             return
@@ -99,10 +99,10 @@ class JournalBesideWhatWasAcknowledged(RuleBasedStateMachine):
     def save_all_there_is_room_for(self, parts: int) -> None:
         """It was said that it fits."""
         assert self.wal is not None
-        room = self.wal.room()
-        if 32 * parts <= room < 1 << 16:
+        free_bytes = self.wal.free_bytes()
+        if 32 * parts <= free_bytes < 1 << 16:
             for _ in range(parts):
-                new = self._next(0, [room // parts - 32], 0)
+                new = self._next(0, [free_bytes // parts - 32], 0)
                 self.wal.append(new)
                 self.certain = self.doubtful = after(self.certain, new)
 
@@ -137,7 +137,7 @@ class JournalBesideWhatWasAcknowledged(RuleBasedStateMachine):
             with pytest.raises(WalFailed):
                 self.wal.append(record(99))
             with pytest.raises(WalFailed):
-                self.wal.room()
+                self.wal.free_bytes()
 
     @is_running
     @rule(most=st.integers(1, 9))

@@ -7,7 +7,7 @@ import random
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from raftkv.commands import (
+from raftkv.store.commands import (
     NOT_THERE,
     THERE,
     Command,
@@ -24,7 +24,7 @@ from raftkv.commands import (
     encode_commands,
     invalid,
 )
-from raftkv.keyspace import Keyspace
+from raftkv.store.keyspace import Keyspace
 
 KEYS = st.sampled_from(["a", "b", "ab", "B", "ä", "a/b", "\0", "\U0001f511", "z" * 300]) | st.text(
     st.characters(exclude_categories=["Cs"]), min_size=1, max_size=3

@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from raftkv.configuration import Configuration, Member, founding_configuration
-from raftkv.entry import Entry, Kind
-from raftkv.log import Log
+from raftkv.raft.configuration import Configuration, Member, founding_configuration
+from raftkv.raft.entry import Entry, Kind
+from raftkv.raft.log import Log
 
 CONFIGURATIONS = [founding_configuration([Member(f"n{i}", f"n{i}:1", "1") for i in range(1, n + 1)]) for n in (1, 2, 3)]
 ANY = st.integers(0, 10_000)

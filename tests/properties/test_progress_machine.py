@@ -7,7 +7,7 @@ from typing import NamedTuple
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from raftkv.progress import NO_ROOM_PAUSE_MS, Progress
+from raftkv.raft.progress import NO_ROOM_PAUSE_MS, Progress
 
 LIMIT = 8
 ANY = st.integers(0, 10_000)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raftkv.configuration import Configuration, Member, majority
+from raftkv.raft.configuration import Configuration, Member, majority
 
 NAMES = [f"n{number}" for number in range(1, 10)]
 SIZES = range(1, 10)

@@ -12,10 +12,15 @@ from typing import Any
 
 from thespian.actors import Actor, ActorAddress, WakeupMessage
 
-from raftkv.actors.messages import Boot, Recovered, RoleChanged, Start
+from raftkv.actors.messages.node import (
+    Boot,
+    Recovered,
+    RoleChanged,
+    Start,
+)
 from raftkv.actors.node import Node
-from raftkv.entry import Entry
-from raftkv.settings import Limits, Timing
+from raftkv.config.settings import Limits, Timing
+from raftkv.raft.entry import Entry
 from tests.roles.rehearsal import NAMES, ROOM, log
 from tests.support.stage import Stage
 
@@ -59,7 +64,7 @@ class Backstage:
             Boot(
                 node_id="n1",
                 incarnation="n1-1",
-                start_list=tuple((name, f"{name}:5001") for name in NAMES),
+                initial_cluster=tuple((name, f"{name}:5001") for name in NAMES),
                 peers={name: ActorAddress(name) for name in NAMES if name != "n1"},
                 observer=ActorAddress("observer"),
                 http="n1:4001",
@@ -123,7 +128,7 @@ class Backstage:
     @property
     def holder(self) -> str | None:
         """The role that has the replica; None while it is handed over."""
-        names = ("founder", "follower", "candidate", "leader")
+        names = ("bootstrap", "follower", "candidate", "leader")
         holders = [name for name in names if getattr(self.stage.actors[f"n1/{name}"], "has_replica", False)]
         assert len(holders) <= 1, holders
         return holders[0] if holders else None

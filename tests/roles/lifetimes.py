@@ -7,11 +7,17 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from raftkv.actors.messages import Propose, Read, Refused, RequestVote, Retire, TimeoutNow
+from raftkv.actors.messages.raft import RequestVote, TimeoutNow
+from raftkv.actors.messages.requests import (
+    Propose,
+    Read,
+    Refused,
+    Resign,
+)
 from raftkv.actors.node import Node
-from raftkv.commands import Get, Put
-from raftkv.entry import Entry
-from raftkv.simulation.history import History, Operation
+from raftkv.raft.entry import Entry
+from raftkv.simulation.checks.history import History, Operation
+from raftkv.store.commands import Get, Put
 from tests.support.in_memory import InMemoryCluster, MemoryNode
 
 ROUNDS = 40
@@ -197,8 +203,8 @@ class Lifetime:
                 self._read_stale(name, timeout_ms)
 
     def _write(self, name: str, keys: list[str], timeout_ms: float) -> None:
-        asker = f"w{len(self.asked)}"
-        self._ask(name, asker, Propose(tuple(Put(key, asker.encode()) for key in keys), timeout_ms))
+        reply_to = f"w{len(self.asked)}"
+        self._ask(name, reply_to, Propose(tuple(Put(key, reply_to.encode()) for key in keys), timeout_ms))
 
     def _read(self, name: str, key: str, timeout_ms: float) -> None:
         self._ask(name, f"r{len(self.asked)}", Read((Get(key),), "linearizable", timeout_ms))
@@ -206,24 +212,24 @@ class Lifetime:
     def _read_stale(self, name: str, timeout_ms: float) -> None:
         self._ask(name, f"s{len(self.asked)}", Read((Get(REGISTERS[0]),), "stale", timeout_ms))
 
-    def _ask(self, name: str, asker: str, request: Propose | Read) -> None:
-        self.asked[asker] = self.history.begin(asker, name, self.cluster.stage.clock.ms, request)
-        self.cluster.ask(name, request, asker)
+    def _ask(self, name: str, reply_to: str, request: Propose | Read) -> None:
+        self.asked[reply_to] = self.history.begin(reply_to, name, self.cluster.stage.clock.ms, request)
+        self.cluster.ask(name, request, reply_to)
 
     def _note_replies(self) -> None:
         cluster = self.cluster
-        for (asker, reply), when_ms in zip(
+        for (reply_to, reply), when_ms in zip(
             cluster.replies[self.noted :], cluster.replied_ms[self.noted :], strict=True
         ):
             self.noted += 1
-            if asker in self.asked:
-                self._note(asker, reply, when_ms)
-        assert len({asker for asker, _ in cluster.replies}) == len(cluster.replies), "somebody was answered twice"
+            if reply_to in self.asked:
+                self._note(reply_to, reply, when_ms)
+        assert len({reply_to for reply_to, _ in cluster.replies}) == len(cluster.replies), "somebody was answered twice"
 
-    def _note(self, asker: str, reply: Any, when_ms: float) -> None:
+    def _note(self, reply_to: str, reply: Any, when_ms: float) -> None:
         how = reply.code if isinstance(reply, Refused) else type(reply).__name__
         self.counts[how] = self.counts.get(how, 0) + 1
-        self.history.end(self.asked[asker], when_ms, reply)
+        self.history.end(self.asked[reply_to], when_ms, reply)
 
     # --- trouble
 
@@ -288,7 +294,7 @@ class Lifetime:
 
     def _retire(self, name: str) -> None:
         """Hand leadership over; a process would stop then, this one is restarted some time later."""
-        self.cluster.ask(name, Retire(1000.0), f"retire{self.cluster.stage.clock.ms}")
+        self.cluster.ask(name, Resign(1000.0), f"retire{self.cluster.stage.clock.ms}")
 
 
 class Watch:

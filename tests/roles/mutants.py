@@ -7,38 +7,42 @@ from __future__ import annotations
 
 from typing import Any
 
-from raftkv.actors.candidate import Candidate
-from raftkv.actors.follower import Follower
-from raftkv.actors.founder import Founder
-from raftkv.actors.leader import Leader
-from raftkv.actors.messages import (
-    AppendEntries,
-    AppendEntriesReply,
+from raftkv.actors.messages.node import (
     AppliedUpTo,
     Apply,
-    Asked,
     Flush,
-    Forward,
-    Introduce,
     PeerDown,
-    Propose,
-    Read,
     ReadAt,
-    Refused,
+)
+from raftkv.actors.messages.raft import (
+    AppendEntries,
+    AppendEntriesReply,
+    BootstrapHello,
     RequestVote,
     RequestVoteReply,
     TimeoutNow,
 )
-from raftkv.actors.passing import Passing
-from raftkv.actors.role import Role
+from raftkv.actors.messages.requests import (
+    Forward,
+    PendingRequest,
+    Propose,
+    Read,
+    Refused,
+)
+from raftkv.actors.roles.bootstrap import Bootstrap
+from raftkv.actors.roles.candidate import Candidate
+from raftkv.actors.roles.follower import Follower
+from raftkv.actors.roles.leader import Leader
+from raftkv.actors.roles.passing import Passing
+from raftkv.actors.roles.role import Role
 from raftkv.actors.store import Store
-from raftkv.configuration import Member, founding_configuration
-from raftkv.entry import Entry
-from raftkv.log import Log
-from raftkv.progress import Progress
-from raftkv.replica import Replica
+from raftkv.raft.configuration import Member, founding_configuration
+from raftkv.raft.entry import Entry
+from raftkv.raft.log import Log
+from raftkv.raft.progress import Progress
+from raftkv.raft.replica import Replica
 
-ROLES: tuple[type[Role], ...] = (Founder, Follower, Candidate, Leader)
+ROLES: tuple[type[Role], ...] = (Bootstrap, Follower, Candidate, Leader)
 
 
 def everywhere(mistake: type[Role], *but: type[Role]) -> tuple[type[Role], ...]:
@@ -341,7 +345,7 @@ class SkipsWhenItAppliesInPieces(Role):
     def apply_committed(self) -> None:
         super().apply_committed()
         replica = self.replica
-        replica.handed_index = max(replica.handed_index, min(replica.commit_index, replica.durable_index))
+        replica.applying_index = max(replica.applying_index, min(replica.commit_index, replica.durable_index))
 
 
 class AppliesTwice(Store):
@@ -366,7 +370,7 @@ class AppliedInOrderOnly(Role):
 class ReadsWithoutARound(Leader):
     """A leader answers reads without asking whether it still is one."""
 
-    def serve(self, asked: Asked) -> None:
+    def serve(self, asked: PendingRequest) -> None:
         if isinstance(asked.request, Read) and self.replica.commit_index >= self.term_start:
             self._serve_read(asked, self.replica.commit_index)
         else:
@@ -411,17 +415,17 @@ class ReadsAtOnceInTheStore(Store):
 class StaleReadsAtOnce(Role):
     """After a restart a node shows what it has applied again so far."""
 
-    def on_Asked(self, asked: Asked) -> None:
-        self.replica.read_floor = 0
-        super().on_Asked(asked)
+    def on_PendingRequest(self, asked: PendingRequest) -> None:
+        self.replica.min_stale_read_index = 0
+        super().on_PendingRequest(asked)
 
 
 class StaleReadsFromAnyCommit(Follower):
     """The first commit index heard counts though it may be behind what was acknowledged."""
 
     def on_AppendEntries(self, message: AppendEntries) -> None:
-        if self.replica.read_floor is None and message.term >= self.replica.current_term:
-            self.replica.read_floor = message.leader_commit
+        if self.replica.min_stale_read_index is None and message.term >= self.replica.current_term:
+            self.replica.min_stale_read_index = message.leader_commit
         super().on_AppendEntries(message)
 
 
@@ -429,16 +433,16 @@ class StepsDownWithAnAnswer(Leader):
     """Who waits for a write is told that it was not done when the leader steps down."""
 
     def leaving(self) -> None:
-        for asker in self.replica.expired_askers(float("inf")):
-            self.reply(asker, Refused("not_leader", "leadership was lost"))
+        for reply_to in self.replica.expired_waiters(float("inf")):
+            self.reply(reply_to, Refused("not_leader", "leadership was lost"))
         super().leaving()
 
 
 class LostMeansNotDone(Role):
     """A write that was passed on over a connection that ended is said not to be done."""
 
-    def _lost(self, asked: Asked, why: str) -> None:
-        self.reply(asked.asker, Refused("retry", why))
+    def _lost(self, asked: PendingRequest, why: str) -> None:
+        self.reply(asked.reply_to, Refused("retry", why))
 
 
 class PassesOnTwice(Role):
@@ -446,7 +450,7 @@ class PassesOnTwice(Role):
 
     def on_PeerDown(self, message: PeerDown) -> None:
         replica = self.replica
-        lost = [waiting.asked for waiting in replica.forwarded.values() if waiting.leader == message.peer]
+        lost = [waiting.pending for waiting in replica.forwarded.values() if waiting.leader == message.peer]
         replica.forwarded = {n: w for n, w in replica.forwarded.items() if w.leader != message.peer}
         super().on_PeerDown(message)
         replica.held.extend(lost)
@@ -455,9 +459,9 @@ class PassesOnTwice(Role):
 class HopsOn(Passing):
     """What a peer has passed on is passed on again."""
 
-    def serve(self, asked: Asked) -> None:
+    def serve(self, asked: PendingRequest) -> None:
         leader = self.replica.leader_id
-        if asked.asker.forward is not None and leader in self.start.peers and isinstance(asked.request, Propose):
+        if asked.reply_to.forward is not None and leader in self.start.peers and isinstance(asked.request, Propose):
             number = self.replica.forward(asked, leader)
             passed = Forward(self.replica.node_id, self.replica.boot, number, asked.request)
             self.send(self.start.peers[leader], passed)
@@ -468,10 +472,10 @@ class HopsOn(Passing):
 class AnswersByIndexAlone(Role):
     """Whoever waits at an index is answered when anything is committed there."""
 
-    def _askers_of(self, entries: Any) -> Any:
+    def _waiters_of(self, entries: Any) -> Any:
         for entry in entries:
             for waiting in self.replica.waiting_for(entry.index):
-                yield entry.index, waiting.asker
+                yield entry.index, waiting.reply_to
 
 
 # --- the baton
@@ -516,7 +520,7 @@ class ForgetsTheCause(Role):
 # --- the founding
 
 
-class FoundsWithAMajority(Founder):
+class FoundsWithAMajority(Bootstrap):
     """The cluster begins when most of its nodes have met."""
 
     def _found(self) -> None:
@@ -527,7 +531,7 @@ class FoundsWithAMajority(Founder):
             self._adopt(founding_configuration(members).encode(), "most of us have met")
 
 
-class FoundsWhenItHasMetAll(Founder):
+class FoundsWhenItHasMetAll(Bootstrap):
     """Whether the others have met each other is not asked."""
 
     def _found(self) -> None:
@@ -536,20 +540,20 @@ class FoundsWhenItHasMetAll(Founder):
         super()._found()
 
 
-class AdoptsAnyFounding(Founder):
+class AdoptsAnyFounding(Bootstrap):
     """A node whose disk was wiped goes on as if nothing had happened."""
 
-    def on_Introduce(self, message: Introduce) -> None:
+    def on_BootstrapHello(self, message: BootstrapHello) -> None:
         if message.founding:
             self._adopt(message.founding, "whoever we are")
         else:
-            super().on_Introduce(message)
+            super().on_BootstrapHello(message)
 
 
-class BelievesOldIntroductions(Founder):
+class BelievesOldIntroductions(Bootstrap):
     """An incarnation that is gone is believed again."""
 
-    def on_Introduce(self, message: Introduce) -> None:
+    def on_BootstrapHello(self, message: BootstrapHello) -> None:
         if not message.founding and message.sender in self.met:
             self.met[message.sender] = ""
-        super().on_Introduce(message)
+        super().on_BootstrapHello(message)

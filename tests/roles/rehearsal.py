@@ -13,46 +13,50 @@ from typing import Any
 
 from thespian.actors import ActorAddress
 
-from raftkv.actors.candidate import Candidate
-from raftkv.actors.follower import Follower
-from raftkv.actors.founder import Founder
-from raftkv.actors.leader import Leader
-from raftkv.actors.messages import (
-    AppendEntries,
-    AppendEntriesReply,
+from raftkv.actors.messages.node import (
     AppliedUpTo,
     Apply,
-    Asked,
-    Asker,
-    AskReadIndex,
     Assume,
     Flush,
-    Introduce,
-    Propose,
-    Read,
     ReadAt,
-    Refused,
-    RequestVoteReply,
-    Retire,
     RoleChanged,
     Save,
     Saved,
     Start,
 )
-from raftkv.actors.role import Role
-from raftkv.clock import Clock
-from raftkv.commands import Get, Put, encode_commands
-from raftkv.configuration import Member, founding_configuration
-from raftkv.entry import Entry, Kind
-from raftkv.replica import Replica
-from raftkv.settings import Limits, Timing
+from raftkv.actors.messages.raft import (
+    AppendEntries,
+    AppendEntriesReply,
+    BootstrapHello,
+    RequestVoteReply,
+)
+from raftkv.actors.messages.requests import (
+    AskReadIndex,
+    PendingRequest,
+    Propose,
+    Read,
+    Refused,
+    ReplyTo,
+    Resign,
+)
+from raftkv.actors.roles.bootstrap import Bootstrap
+from raftkv.actors.roles.candidate import Candidate
+from raftkv.actors.roles.follower import Follower
+from raftkv.actors.roles.leader import Leader
+from raftkv.actors.roles.role import Role
+from raftkv.config.settings import Limits, Timing
+from raftkv.environment import Clock
+from raftkv.raft.configuration import Member, founding_configuration
+from raftkv.raft.entry import Entry, Kind
+from raftkv.raft.replica import Replica
+from raftkv.store.commands import Get, Put, encode_commands
 from tests.support.stage import Stage
 
 ROOM = 1 << 40
 NAMES = ("n1", "n2", "n3")
 START_LIST = "the list"
 CLASSES: dict[str, type[Role]] = {
-    "founder": Founder,
+    "bootstrap": Bootstrap,
     "follower": Follower,
     "candidate": Candidate,
     "leader": Leader,
@@ -104,7 +108,7 @@ def start_message(
         store=ActorAddress("store"),
         peers={name: ActorAddress(name) for name in names if name != "n1"},
         addresses={name: f"{name}:5001" for name in names},
-        start_list_hash=START_LIST,
+        initial_cluster_hash=START_LIST,
         directory="",
         disk=None,  # type: ignore[arg-type]
         clock=clock,
@@ -124,8 +128,8 @@ class Player:
         self.stage = Stage()
         self._given = replica
         self.disk_waits = False
-        self.unsaved: list[Save] = []
-        self.applies = True
+        self.hard_state_dirty: list[Save] = []
+        self.inflight_applies = True
         self.announced: list[RoleChanged] = []
         self.failure: str | None = None
         self.roles: dict[str, Any] = {name: self.stage.put(name, actor) for name, actor in CLASSES.items()}
@@ -174,7 +178,7 @@ class Player:
 
     def disk_answers(self) -> list[tuple[str, Any]]:
         """Let the saves that were held back become durable, and return what is sent upon that."""
-        saves, self.unsaved = self.unsaved, []
+        saves, self.hard_state_dirty = self.hard_state_dirty, []
         self.disk_waits = False
         return self.gets(Saved(saves[-1].number, ROOM)) if saves else []
 
@@ -192,14 +196,14 @@ class Player:
             elif isinstance(message, Save):
                 shown.append((target, message))
                 if self.disk_waits:
-                    self.unsaved.append(message)
+                    self.hard_state_dirty.append(message)
                 else:
                     self.stage.give(self.role, Saved(message.number, ROOM))
             elif isinstance(message, Assume):
                 shown.append((target, Becomes(message.role)))
                 self.role = message.role
                 self.stage.give(self.role, message)
-            elif isinstance(message, Apply) and self.applies:
+            elif isinstance(message, Apply) and self.inflight_applies:
                 shown.append((target, message))
                 self.stage.give(self.role, AppliedUpTo(message.entries[-1].index))
             else:
@@ -209,16 +213,16 @@ class Player:
 
 
 def _replica(term: int, entries: tuple[Entry, ...], voted_for: str | None, commit_index: int) -> Replica:
-    replica = Replica("n1", "n1-1", 77, current_term=term, voted_for=voted_for, entries=entries, room=ROOM)
-    replica.commit_index = replica.handed_index = replica.last_applied = commit_index
+    replica = Replica("n1", "n1-1", 77, current_term=term, voted_for=voted_for, entries=entries, free_bytes=ROOM)
+    replica.commit_index = replica.applying_index = replica.last_applied = commit_index
     # One that knows of commits has asked for a read index before.
-    replica.read_floor = commit_index or None
+    replica.min_stale_read_index = commit_index or None
     return replica
 
 
 def founder(names: tuple[str, ...] = NAMES, *, incarnation: str = "n1-1") -> Player:
     """Return a node without data that has been started with a list of these nodes."""
-    player = Player("founder", Replica("n1", incarnation, 77, room=ROOM), names=names)
+    player = Player("bootstrap", Replica("n1", incarnation, 77, free_bytes=ROOM), names=names)
     player.starts()
     return player
 
@@ -302,29 +306,33 @@ def append(
     return AppendEntries(sender, term, *prev, entries, commit, round)
 
 
-def write(*commands: Put, asker: str = "client", forward: tuple[int, int] | None = None, until: float = 1e9) -> Asked:
+def write(
+    *commands: Put, reply_to: str = "client", forward: tuple[int, int] | None = None, until: float = 1e9
+) -> PendingRequest:
     """Return a write as Node gives it to a role."""
-    return Asked(Propose(commands or (put(9, 9),), 1000.0), Asker(ActorAddress(asker), forward), until)
+    return PendingRequest(Propose(commands or (put(9, 9),), 1000.0), ReplyTo(ActorAddress(reply_to), forward), until)
 
 
-def read(key: str = "k", *, level: Any = "linearizable", asker: str = "client", until: float = 1e9) -> Asked:
+def read(
+    key: str = "k", *, level: Any = "linearizable", reply_to: str = "client", until: float = 1e9
+) -> PendingRequest:
     """Return a read as Node gives it to a role."""
-    return Asked(Read((Get(key),), level, 1000.0), Asker(ActorAddress(asker)), until)
+    return PendingRequest(Read((Get(key),), level, 1000.0), ReplyTo(ActorAddress(reply_to)), until)
 
 
-def ask_read_index(peer: str = "n2", number: int = 1, *, boot: int = 5, until: float = 1e9) -> Asked:
+def ask_read_index(peer: str = "n2", number: int = 1, *, boot: int = 5, until: float = 1e9) -> PendingRequest:
     """Return a follower's question for a read index, as Node gives it to a role."""
-    return Asked(AskReadIndex(1000.0), Asker(ActorAddress(peer), (boot, number)), until)
+    return PendingRequest(AskReadIndex(1000.0), ReplyTo(ActorAddress(peer), (boot, number)), until)
 
 
-def retire(*, asker: str = "client") -> Asked:
+def resign(*, reply_to: str = "client") -> PendingRequest:
     """Return the request to hand leadership over before the node stops."""
-    return Asked(Retire(1000.0), Asker(ActorAddress(asker)), 1e9)
+    return PendingRequest(Resign(1000.0), ReplyTo(ActorAddress(reply_to)), 1e9)
 
 
-def read_at(key: str = "k", *, read_index: int, asker: str = "client", until: float = 1e9) -> tuple[str, ReadAt]:
+def read_at(key: str = "k", *, read_index: int, reply_to: str = "client", until: float = 1e9) -> tuple[str, ReadAt]:
     """Return what the store is told to answer to ``read(key)``."""
-    return "store", ReadAt((Get(key),), Asker(ActorAddress(asker)), read_index, until)
+    return "store", ReadAt((Get(key),), ReplyTo(ActorAddress(reply_to)), read_index, until)
 
 
 def refusals(shown: list[tuple[str, Any]]) -> list[tuple[str, str]]:
@@ -334,11 +342,11 @@ def refusals(shown: list[tuple[str, Any]]) -> list[tuple[str, str]]:
 
 def introduce(
     sender: str, *met: str, incarnation: str = "", list_hash: str = START_LIST, founding: bytes = b"", asks: bool = True
-) -> Introduce:
+) -> BootstrapHello:
     """Return an introduction: ``met`` are incarnations such as "n2-1"."""
     own = incarnation or f"{sender}-1"
     pairs = tuple(sorted((name.split("-")[0], name) for name in {own, *met}))
-    return Introduce(sender, own, list_hash, () if founding else pairs, founding, asks)
+    return BootstrapHello(sender, own, list_hash, () if founding else pairs, founding, asks)
 
 
 def only(kind: type, shown: list[tuple[str, Any]]) -> list[tuple[str, Any]]:

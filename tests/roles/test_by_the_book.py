@@ -6,19 +6,17 @@ from typing import Any
 
 import pytest
 
-from raftkv.actors.messages import (
+from raftkv.actors.messages.node import Apply, Save
+from raftkv.actors.messages.raft import (
     AppendEntries,
     AppendEntriesReply,
-    Applied,
-    Apply,
-    Propose,
     RequestVote,
     RequestVoteReply,
-    Save,
     TimeoutNow,
 )
-from raftkv.configuration import Configuration, Member
-from raftkv.entry import Entry, Kind
+from raftkv.actors.messages.requests import Applied, Propose
+from raftkv.raft.configuration import Configuration, Member
+from raftkv.raft.entry import Entry, Kind
 from tests.roles.rehearsal import (
     Becomes,
     Player,
@@ -421,4 +419,4 @@ def test_a_chain_of_three_has_a_leader(seed: int) -> None:
     assert cluster.leaders() == leaders
     cluster.ask(leaders[0], Propose((put(1, 1),), 1000.0), "client")
     cluster.run_ms(100)
-    assert [(asker, type(reply)) for asker, reply in cluster.replies] == [("client", Applied)]
+    assert [(reply_to, type(reply)) for reply_to, reply in cluster.replies] == [("client", Applied)]

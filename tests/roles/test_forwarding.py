@@ -6,22 +6,24 @@ from typing import Any
 
 import pytest
 
-from raftkv.actors.messages import (
-    Applied,
+from raftkv.actors.messages.node import (
     Apply,
-    AskReadIndex,
-    Forward,
-    ForwardReply,
     NotSent,
     PeerDown,
     PeerUp,
-    Propose,
-    Refused,
     Save,
 )
-from raftkv.commands import PutDone, encode_commands
-from raftkv.entry import Entry, Kind
-from raftkv.settings import Limits
+from raftkv.actors.messages.requests import (
+    Applied,
+    AskReadIndex,
+    Forward,
+    ForwardReply,
+    Propose,
+    Refused,
+)
+from raftkv.config.settings import Limits
+from raftkv.raft.entry import Entry, Kind
+from raftkv.store.commands import PutDone, encode_commands
 from tests.roles.rehearsal import (
     Becomes,
     Player,
@@ -68,7 +70,7 @@ def test_a_request_that_is_passed_on_carries_the_time_that_is_left() -> None:
     assert helper.gets(write(until=100.0)) == [("n2", passed_on(left_ms=60.0))]
 
 
-@pytest.mark.parametrize("request_of_a_peer", [write(asker="n3", forward=(5, 1)), ask_read_index("n3", 1)])
+@pytest.mark.parametrize("request_of_a_peer", [write(reply_to="n3", forward=(5, 1)), ask_read_index("n3", 1)])
 @pytest.mark.parametrize(
     ("node", "leader_known"), [(lambda: follower_of("n2"), "n2"), (follower, ""), (candidate, ""), (founder, "")]
 )
@@ -87,12 +89,12 @@ def test_a_request_goes_one_hop_and_never_more(node: Any, leader_known: str, req
 def test_the_leader_serves_what_a_follower_passes_on() -> None:
     """The store's answer goes back to the follower's Node, under the number of its request."""
     chief = settled_leader()
-    asked = write(asker="n3", forward=(5, 1))
+    asked = write(reply_to="n3", forward=(5, 1))
     chief.gets(asked)
 
     ((_, apply),) = only(Apply, chief.gets(matched("n2", term=2, match_index=3)))
 
-    assert apply.askers == ((3, asked.asker),)
+    assert apply.waiters == ((3, asked.reply_to),)
 
 
 def test_a_refusal_of_the_leader_is_passed_on() -> None:
@@ -178,12 +180,12 @@ def test_held_requests_go_to_the_next_leader_too() -> None:
 def test_a_request_is_held_until_its_deadline_and_then_refused() -> None:
     """Not done: it never left this node."""
     waiting = follower()
-    waiting.gets(PeerUp("n2"), write(until=100.0), read(until=120.0), write(asker="patient", until=1e9))
+    waiting.gets(PeerUp("n2"), write(until=100.0), read(until=120.0), write(reply_to="patient", until=1e9))
 
     assert waiting.waits_ms(99) == []
     expected = Refused("no_leader", "an election is under way")
     assert waiting.waits_ms(60) == [("client", expected), ("client", expected)]
-    assert [asked.asker.address.addressDetails for asked in waiting.replica.held] == ["patient"]
+    assert [asked.reply_to.address.addressDetails for asked in waiting.replica.held] == ["patient"]
 
 
 def test_a_refusal_says_who_is_missing_for_a_majority() -> None:
@@ -213,7 +215,7 @@ def test_requests_that_may_wait_are_bounded() -> None:
     crowded = follower(limits=Limits(held_requests=2))
     crowded.gets(write(), read())
 
-    assert crowded.gets(write(asker="third")) == [
+    assert crowded.gets(write(reply_to="third")) == [
         ("third", Refused("overloaded", "2 requests wait for a leader already"))
     ]
     assert len(crowded.replica.held) == 2
@@ -234,7 +236,7 @@ def test_a_place_becomes_free_when_a_held_request_is_over() -> None:
 def test_what_was_passed_on_to_a_leader_that_is_lost_may_have_been_done() -> None:
     """A write is not known to be done or not done; a read can simply be tried again (pitfall 44)."""
     helper = follower_of("n2")
-    helper.gets(write(asker="writer"), read(asker="reader"))
+    helper.gets(write(reply_to="writer"), read(reply_to="reader"))
 
     why = "the connection to n2, the leader, was lost"
 
@@ -256,8 +258,8 @@ def test_another_peer_s_connection_is_nothing_to_those_who_wait_for_the_leader()
 def test_what_went_to_an_earlier_leader_is_lost_with_that_one() -> None:
     """Each request remembers whom it went to."""
     helper = follower_of("n2")
-    helper.gets(write(asker="first"))
-    helper.gets(append(term=3, sender="n3"), write(asker="second"))
+    helper.gets(write(reply_to="first"))
+    helper.gets(append(term=3, sender="n3"), write(reply_to="second"))
 
     assert [target for target, _ in helper.gets(PeerDown("n2", "reset"))] == ["first"]
     assert [target for target, _ in helper.gets(PeerDown("n3", "reset"))] == ["second"]
@@ -277,7 +279,7 @@ def test_a_request_that_never_left_this_node_was_not_done() -> None:
 def test_a_leader_that_does_not_answer_in_time_leaves_a_write_unknown() -> None:
     """It may yet be done; a read has no such doubt."""
     helper = follower_of("n2")
-    helper.gets(write(asker="writer", until=100.0), read(asker="reader", until=100.0))
+    helper.gets(write(reply_to="writer", until=100.0), read(reply_to="reader", until=100.0))
 
     why = "the leader did not answer in time"
 

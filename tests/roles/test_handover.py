@@ -9,32 +9,36 @@ from typing import Any
 import pytest
 from thespian.actors import ActorAddress, WakeupMessage
 
-from raftkv.actors.messages import (
-    AppendEntries,
-    AppendEntriesReply,
+from raftkv.actors.messages.node import (
     AppliedUpTo,
     Apply,
-    Asked,
-    Asker,
-    AskStatus,
     Assume,
     Flush,
-    Forward,
-    ForwardReply,
     NotSent,
     PeerDown,
     PeerUp,
+    Save,
+    Saved,
+)
+from raftkv.actors.messages.raft import (
+    AppendEntries,
+    AppendEntriesReply,
+    RequestVote,
+    RequestVoteReply,
+    TimeoutNow,
+)
+from raftkv.actors.messages.requests import (
+    AskStatus,
+    Forward,
+    ForwardReply,
+    PendingRequest,
     Propose,
     Read,
     ReadIndex,
     Refused,
-    RequestVote,
-    RequestVoteReply,
-    Save,
-    Saved,
-    TimeoutNow,
+    ReplyTo,
 )
-from raftkv.commands import Get
+from raftkv.store.commands import Get
 from tests.roles.backstage import Backstage
 from tests.roles.rehearsal import (
     CLASSES,
@@ -68,7 +72,7 @@ IN_FLIGHT = [
     introduce("n2"),
     write(),
     read(),
-    Asked(AskStatus(), Asker(ActorAddress("client")), 0.0),
+    PendingRequest(AskStatus(), ReplyTo(ActorAddress("client")), 0.0),
     Saved(1, ROOM),
     AppliedUpTo(1),
     PeerUp("n2"),
@@ -383,7 +387,7 @@ def test_a_save_of_what_was_cut_off_since_makes_nothing_durable() -> None:
     old = settled_leader()
     old.disk_waits = True
     old.gets(write(), write())
-    first = old.unsaved[0]
+    first = old.hard_state_dirty[0]
     old.gets(append(noop(3, 3), term=3, prev=(2, 2)))
     assert old.replica.log.last_index == 3
 
@@ -416,7 +420,7 @@ def test_a_confirmation_that_waited_is_sent_though_its_entries_were_cut_off_sinc
 def test_those_whose_entries_were_cut_off_learn_it_when_others_are_committed_there() -> None:
     """Not when it is cut off: another node may still hold the entry, be elected and commit it."""
     old = settled_leader()
-    old.gets(write(asker="first"), write(asker="second"))
+    old.gets(write(reply_to="first"), write(reply_to="second"))
     assert refusals(old.gets(append(noop(3, 3), term=3, prev=(2, 2)))) == []
 
     assert refusals(old.gets(append(term=3, prev=(3, 3), commit=3))) == [("first", "not_committed")]
@@ -435,23 +439,25 @@ def test_an_entry_that_was_cut_off_may_come_back_and_is_answered_then() -> None:
 
     ((_, apply),) = only(Apply, old.gets(append(sender="n3", term=4, prev=(4, 4), commit=4)))
 
-    assert apply.askers == ((3, asked.asker),)
+    assert apply.waiters == ((3, asked.reply_to),)
 
 
 def test_a_leader_again_does_not_confuse_its_writes_at_one_index() -> None:
     """Those who wait are known by index and term."""
     chief = settled_leader()
-    chief.gets(write(asker="of term 2"))
+    chief.gets(write(reply_to="of term 2"))
     chief.gets(append(term=3, prev=(2, 2), commit=2))
     chief.gets(append(noop(3, 3), term=3, prev=(2, 2), commit=2))
     chief.waits_ms(301)
-    chief.gets(granted("n2", term=4, pre_vote=True), granted("n2", term=4), write(asker="of term 4"))
+    chief.gets(granted("n2", term=4, pre_vote=True), granted("n2", term=4), write(reply_to="of term 4"))
     assert chief.role == "leader"
 
     shown = chief.gets(matched("n2", term=4, match_index=5))
 
     assert refusals(shown) == [("of term 2", "not_committed")]
-    assert [asker.address.addressDetails for _, m in only(Apply, shown) for _, asker in m.askers] == ["of term 4"]
+    assert [reply_to.address.addressDetails for _, m in only(Apply, shown) for _, reply_to in m.waiters] == [
+        "of term 4"
+    ]
 
 
 # --- any order
@@ -475,7 +481,7 @@ def test_no_order_of_messages_within_a_node_loses_anything(seed: int) -> None:
                 saved = message.number
                 backstage.post(Saved(saved, ROOM))
             elif isinstance(message, Apply):
-                answered.extend(asker.address.addressDetails for _, asker in message.askers)
+                answered.extend(reply_to.address.addressDetails for _, reply_to in message.waiters)
                 backstage.post(AppliedUpTo(message.first_index + len(message.entries) - 1))
             elif isinstance(message, Forward):
                 forwarded.append(message.number)

@@ -10,21 +10,21 @@ from typing import Any
 import pytest
 from thespian.actors import Actor
 
-from raftkv.actors.messages import Flush
+from raftkv.actors.messages.node import Flush
 from raftkv.actors.node import ROLES
-from raftkv.actors.role import Role
+from raftkv.actors.roles.role import Role
 from raftkv.actors.store import Store
-from raftkv.log import Log
-from raftkv.progress import Progress
-from raftkv.replica import Replica
+from raftkv.raft.log import Log
+from raftkv.raft.progress import Progress
+from raftkv.raft.replica import Replica
 from tests.roles import (
     mutants,
     rehearsal,
+    test_bootstrap,
     test_forwarding,
-    test_found,
-    test_founding,
     test_handover,
     test_reads,
+    test_regressions,
     test_replication,
     test_store,
     test_votes,
@@ -36,9 +36,9 @@ from tests.support.in_memory import MemoryNode
 Script = Callable[[], None]
 
 PLACES: dict[type, tuple[str, ...]] = {
-    Log: ("raftkv.replica.Log", "tests.roles.test_votes.Log"),
+    Log: ("raftkv.raft.replica.Log", "tests.roles.test_votes.Log"),
     Replica: ("raftkv.actors.node.Replica", "tests.roles.rehearsal.Replica"),
-    Progress: ("raftkv.actors.leader.Progress",),
+    Progress: ("raftkv.actors.roles.leader.Progress",),
     Store: ("tests.roles.test_store.Store",),
 }
 """Where the right ones are named."""
@@ -55,7 +55,7 @@ class Mutant:
     def name(self) -> str:
         """The mistake, as the class of the first role that makes it is called."""
         name: str = self.classes[0].__name__
-        return name.removesuffix("Founder") if len(self.classes) > 1 else name
+        return name.removesuffix("Bootstrap") if len(self.classes) > 1 else name
 
 
 def mutant(what: type | tuple[type, ...], *scripts: Script) -> Any:
@@ -84,7 +84,7 @@ def put_in(monkeypatch: pytest.MonkeyPatch, classes: tuple[type, ...]) -> None:
 
 
 votes, replication, reads = test_votes, test_replication, test_reads
-handover, founding, found = test_handover, test_founding, test_found
+handover, founding, found = test_handover, test_bootstrap, test_regressions
 
 DURABILITY = [
     mutant(
@@ -227,7 +227,7 @@ REQUESTS = [
             test_forwarding.test_a_request_goes_one_hop_and_never_more,
             lambda: rehearsal.follower_of("n2"),
             "n2",
-            rehearsal.write(asker="n3", forward=(5, 1)),
+            rehearsal.write(reply_to="n3", forward=(5, 1)),
         ),
     ),
     mutant(

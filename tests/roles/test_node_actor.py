@@ -8,37 +8,38 @@ import msgspec
 import pytest
 from thespian.actors import ActorAddress, ActorExitRequest, ChildActorExited, PoisonMessage
 
-from raftkv.actors.messages import (
-    About,
-    AppendEntries,
-    Asked,
-    Asker,
-    AskReadIndex,
-    AskStatus,
+from raftkv.actors.messages.node import (
+    AdvertiseAddress,
     Assume,
-    Forward,
-    ForwardReply,
     PeerDown,
     PeerUp,
-    Propose,
-    Read,
     Recovered,
-    Refused,
-    RequestVote,
-    Retire,
     RoleChanged,
     Saved,
     Start,
+)
+from raftkv.actors.messages.raft import AppendEntries, RequestVote
+from raftkv.actors.messages.requests import (
+    AskReadIndex,
+    AskStatus,
+    Forward,
+    ForwardReply,
+    PendingRequest,
+    Propose,
+    Read,
+    Refused,
+    ReplyTo,
+    Resign,
     Status,
 )
-from raftkv.commands import Get
-from raftkv.configuration import start_list_hash
-from raftkv.settings import Limits
+from raftkv.config.settings import Limits
+from raftkv.raft.configuration import initial_cluster_hash
+from raftkv.store.commands import Get
 from tests.roles.backstage import Backstage
 from tests.roles.rehearsal import NAMES, ROOM, append, entry, log, put
 
 WRITE = Propose((put(1, 1),), 1000.0)
-ROLES = ("founder", "follower", "candidate", "leader")
+ROLES = ("bootstrap", "follower", "candidate", "leader")
 
 
 def mail(backstage: Backstage, role: str = "follower") -> list[Any]:
@@ -87,7 +88,7 @@ def test_a_node_without_data_begins_as_a_founder() -> None:
     backstage = Backstage()
     backstage.recovers(term=0, entries=())
 
-    assert backstage.holder == "founder"
+    assert backstage.holder == "bootstrap"
 
 
 def test_a_vote_survives_a_restart() -> None:
@@ -127,8 +128,8 @@ def test_the_start_list_is_one_thing_in_any_order() -> None:
     """Everyone may write it differently; but not with other addresses."""
     one = (("n1", "a:1"), ("n2", "b:1"))
 
-    assert start_list_hash(one) == start_list_hash(one[::-1])
-    assert start_list_hash(one) != start_list_hash((("n1", "a:1"), ("n2", "b:2")))
+    assert initial_cluster_hash(one) == initial_cluster_hash(one[::-1])
+    assert initial_cluster_hash(one) != initial_cluster_hash((("n1", "a:1"), ("n2", "b:2")))
 
 
 # --- before there is a replica
@@ -139,7 +140,7 @@ def test_requests_that_come_early_wait_in_their_order() -> None:
     backstage = Backstage()
     read = Read((Get("k"),), "linearizable", 500.0)
     assert backstage.gets(WRITE, PeerUp("n2"), read, PeerDown("n2", "reset")) == [
-        ("n2", About("n1", backstage.node.boot.http))
+        ("n2", AdvertiseAddress("n1", backstage.node.boot.http))
     ]
 
     backstage.recovers()
@@ -185,16 +186,16 @@ def test_a_request_gets_its_asker_and_its_deadline_here() -> None:
     """From here on it has a deadline on this node's clock."""
     backstage = started()
     backstage.stage.clock.ms = 500.0
-    retire = Retire(200.0)
+    resign = Resign(200.0)
 
-    backstage.post(WRITE, AskStatus(), retire, sender="client")
+    backstage.post(WRITE, AskStatus(), resign, sender="client")
     backstage.handle("n1", 3)
 
-    asker = Asker(ActorAddress("client"))
+    reply_to = ReplyTo(ActorAddress("client"))
     assert mail(backstage) == [
-        Asked(WRITE, asker, 1500.0),
-        Asked(AskStatus(), asker, 500.0),
-        Asked(retire, asker, 700.0),
+        PendingRequest(WRITE, reply_to, 1500.0),
+        PendingRequest(AskStatus(), reply_to, 500.0),
+        PendingRequest(resign, reply_to, 700.0),
     ]
 
 
@@ -204,7 +205,7 @@ def test_the_answer_to_what_a_peer_passes_on_goes_to_that_peer_s_node() -> None:
     backstage.post(Forward("n2", 5, 8, AskReadIndex(100.0)), Forward("n9", 5, 8, WRITE))
     backstage.handle("n1", 2)
 
-    assert mail(backstage) == [Asked(AskReadIndex(100.0), Asker(ActorAddress("n2"), (5, 8)), 100.0)]
+    assert mail(backstage) == [PendingRequest(AskReadIndex(100.0), ReplyTo(ActorAddress("n2"), (5, 8)), 100.0)]
 
 
 def test_messages_go_to_the_role_that_has_the_replica_or_is_about_to() -> None:
@@ -234,7 +235,7 @@ def test_a_peer_that_comes_is_told_where_clients_reach_this_node() -> None:
     """And the role is told that the peer is there."""
     backstage = started()
 
-    assert backstage.gets(PeerUp("n2")) == [("n2", About("n1", backstage.node.boot.http))]
+    assert backstage.gets(PeerUp("n2")) == [("n2", AdvertiseAddress("n1", backstage.node.boot.http))]
     assert backstage.replica.connected == {"n2"}
     assert backstage.gets(PeerUp("n9")) == []
 
@@ -242,7 +243,7 @@ def test_a_peer_that_comes_is_told_where_clients_reach_this_node() -> None:
 def test_the_observer_hears_of_changes_and_of_where_the_others_are() -> None:
     """It tells the rest of the process."""
     backstage = started()
-    told: list[Any] = [RoleChanged("n1", "follower", 3, "n2", "n2 leads"), About("n2", "b:4001")]
+    told: list[Any] = [RoleChanged("n1", "follower", 3, "n2", "n2 leads"), AdvertiseAddress("n2", "b:4001")]
     backstage.changes.clear()
 
     assert backstage.gets(*told) == []

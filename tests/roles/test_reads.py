@@ -7,20 +7,21 @@ from typing import Any
 
 import pytest
 
-from raftkv.actors.messages import (
+from raftkv.actors.messages.node import ReadAt, Save
+from raftkv.actors.messages.raft import (
     AppendEntries,
     AppendEntriesReply,
+    RequestVote,
+)
+from raftkv.actors.messages.requests import (
     AskReadIndex,
     Forward,
     ForwardReply,
-    ReadAt,
     ReadIndex,
     Refused,
-    RequestVote,
-    Save,
 )
-from raftkv.configuration import Configuration, Member
-from raftkv.entry import Entry, Kind
+from raftkv.raft.configuration import Configuration, Member
+from raftkv.raft.entry import Entry, Kind
 from tests.roles.rehearsal import (
     Becomes,
     append,
@@ -274,8 +275,8 @@ def test_a_lost_round_is_repeated_with_the_next_heartbeats() -> None:
 def test_stepping_down_sends_those_who_wait_for_a_read_elsewhere() -> None:
     """6.4: nothing was done, so they may simply try again, wherever they asked."""
     old = settled_leader()
-    old.gets(read(asker="in the round"))
-    old.gets(read(asker="waiting"), ask_read_index("n3", 8))
+    old.gets(read(reply_to="in the round"))
+    old.gets(read(reply_to="waiting"), ask_read_index("n3", 8))
 
     shown = old.gets(append(term=3, sender="n2", prev=(2, 2)))
 

@@ -5,24 +5,25 @@ from __future__ import annotations
 import pytest
 from thespian.actors import ActorAddress
 
-from raftkv.actors.messages import (
-    AppendEntries,
-    AppendEntriesReply,
+from raftkv.actors.messages.node import (
     AppliedUpTo,
     Apply,
-    Asked,
-    Asker,
-    AskRoom,
+    AskFreeBytes,
+    FreeBytes,
     NotSent,
     PeerDown,
-    Propose,
-    Refused,
-    Room,
     Save,
     Saved,
 )
-from raftkv.actors.role import APPLIES_UNDER_WAY, APPLY_ENTRIES
-from raftkv.commands import MAX_COMMANDS, MAX_KEY_BYTES, MAX_VALUE_BYTES, Command, Delete, Put
+from raftkv.actors.messages.raft import AppendEntries, AppendEntriesReply
+from raftkv.actors.messages.requests import (
+    PendingRequest,
+    Propose,
+    Refused,
+    ReplyTo,
+)
+from raftkv.actors.roles.role import APPLIES_UNDER_WAY, APPLY_ENTRIES
+from raftkv.store.commands import MAX_COMMANDS, MAX_KEY_BYTES, MAX_VALUE_BYTES, Command, Delete, Put
 from tests.roles.rehearsal import (
     ROOM,
     Becomes,
@@ -132,9 +133,9 @@ def test_a_save_under_way_does_not_make_durable_what_was_cut_off_meanwhile() -> 
     busy = follower(term=2)
     busy.disk_waits = True
     busy.gets(append(entry(2, 2), entry(3, 2), term=2, commit=1))
-    first = busy.unsaved[0]
+    first = busy.hard_state_dirty[0]
     busy.gets(append(entry(2, 3), term=3, sender="n3"))
-    second = busy.unsaved[1]
+    second = busy.hard_state_dirty[1]
 
     busy.gets(Saved(first.number, ROOM))
     assert busy.replica.durable_index == 1
@@ -189,7 +190,7 @@ def test_all_that_arrives_in_a_turn_is_one_save_and_one_message_per_peer() -> No
     """The cost of a write is shared."""
     chief = settled_leader()
 
-    shown = chief.gets(write(asker="a"), write(asker="b"), write(asker="c"))
+    shown = chief.gets(write(reply_to="a"), write(reply_to="b"), write(reply_to="c"))
 
     assert [target for target, _ in shown] == ["journal", "n2", "n3"]
     assert len(shown[0][1].entries) == 3
@@ -203,7 +204,7 @@ def test_the_asker_is_named_to_the_store_when_its_entry_is_committed() -> None:
 
     (apply,) = only(Apply, chief.gets(matched("n3", term=2, match_index=3)))
 
-    assert apply[1].askers == ((3, asked.asker),)
+    assert apply[1].waiters == ((3, asked.reply_to),)
 
 
 def test_figure_8_an_entry_of_an_earlier_term_is_not_committed_by_counting() -> None:
@@ -317,7 +318,7 @@ def test_uncommitted_bytes_are_capped() -> None:
 def test_without_room_nothing_is_appended() -> None:
     """Room is checked before appending: the answer is a refusal, and nothing is lost."""
     chief = settled_leader()
-    chief.replica.room = 1000
+    chief.replica.free_bytes = 1000
 
     shown = chief.gets(write())
 
@@ -328,23 +329,23 @@ def test_without_room_nothing_is_appended() -> None:
 def test_a_follower_without_room_says_so_and_appends_nothing() -> None:
     """The leader leaves it alone for a while; it does not die."""
     full = follower(term=2)
-    full.replica.room = 10
+    full.replica.free_bytes = 10
 
     asked, answer = full.gets(append(entry(2, 2), term=2))
 
-    assert asked == ("journal", AskRoom())
-    assert (answer[1].success, answer[1].no_room, answer[1].room) == (False, True, 10)
+    assert asked == ("journal", AskFreeBytes())
+    assert (answer[1].success, answer[1].no_room, answer[1].free_bytes) == (False, True, 10)
     assert full.replica.log.last_index == 1
 
 
 def test_a_follower_takes_entries_again_when_the_journal_says_that_there_is_room() -> None:
     """It saves nothing meanwhile, so no save would tell it; it asks now and then, not at every refusal."""
     full = follower(term=2)
-    full.replica.room = 10
+    full.replica.free_bytes = 10
     full.gets(append(entry(2, 2), term=2))
-    assert only(AskRoom, full.gets(append(entry(2, 2), term=2))) == []
+    assert only(AskFreeBytes, full.gets(append(entry(2, 2), term=2))) == []
 
-    full.gets(Room(1 << 20))
+    full.gets(FreeBytes(1 << 20))
 
     (answer,) = only(AppendEntriesReply, full.gets(append(entry(2, 2), term=2)))
     assert (answer[1].success, answer[1].match_index) == (True, 2)
@@ -354,18 +355,18 @@ def test_a_follower_whose_room_is_scarce_looks_for_more_with_its_heartbeats() ->
     """Its leader, who knows, sends it nothing that it could refuse."""
     full = follower(term=2)
     full.gets(append(term=2))
-    full.replica.room = 10
+    full.replica.free_bytes = 10
 
     shown = full.gets(append(term=2)) + full.gets(append(term=2))
 
     assert [target for target, _ in shown] == ["journal", "n2", "n2"]
-    assert [message.room for _, message in only(AppendEntriesReply, shown)] == [10, 10]
+    assert [message.free_bytes for _, message in only(AppendEntriesReply, shown)] == [10, 10]
 
 
 def test_a_follower_without_room_takes_the_no_op_of_a_new_leader() -> None:
     """There is always a place for it; without it the leader could serve no reads."""
     full = follower(term=2)
-    full.replica.room = 10
+    full.replica.free_bytes = 10
 
     shown = full.gets(append(noop(2, 2), term=2))
 
@@ -384,7 +385,7 @@ def test_writes_pending_when_a_leader_steps_down_are_answered_when_their_fate_is
 
     committed = old.replica.log.entry(3)
     (apply,) = only(Apply, old.gets(append(sender="n2", term=3, prev=(3, 2), commit=3)))
-    assert (apply[1].entries, apply[1].askers) == ((committed,), ((3, asked.asker),))
+    assert (apply[1].entries, apply[1].waiters) == ((committed,), ((3, asked.reply_to),))
 
 
 def test_a_write_whose_place_another_entry_took_was_not_committed() -> None:
@@ -422,7 +423,7 @@ def test_much_that_is_committed_at_once_is_applied_in_pieces_without_a_gap() -> 
     """Pitfall 26: after a restart a whole log is committed with one message, and must not stall the loop."""
     count = 2 * APPLY_ENTRIES + 10
     restarted = follower(term=2, entries=log(*([2] * (count - 1))), commit_index=0)
-    restarted.applies = False
+    restarted.inflight_applies = False
 
     pieces = [apply for _, apply in only(Apply, restarted.gets(append(term=2, prev=(count, 2), commit=count)))]
     assert len(pieces) == APPLIES_UNDER_WAY
@@ -448,7 +449,7 @@ def test_much_that_is_committed_at_once_is_applied_in_pieces_without_a_gap() -> 
 def test_what_can_be_no_entry_is_refused_and_leaves_no_trace(commands: tuple[Command, ...], why: str) -> None:
     """Wherever it came from: what one node takes into its log, all have to be able to apply."""
     chief = settled_leader()
-    asked = Asked(Propose(commands, 1000.0), Asker(ActorAddress("client")), 1e9)
+    asked = PendingRequest(Propose(commands, 1000.0), ReplyTo(ActorAddress("client")), 1e9)
 
     assert chief.gets(asked) == [("client", Refused("invalid", why))]
     assert chief.replica.log.last_index == 2

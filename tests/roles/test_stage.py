@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from thespian.actors import Actor, ActorAddress
 
-from raftkv.actors.follower import Follower
-from raftkv.actors.messages import Assume
-from raftkv.replica import Replica
+from raftkv.actors.messages.node import Assume
+from raftkv.actors.roles.follower import Follower
+from raftkv.raft.replica import Replica
 from tests.roles.rehearsal import Player, append, entry, follower, log
 from tests.support.stage import ManualClock, Stage
 
@@ -68,7 +68,7 @@ def test_a_role_that_keeps_the_replica_harms_the_next_one_only_where_they_share_
 
 def test_what_a_player_shows_is_the_replica_that_its_role_has(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Stage, "pickles", True)
-    given = Replica("n1", "n1-1", 77, current_term=1, entries=log(), room=1 << 40)
+    given = Replica("n1", "n1-1", 77, current_term=1, entries=log(), free_bytes=1 << 40)
     player = Player("follower", given)
     assert player.replica is given
     player.starts()
@@ -87,7 +87,7 @@ def test_time_is_the_same_for_all_who_were_told_of_a_clock() -> None:
 
 def test_every_message_of_the_baton_can_be_pickled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Stage, "pickles", True)
-    replica = Replica("n1", "n1-1", 77, current_term=3, voted_for="n2", entries=log(2, 3), room=1 << 40)
+    replica = Replica("n1", "n1-1", 77, current_term=3, voted_for="n2", entries=log(2, 3), free_bytes=1 << 40)
 
     copy = Stage().carried(Assume(replica, "leader", "why", append(term=4)))
 

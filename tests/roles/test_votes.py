@@ -6,8 +6,9 @@ import itertools
 
 import pytest
 
-from raftkv.actors.messages import RequestVote, Save, TimeoutNow
-from raftkv.log import Log
+from raftkv.actors.messages.node import Save
+from raftkv.actors.messages.raft import RequestVote, TimeoutNow
+from raftkv.raft.log import Log
 from tests.roles.rehearsal import (
     Becomes,
     append,

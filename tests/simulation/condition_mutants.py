@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from raftkv.actors.client import Client
-from raftkv.actors.leader import Leader
-from raftkv.actors.messages import Asked, Propose, Refused, Start
+from raftkv.actors.gateway import Gateway
+from raftkv.actors.messages.node import Start
+from raftkv.actors.messages.requests import (
+    PendingRequest,
+    Propose,
+    Refused,
+)
+from raftkv.actors.roles.leader import Leader
 from raftkv.actors.store import Store
-from raftkv.commands import NOT_THERE, Command, Delete, DeleteIf, Put, PutIf, Result, Unmatched, decode_commands
-from raftkv.entry import Entry, Kind
-from raftkv.keyspace import Keyspace
+from raftkv.raft.entry import Entry, Kind
+from raftkv.store.commands import NOT_THERE, Command, Delete, DeleteIf, Put, PutIf, Result, Unmatched, decode_commands
+from raftkv.store.keyspace import Keyspace
 
 ONCE_MORE_S = 0.04
 """As long as whoever asked waits for an answer that comes late."""
@@ -40,23 +45,23 @@ def unconditional(command: Command) -> Command:
 class Decisions:
     """Which conditions the leaders of one cluster have found to hold; it goes with the life of the cluster."""
 
-    agenda: Any = None
+    scheduler: Any = None
     made: set[Command]
     keyspaces: dict[str, Keyspace]
 
     @classmethod
     def of(cls, start: Start) -> type[Decisions]:
         """Return those of the cluster to which a node belongs."""
-        agenda = start.clock._agenda  # type: ignore[attr-defined]
-        if cls.agenda is not agenda:
-            cls.agenda, cls.made, cls.keyspaces = agenda, set(), {}
+        scheduler = start.clock._scheduler  # type: ignore[attr-defined]
+        if cls.scheduler is not scheduler:
+            cls.scheduler, cls.made, cls.keyspaces = scheduler, set(), {}
         return cls
 
 
 class LooksWhenItAppends(Leader):
     """What the leader has found to hold when it appended a command counts when that is applied."""
 
-    def _propose(self, asked: Asked, propose: Propose) -> None:
+    def _propose(self, asked: PendingRequest, propose: Propose) -> None:
         decisions = Decisions.of(self.start)
         keyspace = decisions.keyspaces[self.start.node_id]
         decided = zip(propose.commands, held(keyspace, *propose.commands), strict=True)
@@ -121,7 +126,7 @@ class TakesNotThereForThere(Keyspace):
         return super().apply(command)
 
 
-class TriesAgainWhatIsUnknown(Client):
+class TriesAgainWhatIsUnknown(Gateway):
     """The front end sends a conditional write once more though it may have been done: twice it can't be done."""
 
     async def _carry(self, batch: Any, message: Callable[[float], object], retried: frozenset[str]) -> object:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from raftkv.actors.system.agenda import VirtualLoop
+from raftkv.actors.system.virtual.scheduler import VirtualLoop
 
 
 @pytest.fixture(autouse=True)

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from raftkv.actors.journal import Journal
-from raftkv.actors.messages import Start
-from raftkv.disk import File
+from raftkv.actors.messages.node import Start
+from raftkv.environment import File
 
 
 class CarelessDisk:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from raftkv.actors.node import ROLES, Node
-from raftkv.simulation.life import Life, Outcome, Plan, plan
+from raftkv.simulation.run import Run, RunPlan, RunResult, plan
 from tests.roles.mutants import StaleReadsAtOnce, everywhere
 
 KIND = "a node takes # for what stale reads have to show"
@@ -22,12 +22,12 @@ class ForgetfulNode(Node):
 assert [role.role for role in ForgetfulNode.role_classes] == [role.role for role in ROLES]
 
 
-def live(plan: Plan) -> Outcome:
+def live(plan: RunPlan) -> RunResult:
     """Live a plan with such nodes."""
-    return Life(plan, node_class=ForgetfulNode).run()
+    return Run(plan, node_class=ForgetfulNode).run()
 
 
-def bad_plan() -> Plan:
+def bad_plan() -> RunPlan:
     """Return the first plan that shows it, and not at once."""
     plans = (plan(seed, nodes=3, events=1500, classes=["crash"]) for seed in range(SEEDS))
     outcomes = ((each, live(each)) for each in plans)

@@ -19,13 +19,13 @@ from typing import Any
 import pytest
 from thespian.actors import Actor
 
-from raftkv.actors.client import Client
+from raftkv.actors.gateway import Gateway
 from raftkv.actors.journal import Journal
 from raftkv.actors.node import ROLES, Node
-from raftkv.actors.role import Role
+from raftkv.actors.roles.role import Role
 from raftkv.actors.store import Store
-from raftkv.keyspace import Keyspace
-from raftkv.simulation.life import Life, Outcome, plan
+from raftkv.simulation.run import Run, RunResult, plan
+from raftkv.store.keyspace import Keyspace
 from tests.roles import test_mutants
 from tests.simulation import condition_mutants, disk_mutants
 
@@ -42,7 +42,7 @@ PLACES: dict[type, tuple[str, ...]] = {
     **test_mutants.PLACES,
     # The model that invariants compare with keeps the right one.
     Keyspace: ("raftkv.actors.store.Keyspace",),
-    Client: ("raftkv.simulation.cluster.Client",),
+    Gateway: ("raftkv.simulation.cluster.cluster.Client",),
 }
 """Where those are named that are no actors."""
 
@@ -68,14 +68,14 @@ def mistaken(classes: tuple[type, ...]) -> Iterator[type[Node]]:
         yield type("MistakenNode", (Node,), {"role_classes": tuple(roles), **parts})
 
 
-def lives(name: str, seeds: range) -> Iterator[Outcome]:
+def lives(name: str, seeds: range) -> Iterator[RunResult]:
     """Yield what becomes of the lives of these seeds, with a mistake in them."""
     with mistaken(MISTAKES[name]) as node_class:
         for seed in seeds:
-            yield Life(plan(seed, events=EVENTS), node_class=node_class).run()
+            yield Run(plan(seed, events=EVENTS), node_class=node_class).run()
 
 
-def first_caught(name: str, seeds: range) -> Outcome | None:
+def first_caught(name: str, seeds: range) -> RunResult | None:
     """Return the first of these lives in which the mistake shows."""
     return next((outcome for outcome in lives(name, seeds) if not outcome.ok), None)
 

@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from random import Random
 
-from raftkv.actors.messages import Applied, Level, Propose, Read, ReadResult, Refused
-from raftkv.commands import (
+from raftkv.actors.messages.base import Level
+from raftkv.actors.messages.requests import (
+    Applied,
+    Propose,
+    Read,
+    ReadResult,
+    Refused,
+)
+from raftkv.raft.entry import Entry, Kind
+from raftkv.simulation.checks.committed import Committed
+from raftkv.simulation.checks.history import History, Operation
+from raftkv.store.commands import (
     NOT_THERE,
     THERE,
     Command,
@@ -18,10 +28,7 @@ from raftkv.commands import (
     Unmatched,
     encode_commands,
 )
-from raftkv.entry import Entry, Kind
-from raftkv.keyspace import Keyspace
-from raftkv.simulation.committed import Committed
-from raftkv.simulation.history import History, Operation
+from raftkv.store.keyspace import Keyspace
 
 NODES = ("n1", "n2", "n3")
 

@@ -11,11 +11,11 @@ from random import Random
 
 import pytest
 
-from raftkv.batch import Record
-from raftkv.disk import File
-from raftkv.simulation.disk import SECTOR, Happened, PowerCut, SimulatedDisk
-from raftkv.wal_reader import DamagedJournal
-from tests.wal_tools import DIRECTORY, RECORDS, entry, open_wal, recovered, states
+from raftkv.environment import File
+from raftkv.journal.format import Record
+from raftkv.journal.recovery import DamagedJournal
+from raftkv.simulation.cluster.disk import SECTOR, Happened, PowerCut, SimulatedDisk
+from tests.journal.wal_tools import DIRECTORY, RECORDS, entry, open_wal, recovered, states
 
 FIRST = f"{DIRECTORY}/0000000000000001.wal"
 
@@ -309,7 +309,7 @@ def test_an_empty_disk_takes_its_place() -> None:
         file.sync()
 
 
-class Life:
+class Run:
     """A journal on a disk that does everything wrong it may, from a seed; ``ended_by`` is what was found at last."""
 
     def __init__(self, seed: int) -> None:
@@ -362,7 +362,7 @@ def record_after(records: list[Record], random: Random) -> Record:
 
 def test_whatever_the_disk_does_no_loss_goes_unnoticed() -> None:
     """After every start all that was acknowledged is there, or the journal is damaged, which has a reason."""
-    lives = [Life(seed) for seed in range(150)]
+    lives = [Run(seed) for seed in range(150)]
     kinds = [{happened.kind for happened in life.disk.happened} for life in lives]
     for life, happened in zip(lives, kinds, strict=True):
         assert life.ended_by == "age" or happened & {"flipped", "misdirected"}
@@ -407,7 +407,7 @@ def test_the_same_seed_is_the_same_life_in_every_process() -> None:
     """Nothing depends on how Python orders its sets."""
     program = (
         "import hashlib, tests.simulation.test_disk as t\n"
-        "lives = [t.Life(seed) for seed in range(12)]\n"
+        "lives = [t.Run(seed) for seed in range(12)]\n"
         "told = repr([(life.disk.files(), life.disk.happened, life.ended_by) for life in lives])\n"
         "print(hashlib.sha256(told.encode()).hexdigest())"
     )

@@ -12,14 +12,15 @@ from typing import Any
 
 import pytest
 
-from raftkv.actors.client import RequestFailed
-from raftkv.actors.messages import AppendEntriesReply, PeerDown, PeerUp, RequestVote
+from raftkv.actors.gateway import RequestFailed
+from raftkv.actors.messages.node import PeerDown, PeerUp
+from raftkv.actors.messages.raft import AppendEntriesReply, RequestVote
 from raftkv.actors.node import Node
-from raftkv.commands import Put
-from raftkv.disk import File
+from raftkv.environment import File
 from raftkv.exit_status import EXIT_BUG, EXIT_UNUSABLE
-from raftkv.simulation.cluster import DIRECTORY, NODE, Machine, SimulatedCluster
-from raftkv.simulation.faults import CLASSES, EVERYWHERE, KINDS, Fault, Nemesis, draw
+from raftkv.simulation.cluster.cluster import DIRECTORY, NODE, Machine, SimulatedCluster
+from raftkv.simulation.faults.faults import CLASSES, EVERYWHERE, KINDS, Fault, Nemesis, draw
+from raftkv.store.commands import Put
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "simulation.md"
 
@@ -401,11 +402,11 @@ def test_a_restart_takes_no_time(power: float) -> None:
     scene.until(scene.is_led)
 
 
-def test_a_leader_that_retires_hands_over_ends_and_comes_back() -> None:
+def test_a_leader_that_resigns_hands_over_ends_and_comes_back() -> None:
     scene = Scene()
     (leader,) = scene.cluster.leaders()
     votes = len([message for _, _, message in scene.handled if isinstance(message, RequestVote)])
-    scene.begin("retire", leader, for_ms=3000.0, seed=5)
+    scene.begin("resign", leader, for_ms=3000.0, seed=5)
 
     scene.until(lambda: not scene[leader].is_up, 1001.0)
     scene.until(lambda: scene[leader].is_up, 3000.0)

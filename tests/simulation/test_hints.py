@@ -7,15 +7,21 @@ from random import Random
 
 import pytest
 
-from raftkv.actors.messages import Applied, Propose, Read, ReadResult, Refused
-from raftkv.commands import Command, Delete, DeleteDone, Get, Item, Put, PutDone, PutIf, encode_commands
-from raftkv.entry import Entry, Kind
-from raftkv.simulation.committed import Carried, Committed
-from raftkv.simulation.effect import Effects
-from raftkv.simulation.hints import Hints
-from raftkv.simulation.history import History, Operation
-from raftkv.simulation.life import Life, plan
-from raftkv.simulation.operation import NOT_TOLD
+from raftkv.actors.messages.requests import (
+    Applied,
+    Propose,
+    Read,
+    ReadResult,
+    Refused,
+)
+from raftkv.raft.entry import Entry, Kind
+from raftkv.simulation.checks.committed import Carried, Committed
+from raftkv.simulation.checks.effect import Effects
+from raftkv.simulation.checks.hints import Hints
+from raftkv.simulation.checks.history import History, Operation
+from raftkv.simulation.checks.operation import NOT_TOLD
+from raftkv.simulation.run import Run, plan
+from raftkv.store.commands import Command, Delete, DeleteDone, Get, Item, Put, PutDone, PutIf, encode_commands
 from tests.simulation.sequential_store import SequentialStore
 
 FEW = 300
@@ -100,7 +106,7 @@ def test_a_history_that_is_too_much_for_a_search_is_little_for_one_that_knows_th
 @pytest.mark.parametrize(("seed", "faults"), [(154, "crash"), (79, "pause"), (194, "pause")])
 def test_lives_in_which_hundreds_of_requests_were_never_answered_are_judged(seed: int, faults: str) -> None:
     """Some were for many keys, on conditions: no order was found in 100,000 configurations before the log was asked."""
-    outcome = Life(plan(seed, events=20_000, classes=(faults,))).run()
+    outcome = Run(plan(seed, events=20_000, classes=(faults,))).run()
 
     assert outcome.violation == ""
     assert outcome.answers["silence"] > 50

@@ -14,8 +14,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from raftkv.actors.messages import Applied, Level, Propose, Read, ReadResult, Refused
-from raftkv.commands import (
+from raftkv.actors.messages.base import Level
+from raftkv.actors.messages.requests import (
+    Applied,
+    Propose,
+    Read,
+    ReadResult,
+    Refused,
+)
+from raftkv.simulation.checks.history import History, Operation
+from raftkv.simulation.checks.operation import NOT_TOLD
+from raftkv.store.commands import (
     NOT_THERE,
     THERE,
     Command,
@@ -30,9 +39,7 @@ from raftkv.commands import (
     Result,
     Unmatched,
 )
-from raftkv.keyspace import Keyspace
-from raftkv.simulation.history import History, Operation
-from raftkv.simulation.operation import NOT_TOLD
+from raftkv.store.keyspace import Keyspace
 from tests.simulation.sequential_store import SequentialStore
 
 KINDS = (
@@ -133,9 +140,9 @@ def unmatched(modified: int, index: int = NOT_TOLD, revision: int = NOT_TOLD) ->
 
 UNKNOWN, REFUSED, SILENCE = Refused("unknown"), Refused("no_leader", "none is known"), None
 
-Asked = tuple[Propose | Read, Applied | ReadResult | Refused | None]
+Exchanged = tuple[Propose | Read, Applied | ReadResult | Refused | None]
 
-FINE: dict[str, tuple[list[Asked], str | None]] = {
+FINE: dict[str, tuple[list[Exchanged], str | None]] = {
     "a write": ([(put("1"), done())], "1"),
     "a write over another": ([(put("1"), done()), (put("2"), done()), (get(), saw("2"))], "2"),
     "an unknown write that is not done": ([(put("1"), UNKNOWN)], None),
@@ -147,7 +154,7 @@ FINE: dict[str, tuple[list[Asked], str | None]] = {
     "an unknown deletion": ([(put("1"), done()), (delete(), UNKNOWN)], None),
     "a stale read of something old": ([(put("1"), done()), (put("2"), done()), (stale(), saw("1"))], "2"),
 }
-BROKEN: dict[str, tuple[list[Asked], str | None]] = {
+BROKEN: dict[str, tuple[list[Exchanged], str | None]] = {
     "an acknowledged write is lost": ([(put("1"), done())], None),
     "a write that was refused is done": ([(put("1"), REFUSED)], "1"),
     "a read of a value from nowhere": ([(put("1"), done()), (get(), saw("x"))], "1"),
@@ -160,7 +167,7 @@ BROKEN: dict[str, tuple[list[Asked], str | None]] = {
 }
 
 
-def told(asked: list[Asked]) -> Told:
+def told(asked: list[Exchanged]) -> Told:
     history = Told()
     for request, reply in asked:
         history.does(request, reply)
@@ -283,13 +290,13 @@ BROKEN |= {
 
 
 @pytest.mark.parametrize(("asked", "final"), FINE.values(), ids=FINE.keys())
-def test_a_store_that_keeps_its_promises_is_accused_of_nothing(asked: list[Asked], final: str | None) -> None:
+def test_a_store_that_keeps_its_promises_is_accused_of_nothing(asked: list[Exchanged], final: str | None) -> None:
     value = None if final is None else final.encode()
     assert told(asked).accused({"n1": {"k": value}, "n2": {"k": value}}) == []
 
 
 @pytest.mark.parametrize(("asked", "final"), BROKEN.values(), ids=BROKEN.keys())
-def test_a_broken_promise_is_told(asked: list[Asked], final: str | None) -> None:
+def test_a_broken_promise_is_told(asked: list[Exchanged], final: str | None) -> None:
     value = None if final is None else final.encode()
     assert told(asked).accused({"n1": {"k": value}, "n2": {"k": value}}) == ["not linearizable"]
 
@@ -330,7 +337,7 @@ def test_an_entry_that_undoes_its_own_work_changes_nothing() -> None:
 
 # --- Indexes and revisions.
 
-POSITIONS: dict[str, tuple[list[Asked], list[str]]] = {
+POSITIONS: dict[str, tuple[list[Exchanged], list[str]]] = {
     "all in order": (
         [
             (put("1"), done(2, 1)),
@@ -462,7 +469,9 @@ POSITIONS: dict[str, tuple[list[Asked], list[str]]] = {
 
 
 @pytest.mark.parametrize(("asked", "accusations"), POSITIONS.values(), ids=POSITIONS.keys())
-def test_indexes_and_revisions_must_fit_each_other_and_the_times(asked: list[Asked], accusations: list[str]) -> None:
+def test_indexes_and_revisions_must_fit_each_other_and_the_times(
+    asked: list[Exchanged], accusations: list[str]
+) -> None:
     assert told(asked).accused() == accusations
 
 
@@ -478,7 +487,7 @@ def test_operations_of_one_entry_share_its_index() -> None:
 
 # --- Stale reads: any state that there has been, but one, and no earlier one than this node has shown.
 
-WRITES: list[Asked] = [(put("1", "a", "b"), done(2, 2, PutDone(1), PutDone(2))), (put("2", "a"), done(3, 3))]
+WRITES: list[Exchanged] = [(put("1", "a", "b"), done(2, 2, PutDone(1), PutDone(2))), (put("2", "a"), done(3, 3))]
 
 
 @pytest.mark.parametrize(
@@ -499,7 +508,7 @@ WRITES: list[Asked] = [(put("1", "a", "b"), done(2, 2, PutDone(1), PutDone(2))),
         ),
     ],
 )
-def test_a_stale_read_shows_a_state_that_has_been(reads: list[Asked], accusations: list[str]) -> None:
+def test_a_stale_read_shows_a_state_that_has_been(reads: list[Exchanged], accusations: list[str]) -> None:
     assert told([*WRITES, *reads]).accused() == accusations
 
 
@@ -639,7 +648,7 @@ def test_a_verdict_on_a_good_history_is_one_line() -> None:
         ),
     ],
 )
-def test_a_verdict_says_why_there_is_no_order(asked: list[Asked], reason: str) -> None:
+def test_a_verdict_says_why_there_is_no_order(asked: list[Exchanged], reason: str) -> None:
     assert told(asked).history.verdict().text.splitlines()[-1].strip() == reason
 
 

@@ -9,39 +9,40 @@ from typing import Any
 import pytest
 from thespian.actors import Actor
 
-from raftkv.actors.candidate import Candidate
-from raftkv.actors.follower import Follower
 from raftkv.actors.journal import Journal
-from raftkv.actors.messages import (
-    AppendEntries,
-    AppendEntriesReply,
-    Applied,
+from raftkv.actors.messages.node import (
     Apply,
     Flush,
-    ForwardReply,
-    Introduce,
     ReadAt,
     Recovered,
-    RequestVote,
-    RequestVoteReply,
     RoleChanged,
     Save,
     Saved,
+)
+from raftkv.actors.messages.raft import (
+    AppendEntries,
+    AppendEntriesReply,
+    BootstrapHello,
+    RequestVote,
+    RequestVoteReply,
     TimeoutNow,
 )
+from raftkv.actors.messages.requests import Applied, ForwardReply
 from raftkv.actors.node import ROLES, Node
-from raftkv.actors.role import Role
+from raftkv.actors.roles.candidate import Candidate
+from raftkv.actors.roles.follower import Follower
+from raftkv.actors.roles.role import Role
 from raftkv.actors.store import Store
-from raftkv.actors.system.agenda import VirtualLoop
-from raftkv.commands import Command, Delete, Get, Put, encode_commands
-from raftkv.entry import Entry, Kind
+from raftkv.actors.system.virtual.scheduler import VirtualLoop
 from raftkv.exit_status import EXIT_BUG, EXIT_UNUSABLE
-from raftkv.replica import Replica
-from raftkv.simulation.cluster import SimulatedCluster, SimulatedNode
-from raftkv.simulation.disk import Happened
-from raftkv.simulation.durable import Durable
-from raftkv.simulation.invariants import Invariants, Violation
-from raftkv.simulation.record import Record
+from raftkv.raft.entry import Entry, Kind
+from raftkv.raft.replica import Replica
+from raftkv.simulation.checks.expected_disk import ExpectedDisk
+from raftkv.simulation.checks.invariants import Invariants, Violation
+from raftkv.simulation.checks.record import ClusterRecord
+from raftkv.simulation.cluster.cluster import SimulatedCluster, SimulatedNode
+from raftkv.simulation.cluster.disk import Happened
+from raftkv.store.commands import Command, Delete, Get, Put, encode_commands
 from tests.roles import mutants
 
 PATIENCE_MS = 20_000.0
@@ -324,7 +325,7 @@ def takes_a_term_for_durable(town: Town) -> None:
 
 
 def hands_over_too_much(town: Town) -> None:
-    _replica(town.followers[0]).handed_index += 1
+    _replica(town.followers[0]).applying_index += 1
 
 
 def takes_for_applied_what_is_not(town: Town) -> None:
@@ -349,7 +350,7 @@ def believes_more_of_a_peer(town: Town) -> None:
         (falls("commit_index", 1), "the commit index of"),
         (falls("durable_index", 1), "the durable index of"),
         (falls("durable_term", 1), "the durable term of"),
-        (falls("handed_index", 1), "handed to the store"),
+        (falls("applying_index", 1), "handed to the store"),
         (falls("last_applied", 1), "handed to the store"),
         (cuts_off_what_is_committed, "is committed"),
         (leader_removes_an_entry, "and removes entry"),
@@ -454,7 +455,7 @@ def test_a_store_that_applies_what_is_not_on_its_disk_is_noticed() -> None:
         (lambda me, term, last: AppendEntriesReply(me, term, True, last + 1), "confirms entries up to"),
         (lambda me, term, last: AppendEntriesReply(me, term + 1, True, last), "while the term on its disk is"),
         (lambda me, term, last: TimeoutNow(me, term + 1), "while the term on its disk is"),
-        (lambda me, term, last: Introduce(me, "i", "l", (), b"founding"), "of a founding that is not on its disk"),
+        (lambda me, term, last: BootstrapHello(me, "i", "l", (), b"founding"), "of a founding that is not on its disk"),
         (lambda me, term, last: ForwardReply(me, 1, 1, Applied(last + 1, term, 1, ())), "committed is nothing"),
         (lambda me, term, last: ForwardReply(me, 1, 1, Applied(2, term + 1, 1, ())), "committed is entry 2"),
         (lambda me, term, last: ForwardReply(me, 1, 1, Applied(2, term, 100, ())), "which comes to"),
@@ -483,7 +484,7 @@ class ConfirmsAllItHas(Follower):
     """A heartbeat is answered with the end of the log on disk, though the leader may have another there."""
 
     def _confirm(self, message: AppendEntries, match_index: int) -> None:
-        self.replica.matched_index = self.replica.log.last_index
+        self.replica.leader_matched_index = self.replica.log.last_index
         super()._confirm(message, match_index)
 
 
@@ -538,21 +539,21 @@ class ForgetsItsTerm(ComesBackWithout):
     """The term on disk is not read."""
 
     def less(self, message: Recovered) -> Recovered:
-        return Recovered(1, None, message.entries, message.room)
+        return Recovered(1, None, message.entries, message.free_bytes)
 
 
 class ForgetsItsVote(ComesBackWithout):
     """The vote on disk is not read."""
 
     def less(self, message: Recovered) -> Recovered:
-        return Recovered(message.current_term, None, message.entries, message.room)
+        return Recovered(message.current_term, None, message.entries, message.free_bytes)
 
 
 class ForgetsAnEntry(ComesBackWithout):
     """The last entry on disk is not read."""
 
     def less(self, message: Recovered) -> Recovered:
-        return Recovered(message.current_term, message.voted_for, message.entries[:-1], message.room)
+        return Recovered(message.current_term, message.voted_for, message.entries[:-1], message.free_bytes)
 
 
 class InventsAnEntry(ComesBackWithout):
@@ -560,7 +561,7 @@ class InventsAnEntry(ComesBackWithout):
 
     def less(self, message: Recovered) -> Recovered:
         more = Entry(message.entries[-1].index + 1, message.current_term, Kind.NOOP, b"")
-        return Recovered(message.current_term, message.voted_for, (*message.entries, more), message.room)
+        return Recovered(message.current_term, message.voted_for, (*message.entries, more), message.free_bytes)
 
 
 def restarted(town: Town) -> None:
@@ -591,7 +592,7 @@ class ConfirmsWhatNobodyAsked(Journal):
     """A save more is confirmed than there was."""
 
     def send(self, target: Any, message: Any) -> None:
-        super().send(target, Saved(message.number + 1, message.room) if isinstance(message, Saved) else message)
+        super().send(target, Saved(message.number + 1, message.free_bytes) if isinstance(message, Saved) else message)
 
 
 def test_a_journal_that_confirms_too_much_is_noticed() -> None:
@@ -618,7 +619,7 @@ class ReadsAnotherKey(Store):
 
     def on_read_at(self, message: Any) -> None:
         """Look for the wrong thing."""
-        super().on_read_at(ReadAt((Get("k4"),), message.asker, message.read_index, message.deadline_ms))
+        super().on_read_at(ReadAt((Get("k4"),), message.reply_to, message.read_index, message.deadline_ms))
 
 
 ACTORS: list[tuple[tuple[type[Actor], ...], str]] = [
@@ -646,15 +647,15 @@ ACTORS: list[tuple[tuple[type[Actor], ...], str]] = [
 ]
 STRUCTURES: list[tuple[str, type, str]] = [
     (
-        "raftkv.replica.Log",
+        "raftkv.raft.replica.Log",
         mutants.SkipsTheConsistencyCheck,
         "does not match the other logs or: confirms entries up to",
     ),
-    ("raftkv.replica.Log", mutants.VotesForAnyLog, "without entry"),
+    ("raftkv.raft.replica.Log", mutants.VotesForAnyLog, "without entry"),
     ("raftkv.actors.node.Replica", mutants.ForgetsWhatWasCutOff, "for durable, on its disk is"),
-    ("raftkv.actors.leader.Progress", mutants.MatchGoesBack, "knows of"),
-    ("raftkv.actors.leader.Progress", mutants.SentIsMatched, "alone, of n1, n2, n3"),
-    ("raftkv.actors.leader.Progress", mutants.TakesAProbeForAMatch, ""),
+    ("raftkv.actors.roles.leader.Progress", mutants.MatchGoesBack, "knows of"),
+    ("raftkv.actors.roles.leader.Progress", mutants.SentIsMatched, "alone, of n1, n2, n3"),
+    ("raftkv.actors.roles.leader.Progress", mutants.TakesAProbeForAMatch, ""),
 ]
 
 
@@ -675,7 +676,7 @@ def first_report(node_class: type[Node]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("classes", "words"), [pytest.param(*each, id=each[0][0].__name__.removesuffix("Founder")) for each in ACTORS]
+    ("classes", "words"), [pytest.param(*each, id=each[0][0].__name__.removesuffix("Bootstrap")) for each in ACTORS]
 )
 def test_a_mistake_of_an_actor_is_noticed(classes: tuple[type[Actor], ...], words: str) -> None:
     report = first_report(node_with(*classes))
@@ -813,7 +814,7 @@ def test_a_node_whose_disk_was_wiped_is_another_one() -> None:
     town.simulation.run_ms(500.0)
     assert town.invariants is not None
     town.invariants.look_at_everything()
-    assert town.cluster.nodes()[name].role == "founder"
+    assert town.cluster.nodes()[name].role == "bootstrap"
 
 
 def test_a_disk_that_gets_empty_by_itself_is_noticed() -> None:
@@ -845,22 +846,22 @@ def test_another_founding_is_noticed() -> None:
 
 def test_a_second_vote_of_a_term_is_noticed_in_any_life() -> None:
     """Section 3.4: each server votes for at most one candidate in a given term; wiped, it is another server."""
-    record = Record()
-    record.vote(Durable("n1", "first"), 5, "n2")
-    record.vote(Durable("n1", "second"), 5, "n3")
+    record = ClusterRecord()
+    record.vote(ExpectedDisk("n1", "first"), 5, "n2")
+    record.vote(ExpectedDisk("n1", "second"), 5, "n3")
 
     with pytest.raises(Violation, match="n1 votes twice in term 5: for n2 and for n3"):
-        record.vote(Durable("n1", "first"), 5, "n3")
+        record.vote(ExpectedDisk("n1", "first"), 5, "n3")
 
 
 def test_saves_have_numbers_without_gaps() -> None:
     with pytest.raises(Violation, match="n1 asks for save 2 after save 0"):
-        Durable("n1", "first").asked(Save(2, 1, None))
+        ExpectedDisk("n1", "first").asked(Save(2, 1, None))
 
 
 def test_a_save_that_was_not_confirmed_may_be_there_or_not_but_only_as_a_whole() -> None:
     def found(*entries: Entry, term: int) -> None:
-        durable = Durable("n1", "first")
+        durable = ExpectedDisk("n1", "first")
         durable.asked(Save(1, 1, None, (one,)))
         durable.saved(1)
         durable.asked(Save(2, 2, "n1"))

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raftkv.simulation.linearizability import SOMETHING, Call, Not, Outcome, Seen, Value, Verdict, linearize
+from raftkv.simulation.checks.linearizability import SOMETHING, Call, Judgement, Not, Seen, Value, Verdict, linearize
 
 A, B, C = b"a", b"b", b"c"
 
@@ -219,7 +219,7 @@ BAD = {
 }
 
 
-def outcomes(calls: Iterable[Call]) -> set[Outcome]:
+def outcomes(calls: Iterable[Call]) -> set[Judgement]:
     return {verdict.outcome for verdict in linearize(calls)}
 
 

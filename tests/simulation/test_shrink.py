@@ -8,11 +8,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from raftkv.settings import Limits
-from raftkv.simulation.cluster import SIMULATED_LIMITS
-from raftkv.simulation.faults import CLASSES, Fault
-from raftkv.simulation.life import Life, Outcome, Plan, plan
-from raftkv.simulation.schedule import Schedule, load, save
+from raftkv.config.settings import Limits
+from raftkv.simulation.cluster.cluster import SIMULATED_LIMITS
+from raftkv.simulation.faults.faults import CLASSES, Fault
+from raftkv.simulation.faults.schedule import Schedule, load, save
+from raftkv.simulation.run import Run, RunPlan, RunResult, plan
 from raftkv.simulation.shrink import counted, first_line, kind_of, shrink
 from tests.simulation.mistaken import KIND, bad_plan, live
 
@@ -41,7 +41,7 @@ def test_the_first_line_says_what_is_wrong() -> None:
     )
 
 
-def pretended(plan: Plan) -> Outcome:
+def pretended(plan: RunPlan) -> RunResult:
     """Pretend that what goes wrong takes a crash of n2 and a pause of n1 after it, and at least two nodes."""
     done = tuple(fault for fault in plan.faults if fault.kind != "idle")
     crashed = [fault.at_ms for fault in done if fault.kind == "crash" and "n2" in fault.target]
@@ -49,14 +49,14 @@ def pretended(plan: Plan) -> Outcome:
         fault.kind == "pause" and "n1" in fault.target and fault.at_ms >= crashed[0] for fault in done if crashed
     )
     violation = f"n1 is wrong in term {len(done)}: {plan.events}" if bad else ""
-    return Outcome(plan.seed, plan.nodes, plan.events, 0.0, violation, done, {}, 0)
+    return RunResult(plan.seed, plan.nodes, plan.events, 0.0, violation, done, {}, 0)
 
 
 def test_what_is_not_needed_is_left_out() -> None:
     noise = [Fault(at_ms=10.0 * number, kind="loss", value=0.5, seed=number) for number in range(40)]
     idle = [Fault(at_ms=1.0, kind="idle")]
     needed = [Fault(200.0, "crash", "n1,n2,n3", 500.0), Fault(300.0, "pause", "n1", 700.0)]
-    large = Plan(5, 7, 10_000, True, False, Limits(), (*idle, *noise, *needed, *noise))
+    large = RunPlan(5, 7, 10_000, True, False, Limits(), (*idle, *noise, *needed, *noise))
 
     small = shrink(large, live=pretended)
 
@@ -67,34 +67,34 @@ def test_what_is_not_needed_is_left_out() -> None:
 
 
 def test_another_kind_of_violation_does_not_count() -> None:
-    def two_kinds(plan: Plan) -> Outcome:
+    def two_kinds(plan: RunPlan) -> RunResult:
         kind = "n1 is wrong" if len(plan.faults) > 1 else "n1 is right"
-        return Outcome(plan.seed, plan.nodes, plan.events, 0.0, kind, plan.faults, {}, 0)
+        return RunResult(plan.seed, plan.nodes, plan.events, 0.0, kind, plan.faults, {}, 0)
 
-    large = Plan(5, 1, 0, False, True, Limits(), tuple(Fault(float(number), "order") for number in range(9)))
+    large = RunPlan(5, 1, 0, False, True, Limits(), tuple(Fault(float(number), "order") for number in range(9)))
 
     assert len(shrink(large, live=two_kinds).plan.faults) == 2
 
 
 def test_it_ends_after_so_many_lives() -> None:
     faults = tuple(Fault(float(number), "crash", "n2") for number in range(50))
-    large = Plan(5, 7, 10_000, True, False, Limits(), (*faults, Fault(99.0, "pause", "n1", 700.0)))
+    large = RunPlan(5, 7, 10_000, True, False, Limits(), (*faults, Fault(99.0, "pause", "n1", 700.0)))
 
     assert shrink(large, live=pretended, runs=5).runs == 6
     assert shrink(large, live=pretended, seconds=0.0).runs == 1
 
 
 def test_ctrl_c_ends_the_search_with_the_smallest_so_far() -> None:
-    lived: list[Plan] = []
+    lived: list[RunPlan] = []
 
-    def interrupted(plan: Plan) -> Outcome:
+    def interrupted(plan: RunPlan) -> RunResult:
         lived.append(plan)
         if len(lived) == 10:
             raise KeyboardInterrupt
         return pretended(plan)
 
     faults = tuple(Fault(float(number), "crash", "n2") for number in range(50))
-    large = Plan(5, 7, 10_000, True, False, Limits(), (*faults, Fault(99.0, "pause", "n1", 700.0)))
+    large = RunPlan(5, 7, 10_000, True, False, Limits(), (*faults, Fault(99.0, "pause", "n1", 700.0)))
 
     small = shrink(large, live=interrupted)
 
@@ -126,7 +126,7 @@ def test_the_schedule_of_a_real_mistake_gets_smaller_and_shows_it_again_from_a_f
     assert live(again) == small.outcome
     assert again.story == first_line(small.outcome.violation)
     # Nodes without the mistake do well with it.
-    assert Life(again).run().ok
+    assert Run(again).run().ok
 
 
 # --- schedules
@@ -178,7 +178,7 @@ def crash(**fields: object) -> dict[str, object]:
     ],
 )
 def test_what_no_life_can_be_made_from_is_refused(tmp_path: Path, fields: dict[str, object], line: str) -> None:
-    sound = Plan(1, 3, 100, False, True, SIMULATED_LIMITS, (Fault(1.0, "crash", "n1"), Fault(2.0, "halves")))
+    sound = RunPlan(1, 3, 100, False, True, SIMULATED_LIMITS, (Fault(1.0, "crash", "n1"), Fault(2.0, "halves")))
     save(tmp_path / "x.json", sound)
     assert load(tmp_path / "x.json").faults == sound.faults
     save(tmp_path / "x.json", msgspec.structs.replace(sound, **fields))
@@ -200,7 +200,7 @@ def test_what_was_found_once_is_well_now(path: Path) -> None:
     schedule = load(path)
 
     assert schedule.story
-    assert Life(schedule).run().violation == ""
+    assert Run(schedule).run().violation == ""
 
 
 def test_the_sample_still_shows_the_mistake_that_was_put_in() -> None:

@@ -15,10 +15,11 @@ import click
 import pytest
 
 from raftkv.cli import cli, run
-from raftkv.simulation import command, many, report
-from raftkv.simulation.life import EVENTS, Life
-from raftkv.simulation.many import Result, Tally, Task, parse_seeds, profiles, tasks
-from raftkv.simulation.schedule import load
+from raftkv.simulation import command, sweep
+from raftkv.simulation.faults.schedule import load
+from raftkv.simulation.report import report
+from raftkv.simulation.run import EVENTS, Run
+from raftkv.simulation.sweep import Result, Tally, Task, parse_seeds, profiles, tasks
 from raftkv.simulation.workers import Workers
 from tests.simulation.mistaken import ForgetfulNode, bad_plan
 from tests.support.processes import ROOT
@@ -77,8 +78,8 @@ def test_a_schedule_is_saved_and_lived_again_and_a_picture_drawn(simulate: Simul
 def test_a_violation_is_told_with_its_schedule_and_its_picture_and_made_smaller(
     simulate: Simulate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command, "Life", partial(Life, node_class=ForgetfulNode))
-    monkeypatch.setattr("raftkv.simulation.shrink.Life", partial(Life, node_class=ForgetfulNode))
+    monkeypatch.setattr(command, "Run", partial(Run, node_class=ForgetfulNode))
+    monkeypatch.setattr("raftkv.simulation.shrink.Run", partial(Run, node_class=ForgetfulNode))
     seed = bad_plan().seed
 
     status, text = simulate(*f"--seed {seed} --nodes 3 --events 1500 --faults crash --shrink".split())
@@ -143,7 +144,7 @@ def test_ctrl_c_ends_them_at_once_with_what_there_is() -> None:
 INTERRUPTED = """
 import os, signal, sys
 from raftkv.cli import run
-from raftkv.simulation.many import Tally
+from raftkv.simulation.sweep import Tally
 add = Tally.add
 def interrupt_after_three(tally, result):
     add(tally, result)
@@ -209,7 +210,7 @@ def test_what_a_worker_tells_is_what_the_life_was(tmp_path: Path) -> None:
     task = Task(4, "mixed", 3, 500, str(tmp_path))
     with Workers(1) as workers:
         (told,) = [result for result in workers.results(iter([task])) if result is not None]
-    here = many.live(task)
+    here = sweep.live(task)
 
     assert (told.events, told.virtual_ms, told.faults, told.answers) == (
         here.events,

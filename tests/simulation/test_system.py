@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from thespian.actors import Actor, ActorAddress, ActorExitRequest, ChildActorExited, PoisonMessage, WakeupMessage
 
-from raftkv.actors.system.agenda import VirtualClock
-from raftkv.actors.system.eventloop import EventLoopSystem, remote_address
-from raftkv.actors.system.simulation import HANDLING_MS, LATENCY_MS, Simulation
+from raftkv.actors.system.base.eventloop import EventLoopSystem, remote_address
+from raftkv.actors.system.virtual.scheduler import VirtualClock
+from raftkv.actors.system.virtual.simulation import HANDLING_MS, LATENCY_MS, Simulation
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "simulation.md"
 
@@ -65,13 +65,13 @@ def test_a_request_is_answered_from_machine_to_machine_after_its_latency() -> No
     simulation = Simulation(seed=1)
     one, two = simulation.start("n1"), simulation.start("n2")
     two.createActor(Echo, globalName="echo")
-    address, asker = keeper(one, name="asker")
+    address, reply_to = keeper(one, name="asker")
 
     one.tell(address, lambda me, sender: me.send(remote_address("n2", "echo"), "hello"))
-    assert simulation.run_until(lambda: asker.seen != [], 100.0)
+    assert simulation.run_until(lambda: reply_to.seen != [], 100.0)
 
-    assert asker.seen == [("echo", "hello")]
-    assert 2 * LATENCY_MS[0] < simulation.agenda.now_ms < 2 * LATENCY_MS[1] + 4 * HANDLING_MS
+    assert reply_to.seen == [("echo", "hello")]
+    assert 2 * LATENCY_MS[0] < simulation.scheduler.now_ms < 2 * LATENCY_MS[1] + 4 * HANDLING_MS
 
 
 def test_asks_and_listeners_get_what_comes_or_none_when_time_is_up() -> None:
@@ -81,9 +81,9 @@ def test_asks_and_listeners_get_what_comes_or_none_when_time_is_up() -> None:
     mute, _ = keeper(system)
 
     assert result(simulation, system.ask(echo, "a", 1)) == ("echo", "a")
-    before_ms = simulation.agenda.now_ms
+    before_ms = simulation.scheduler.now_ms
     assert result(simulation, system.ask(mute, "b", 1)) is None
-    assert 1000.0 <= simulation.agenda.now_ms - before_ms < 1001.0
+    assert 1000.0 <= simulation.scheduler.now_ms - before_ms < 1001.0
 
     system.tell(echo, "c")
     assert result(simulation, system.listen(1)) == ("echo", "c")
@@ -160,7 +160,7 @@ def test_hours_pass_in_no_time() -> None:
 @pytest.mark.parametrize("rate", [0.5, 1.0, 2.0])
 def test_timers_follow_the_clock_of_their_machine(rate: float) -> None:
     simulation = Simulation(seed=1)
-    clock = VirtualClock(simulation.agenda, told_ms=5000.0)
+    clock = VirtualClock(simulation.scheduler, told_ms=5000.0)
     clock.run_at(rate)
     system = simulation.start("n1", clock=clock)
     address, actor = keeper(system)
@@ -168,13 +168,13 @@ def test_timers_follow_the_clock_of_their_machine(rate: float) -> None:
     system.tell(address, lambda me, sender: me.wakeupAfter(timedelta(seconds=1)))
     assert simulation.run_until(lambda: actor.seen != [], 10_000.0)
 
-    assert simulation.agenda.now_ms == pytest.approx(1000.0 / rate, abs=1.0)
+    assert simulation.scheduler.now_ms == pytest.approx(1000.0 / rate, abs=1.0)
     assert clock.now_ms() == pytest.approx(6000.0, abs=2.0)
 
 
 def test_a_clock_jumps_forward_and_never_back() -> None:
     simulation = Simulation(seed=1)
-    clock = VirtualClock(simulation.agenda)
+    clock = VirtualClock(simulation.scheduler)
 
     clock.jump(700.0)
 
@@ -193,7 +193,7 @@ def test_handling_a_message_takes_as_long_as_is_said_and_one_is_handled_after_th
     handled_ms: list[float] = []
     while simulation.step():
         if len(actor.seen) > len(handled_ms):
-            handled_ms.append(simulation.agenda.now_ms)
+            handled_ms.append(simulation.scheduler.now_ms)
 
     assert (actor.seen, handled_ms) == ([0, 1, 2], [10.0, 20.0, 30.0])
 
@@ -211,11 +211,11 @@ def test_an_actor_with_a_thread_of_its_own_holds_nobody_up() -> None:
 
     system.tell(own, "slow")
     assert result(simulation, system.ask(echo, 1, 1)) == ("echo", 1)
-    assert (simulation.agenda.now_ms < 10.0, on_its_own.seen) == (True, [])
+    assert (simulation.scheduler.now_ms < 10.0, on_its_own.seen) == (True, [])
     system.tell(shared, "slow")
     assert result(simulation, system.ask(echo, 2, 1)) == ("echo", 2)
 
-    assert simulation.agenda.now_ms > 500.0
+    assert simulation.scheduler.now_ms > 500.0
     assert on_its_own.seen == ["slow"]
 
 
@@ -251,23 +251,23 @@ def test_a_killed_machine_does_nothing_more_and_may_be_started_again() -> None:
     simulation = Simulation(seed=1)
     one, two = simulation.start("n1"), simulation.start("n2")
     two.createActor(Echo, globalName="echo")
-    address, asker = keeper(one, name="asker")
+    address, reply_to = keeper(one, name="asker")
     ask = lambda me, sender: me.send(remote_address("n2", "echo"), "?")  # noqa: E731
     woken, sleeper = keeper(two)
     two.tell(woken, lambda me, sender: me.wakeupAfter(timedelta(seconds=1)))
     one.tell(address, ask)
     simulation.run_ms(100.0)
-    assert asker.seen == [("echo", "?")]
+    assert reply_to.seen == [("echo", "?")]
 
     simulation.systems["n2"].kill()
     one.tell(address, ask)
     simulation.run_ms(5000.0)
-    assert (asker.seen, sleeper.seen) == ([("echo", "?")], [])
+    assert (reply_to.seen, sleeper.seen) == ([("echo", "?")], [])
 
     simulation.start("n2").createActor(Echo, globalName="echo")
     one.tell(address, ask)
     simulation.run_ms(100.0)
-    assert asker.seen == [("echo", "?")] * 2
+    assert reply_to.seen == [("echo", "?")] * 2
 
 
 def test_what_a_crash_finds_under_way_has_not_been_done() -> None:
@@ -335,7 +335,7 @@ def run(seed: int, shuffled: bool = False) -> list[tuple[float, str, str]]:
                     self.send(remote_address(other, "passes"), message - 1)
 
     def watch(base: Any, cell: Any, message: Any, sender: Any) -> None:
-        handled.append((simulation.agenda.now_ms, base.node_id, repr(message)))
+        handled.append((simulation.scheduler.now_ms, base.node_id, repr(message)))
 
     simulation = Simulation(seed, shuffled=shuffled, watch=watch)
     systems = [simulation.start(name) for name in ("n1", "n2", "n3")]

@@ -10,8 +10,16 @@ from typing import Any
 
 import pytest
 
-from raftkv.actors.messages import Applied, Propose, Read, ReadResult, Refused
-from raftkv.commands import (
+from raftkv.actors.messages.requests import (
+    Applied,
+    Propose,
+    Read,
+    ReadResult,
+    Refused,
+)
+from raftkv.simulation.checks.history import History
+from raftkv.simulation.report.timeline import Mark, draw
+from raftkv.store.commands import (
     NOT_THERE,
     THERE,
     Delete,
@@ -25,8 +33,6 @@ from raftkv.commands import (
     Result,
     Unmatched,
 )
-from raftkv.simulation.history import History
-from raftkv.simulation.timeline import Mark, draw
 from tests.simulation.sequential_store import SequentialStore
 from tests.simulation.test_history import shows_an_old_state
 

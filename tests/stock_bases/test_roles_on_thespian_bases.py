@@ -10,22 +10,23 @@ from typing import Any
 import pytest
 from thespian.actors import ActorAddress, ActorSystem
 
-from raftkv.actors.messages import (
+from raftkv.actors.messages.node import Apply, Save
+from raftkv.actors.messages.raft import (
     AppendEntries,
     AppendEntriesReply,
-    Apply,
-    Asked,
-    Asker,
-    Forward,
-    Propose,
     RequestVote,
     RequestVoteReply,
-    Save,
 )
-from raftkv.actors.system.eventloop import install
-from raftkv.commands import Put, encode_commands
-from raftkv.entry import Entry, Kind
-from raftkv.replica import Replica
+from raftkv.actors.messages.requests import (
+    Forward,
+    PendingRequest,
+    Propose,
+    ReplyTo,
+)
+from raftkv.actors.system.base.eventloop import install
+from raftkv.raft.entry import Entry, Kind
+from raftkv.raft.replica import Replica
+from raftkv.store.commands import Put, encode_commands
 from tests.roles.rehearsal import log
 from tests.stock_bases.world import AskSaid, Begin, ToRole, World
 from tests.support.processes import free_ports
@@ -56,7 +57,7 @@ class Scene:
 
     def begins(self, *, election_ms: tuple[float, float] = (PATIENT_MS, 2 * PATIENT_MS)) -> None:
         """Give a follower of term 1 the replica, with a log of two entries."""
-        replica = Replica("n1", "n1-1", 7, current_term=1, entries=log(1), room=1 << 40)
+        replica = Replica("n1", "n1-1", 7, current_term=1, entries=log(1), free_bytes=1 << 40)
         self.system.tell(self.world, Begin(replica, *election_ms))
 
     def tells(self, message: Any) -> None:
@@ -128,7 +129,7 @@ def test_a_node_that_hears_nobody_is_elected_and_commits_a_write(scene: Scene) -
     grant_until(scene, lambda said: any(isinstance(message, AppendEntries) for message in said))
     term = scene.waits_for(lambda said: any(isinstance(message, AppendEntries) for message in said))[-1].term
     command = Put("k", b"v")
-    scene.tells(Asked(Propose((command,), 1000.0), Asker(ActorAddress("nobody")), 1e15))
+    scene.tells(PendingRequest(Propose((command,), 1000.0), ReplyTo(ActorAddress("nobody")), 1e15))
     scene.waits_for(lambda said: any(isinstance(m, Save) and any(e.index == 4 for e in m.entries) for m in said))
     scene.tells(AppendEntriesReply("n2", term, True, 4))
 

@@ -7,14 +7,23 @@ from typing import Any
 
 from thespian.actors import Actor, ActorAddress, ActorSystemMessage
 
-from raftkv.actors.candidate import Candidate
-from raftkv.actors.follower import Follower
-from raftkv.actors.leader import Leader
-from raftkv.actors.messages import AppliedUpTo, Apply, Assume, Message, RoleChanged, Save, Saved, Start
-from raftkv.actors.role import Role
-from raftkv.clock import SystemClock
-from raftkv.replica import Replica
-from raftkv.settings import Limits, Timing
+from raftkv.actors.messages.base import Message
+from raftkv.actors.messages.node import (
+    AppliedUpTo,
+    Apply,
+    Assume,
+    RoleChanged,
+    Save,
+    Saved,
+    Start,
+)
+from raftkv.actors.roles.candidate import Candidate
+from raftkv.actors.roles.follower import Follower
+from raftkv.actors.roles.leader import Leader
+from raftkv.actors.roles.role import Role
+from raftkv.config.settings import Limits, Timing
+from raftkv.process.clock import SystemClock
+from raftkv.raft.replica import Replica
 
 ROLES: dict[str, type[Role]] = {"follower": Follower, "candidate": Candidate, "leader": Leader}
 
@@ -84,7 +93,7 @@ class World(Actor):
             store=self.myAddress,
             peers=dict.fromkeys(peers, self.myAddress),
             addresses={name: f"{name}:5001" for name in begin.replica.configuration.ids},
-            start_list_hash="",
+            initial_cluster_hash="",
             directory="",
             disk=None,  # type: ignore[arg-type]
             clock=SystemClock(),

@@ -238,7 +238,7 @@ class Cluster:
         return [node.id for node in self.nodes.values() if node.runs]
 
     @property
-    def start_list(self) -> str:
+    def initial_cluster(self) -> str:
         """What every node is told of the others."""
         return self.list_of(*self.ids)
 
@@ -251,11 +251,11 @@ class Cluster:
         node = self.nodes[node_id] = Node(node_id, self.directory)
         return node
 
-    def start(self, *ids: str, start_list: str | None = None, **settings: str) -> None:
+    def start(self, *ids: str, initial_cluster: str | None = None, **settings: str) -> None:
         """Start these nodes, or all that do not run."""
         own = {name.replace("_", "-"): value for name, value in settings.items()}
         for node_id in ids or [node.id for node in self.nodes.values() if not node.runs]:
-            self[node_id].start(start_list or self.start_list, self.settings | own)
+            self[node_id].start(initial_cluster or self.initial_cluster, self.settings | own)
 
     def kill(self, *ids: str) -> None:
         """Kill these nodes, or all, with SIGKILL: all of them get it before the first is waited for."""

@@ -16,11 +16,21 @@ from typing import Any, ClassVar
 
 from thespian.actors import Actor, ActorAddress, WakeupMessage
 
-from raftkv.actors.messages import Boot, Flush, PeerDown, PeerUp, Recovered, RoleChanged, Save, Saved, Start
+from raftkv.actors.messages.node import (
+    Boot,
+    Flush,
+    PeerDown,
+    PeerUp,
+    Recovered,
+    RoleChanged,
+    Save,
+    Saved,
+    Start,
+)
 from raftkv.actors.node import Node
-from raftkv.disk import Disk
-from raftkv.entry import Entry
-from raftkv.settings import Limits, Timing
+from raftkv.config.settings import Limits, Timing
+from raftkv.environment import Disk
+from raftkv.raft.entry import Entry
 from tests.support.stage import Stage
 
 HURRY = 0.2
@@ -47,7 +57,7 @@ class MemoryJournal(Actor):
 
     boxes: ClassVar[dict[str, SafeBox]] = {}
     """By node: actors get no arguments."""
-    room = 1 << 40
+    free_bytes = 1 << 40
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,7 +68,7 @@ class MemoryJournal(Actor):
         if isinstance(message, Start):
             self.start = message
             self.box = self.boxes[message.node_id]
-            recovered = Recovered(self.box.term, self.box.voted_for, tuple(self.box.entries), self.room)
+            recovered = Recovered(self.box.term, self.box.voted_for, tuple(self.box.entries), self.free_bytes)
             self.send(message.node, recovered)
         elif isinstance(message, Save):
             if not self.waiting and self.box.slow_ms:
@@ -73,7 +83,7 @@ class MemoryJournal(Actor):
                     del self.box.entries[save.entries[0].index - 1 :]
                     self.box.entries.extend(save.entries)
             last, self.waiting = self.waiting[-1].number, []
-            self.send(self.start.node, Saved(last, self.room))
+            self.send(self.start.node, Saved(last, self.free_bytes))
 
 
 class MemoryNode(Node):
@@ -127,9 +137,9 @@ class InMemoryCluster:
 
     # --- nodes
 
-    def boot(self, name: str, start_list: Sequence[str] = ()) -> None:
+    def boot(self, name: str, initial_cluster: Sequence[str] = ()) -> None:
         """Start a node with what its box holds, by its list of nodes (all of them, unless it was given another)."""
-        names = start_list or self.names
+        names = initial_cluster or self.names
 
         def fail(status: int, line: str) -> None:
             raise Fatal(f"{name} stopped with {status}: {line}")
@@ -139,7 +149,7 @@ class InMemoryCluster:
         boot = Boot(
             node_id=name,
             incarnation=self.boxes[name].incarnation,
-            start_list=tuple((other, f"{other}:5001") for other in names),
+            initial_cluster=tuple((other, f"{other}:5001") for other in names),
             peers=peers,
             observer=ActorAddress("observer"),
             http=f"{name}:4001",
@@ -184,7 +194,7 @@ class InMemoryCluster:
 
     def replica(self, name: str) -> Any:
         """Return a node's replica, or None while it is being handed over or not made yet."""
-        for role in ("founder", "follower", "candidate", "leader"):
+        for role in ("bootstrap", "follower", "candidate", "leader"):
             actor: Any = self.stage.actors.get(f"{name}/{role}")
             if actor is not None and actor.has_replica:
                 return actor.replica
@@ -201,9 +211,9 @@ class InMemoryCluster:
 
     # --- asking
 
-    def ask(self, name: str, message: Any, asker: str) -> None:
+    def ask(self, name: str, message: Any, reply_to: str) -> None:
         """Give a node a request; what comes back is found in ``replies``."""
-        self.inbox.append((asker, name, message))
+        self.inbox.append((reply_to, name, message))
 
     # --- running
 

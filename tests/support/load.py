@@ -13,11 +13,17 @@ from concurrent.futures import Future
 from random import Random
 from typing import Any, NamedTuple, TypeVar
 
-from raftkv.actors.messages import Applied, Propose, Read, ReadResult, Refused
-from raftkv.commands import NOT_THERE, THERE, Get, Item, Put, PutDone, PutIf, Unmatched
-from raftkv.simulation.history import History, Operation
-from raftkv.simulation.linearizability import Value
-from raftkv.simulation.operation import NOT_TOLD
+from raftkv.actors.messages.requests import (
+    Applied,
+    Propose,
+    Read,
+    ReadResult,
+    Refused,
+)
+from raftkv.simulation.checks.history import History, Operation
+from raftkv.simulation.checks.linearizability import Value
+from raftkv.simulation.checks.operation import NOT_TOLD
+from raftkv.store.commands import NOT_THERE, THERE, Get, Item, Put, PutDone, PutIf, Unmatched
 from tests.support.cluster import Cluster, wait_for
 
 # Shorter than what a node takes by default, or clients that wait for a leader which is gone would not write any more.

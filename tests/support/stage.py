@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 
 from thespian.actors import Actor, ActorAddress, WakeupMessage
 
-from raftkv.actors.system.copying import pickled_copy
+from raftkv.actors.system.base.pickled_copy import pickled_copy
 
 
 class ManualClock:

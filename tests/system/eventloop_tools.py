@@ -9,7 +9,7 @@ from typing import Any
 
 from thespian.actors import Actor
 
-from raftkv.actors.system.eventloop import EventLoopSystem, start_on_loop
+from raftkv.actors.system.base.eventloop import EventLoopSystem, start_on_loop
 
 WITHIN_S = 45.0
 

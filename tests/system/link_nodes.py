@@ -12,10 +12,10 @@ from typing import Any, ParamSpec
 
 import msgspec
 
-from raftkv.actors.system import listener
-from raftkv.actors.system.handshake import PREAMBLE, Acceptor, Dialler, Party, Record, RecordReader
-from raftkv.actors.system.link import Codec, Link, LinkSettings
-from raftkv.actors.system.link_settings import BoundedLog
+from raftkv.actors.system.link import listener
+from raftkv.actors.system.link.handshake import PREAMBLE, Acceptor, Dialler, HandshakeRecord, PeerIdentity, RecordReader
+from raftkv.actors.system.link.link import Codec, Link, LinkSettings
+from raftkv.actors.system.link.settings import BoundedLog
 
 WITHIN_S = 45.0
 SECRET = b"a secret"
@@ -164,7 +164,7 @@ class Raw:
         self.reader = reader
         self.writer = writer
 
-    async def record(self) -> Record:
+    async def record(self) -> HandshakeRecord:
         """Read a handshake record."""
         records = RecordReader()
         while True:
@@ -186,7 +186,7 @@ class Raw:
                 return await self.reader.read(-1)
         return b""
 
-    async def prove(self, us: Party, target: str, secret: bytes = SECRET) -> Party:
+    async def prove(self, us: PeerIdentity, target: str, secret: bytes = SECRET) -> PeerIdentity:
         """Do the dialler's handshake."""
         dialler = Dialler(us, target, secret)
         self.writer.write(dialler.hello())
@@ -194,7 +194,7 @@ class Raw:
             self.writer.write(dialler.gets(await self.record()))
         return dialler.peer
 
-    async def admit(self, us: Party, secret: bytes = SECRET) -> Party:
+    async def admit(self, us: PeerIdentity, secret: bytes = SECRET) -> PeerIdentity:
         """Do the acceptor's handshake."""
         acceptor = Acceptor(us, secret, lambda peer: True)
         while acceptor.peer is None:
@@ -223,9 +223,9 @@ async def dialled(node: Node, receive_buffer: int = 0) -> AsyncIterator[Raw]:
         await raw.close()
 
 
-def identity(node_id: str, cluster_id: str = "") -> Party:
+def identity(node_id: str, cluster_id: str = "") -> PeerIdentity:
     """Return an identity of a node."""
-    return Party(node_id, f"{node_id}-1", cluster_id)
+    return PeerIdentity(node_id, f"{node_id}-1", cluster_id)
 
 
 class Listener:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from thespian.actors import ActorExitRequest, DeadEnvelope, PoisonMessage
 
-from raftkv.actors.system.eventloop import EventLoopSystem
+from raftkv.actors.system.base.eventloop import EventLoopSystem
 from tests.system.eventloop_tools import Echo, Puppet, ThreadPuppet, on_loop, reply, until
 
 

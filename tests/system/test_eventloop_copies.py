@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from thespian.actors import PoisonMessage
 
-from raftkv.actors.system.eventloop import EventLoopSystem
+from raftkv.actors.system.base.eventloop import EventLoopSystem
 from tests.system.eventloop_tools import Echo, Puppet, ThreadPuppet, on_loop, reply, seen
 
 

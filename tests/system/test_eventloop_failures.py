@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from thespian.actors import Actor, ChildActorExited, PoisonMessage, WakeupMessage
 
-from raftkv.actors.system.eventloop import EventLoopSystem, start_on_loop
+from raftkv.actors.system.base.eventloop import EventLoopSystem, start_on_loop
 from tests.system.eventloop_tools import Echo, Puppet, create, on_loop, reply, seen, seen_by, until
 
 

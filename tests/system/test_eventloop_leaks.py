@@ -12,9 +12,9 @@ from typing import Any
 
 from thespian.actors import ActorExitRequest, ChildActorExited
 
-from raftkv.actors.system.cell import Cell
-from raftkv.actors.system.endpoint import WAITING_LIMIT, Ask
-from raftkv.actors.system.eventloop import EventLoopSystem
+from raftkv.actors.system.base.actor_cell import ActorCell
+from raftkv.actors.system.base.endpoint import WAITING_LIMIT, Ask
+from raftkv.actors.system.base.eventloop import EventLoopSystem
 from tests.system.eventloop_tools import Echo, Puppet, ThreadPuppet, on_loop, reply, until
 
 MANY_WITHIN_S = 110.0
@@ -54,7 +54,7 @@ class Maker(Puppet):
 @on_loop()
 async def test_many_actors_created_and_ended_leave_nothing(system: EventLoopSystem) -> None:
     maker = system.createActor(Maker)
-    cells, receivers, threads = alive(Cell), dict(system.base.receivers), threading.active_count()
+    cells, receivers, threads = alive(ActorCell), dict(system.base.receivers), threading.active_count()
 
     for kind, count in ((Puppet, 1000), (ThreadPuppet, 50)):
 
@@ -67,7 +67,7 @@ async def test_many_actors_created_and_ended_leave_nothing(system: EventLoopSyst
     assert (system.base.receivers, system.base.names) == (receivers, {})
     assert system.base.convention.listeners() == []
     await until(lambda: threading.active_count() == threads)
-    assert alive(Cell) == cells
+    assert alive(ActorCell) == cells
 
 
 def allocated() -> int:

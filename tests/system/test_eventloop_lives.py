@@ -18,7 +18,7 @@ from thespian.actors import (
     requireCapability,
 )
 
-from raftkv.actors.system.eventloop import EventLoopSystem, remote_address
+from raftkv.actors.system.base.eventloop import EventLoopSystem, remote_address
 from tests.system.eventloop_tools import Echo, Puppet, ThreadPuppet, create, on_loop, reply, seen, seen_by, until
 
 
@@ -83,7 +83,7 @@ async def test_what_is_wrong_with_a_class_is_raised_to_whoever_creates_from_outs
             system.createActor(wrong, globalName="taken?")
 
     assert system.base.names == {}
-    assert system.base.root.children == {}
+    assert system.base.guardian.children == {}
 
 
 @on_loop()
@@ -149,7 +149,7 @@ async def test_children_outlive_a_parent_that_does_not_take_them_along(system: E
             await until(lambda parent=parent: parent.number not in system.base.receivers)  # type: ignore[misc]
 
             assert await system.ask(child, reply(lambda me: "alive"), 10) == "alive"
-            await until(lambda child=child: child.number in system.base.root.children)  # type: ignore[misc]
+            await until(lambda child=child: child.number in system.base.guardian.children)  # type: ignore[misc]
 
 
 @on_loop()

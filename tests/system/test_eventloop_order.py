@@ -9,7 +9,7 @@ from typing import Any
 
 from thespian.actors import Actor, WakeupMessage
 
-from raftkv.actors.system.eventloop import EventLoopSystem
+from raftkv.actors.system.base.eventloop import EventLoopSystem
 from tests.system.eventloop_tools import Echo, Puppet, ThreadPuppet, on_loop, reply, seen, seen_by, until
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from thespian.actors import ActorAddress, ActorExitRequest, ActorSystemConventionUpdate, DeadEnvelope, PoisonMessage
 
-from raftkv.actors.system.eventloop import EventLoopSystem, NodeAddress, remote_address, start_on_loop
+from raftkv.actors.system.base.eventloop import EventLoopSystem, NodeAddress, remote_address, start_on_loop
 from tests.system.eventloop_tools import Echo, Puppet, ThreadPuppet, on_loop, reply, seen, until
 
 

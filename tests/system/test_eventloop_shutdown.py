@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from thespian.actors import ActorExitRequest, ActorSystem, ActorSystemFailure
 
-from raftkv.actors.system import eventloop
-from raftkv.actors.system.eventloop import EventLoopSystem, start_on_loop
+from raftkv.actors.system.base import eventloop
+from raftkv.actors.system.base.eventloop import EventLoopSystem, start_on_loop
 from tests.system.eventloop_tools import (
     WITHIN_S,
     Puppet,

@@ -10,7 +10,7 @@ from typing import Any
 
 from thespian.actors import ActorExitRequest, ThespianWatch, WatchMessage
 
-from raftkv.actors.system.eventloop import EventLoopSystem
+from raftkv.actors.system.base.eventloop import EventLoopSystem
 from tests.system.eventloop_tools import Puppet, on_loop, reply, seen, seen_by, until
 
 

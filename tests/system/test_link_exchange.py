@@ -7,18 +7,16 @@ import random
 
 import pytest
 
-from raftkv.actors.messages import (
+from raftkv.actors.messages.raft import (
     AppendEntries,
-    Forward,
-    PeerMessage,
-    Propose,
     RequestVote,
     RequestVoteReply,
 )
-from raftkv.actors.system.link import Codec, Link
-from raftkv.actors.wire import decode_peer, encode_peer, is_control
-from raftkv.commands import Put, encode_commands
-from raftkv.entry import Entry, Kind
+from raftkv.actors.messages.requests import Forward, Propose
+from raftkv.actors.messages.wire import PeerMessage, decode_peer, encode_peer, is_control
+from raftkv.actors.system.link.link import Codec, Link
+from raftkv.raft.entry import Entry, Kind
+from raftkv.store.commands import Put, encode_commands
 from tests.system.link_nodes import (
     Node,
     Note,
@@ -242,10 +240,10 @@ async def test_a_port_in_use_is_an_error_at_the_start() -> None:
 
 @on_a_loop
 async def test_each_learns_who_the_other_is() -> None:
-    n1, n2 = Node("n1", cluster_id="c", start_list="l1"), Node("n2", start_list="l2")
+    n1, n2 = Node("n1", cluster_id="c", initial_cluster="l1"), Node("n2", initial_cluster="l2")
     async with cluster(n1, n2):
-        assert n2.link.identity("n1") == identity("n1", "c")._replace(start_list="l1")
-        assert n1.link.identity("n2") == identity("n2")._replace(start_list="l2")
+        assert n2.link.identity("n1") == identity("n1", "c")._replace(initial_cluster="l1")
+        assert n1.link.identity("n2") == identity("n2")._replace(initial_cluster="l2")
         assert n1.link.identity("n3") is None
 
 

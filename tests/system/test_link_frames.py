@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raftkv.actors.system.frames import (
+from raftkv.actors.system.link.frames import (
     BULK_FRAGMENT,
     BULK_LAST,
     CONTROL_MESSAGE,
@@ -20,7 +20,7 @@ from raftkv.actors.system.frames import (
     FrameReader,
     frame,
 )
-from raftkv.actors.system.lanes import Lanes, Parcel
+from raftkv.actors.system.link.lanes import Lanes, QueuedMessage
 
 FRAME_BYTES = 16
 MESSAGE_BYTES = 64
@@ -60,7 +60,7 @@ def cuts(draw: st.DrawFn, data: bytes) -> list[bytes]:
 def test_messages_survive_any_cut_of_the_stream(messages: list[bytes], budget: int, data: st.DataObject) -> None:
     sender = lanes()
     for message in messages:
-        assert sender.put_bulk(Parcel("t", "s", None, message))
+        assert sender.put_bulk(QueuedMessage("t", "s", None, message))
     stream = bytearray()
     while sender:
         stream += b"".join(sender.take(budget)[0])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raftkv.actors.system.handshake import (
+from raftkv.actors.system.link.handshake import (
     DETAIL_CHARACTERS,
     MAGIC,
     PREAMBLE,
@@ -16,22 +16,22 @@ from raftkv.actors.system.handshake import (
     Acceptor,
     Challenge,
     Dialler,
+    HandshakeRecord,
     Hello,
-    Party,
+    PeerIdentity,
     Proof,
     Reason,
-    Record,
     RecordReader,
     Refusal,
     Rejected,
     Welcome,
 )
 
-ONE = Party("n1", "i1", "", "list")
-TWO = Party("n2", "i2", "", "list")
+ONE = PeerIdentity("n1", "i1", "", "list")
+TWO = PeerIdentity("n2", "i2", "", "list")
 
 
-def read(data: bytes) -> Record:
+def read(data: bytes) -> HandshakeRecord:
     """Return the one record in ``data``."""
     reader = RecordReader()
     record = None
@@ -45,17 +45,17 @@ def read(data: bytes) -> Record:
     return record
 
 
-def dialler(us: Party = ONE, target: str = "n2", secret: bytes = b"s") -> Dialler:
+def dialler(us: PeerIdentity = ONE, target: str = "n2", secret: bytes = b"s") -> Dialler:
     return Dialler(us, target, secret)
 
 
-def acceptor(us: Party = TWO, secret: bytes = b"s", known: tuple[str, ...] = ("n1", "n3")) -> Acceptor:
+def acceptor(us: PeerIdentity = TWO, secret: bytes = b"s", known: tuple[str, ...] = ("n1", "n3")) -> Acceptor:
     return Acceptor(us, secret, known.__contains__)
 
 
-def shake(left: Dialler, right: Acceptor) -> list[type[Record]]:
+def shake(left: Dialler, right: Acceptor) -> list[type[HandshakeRecord]]:
     """Run a handshake; return what was said, of which the last record is the acceptor's."""
-    said: list[Record] = []
+    said: list[HandshakeRecord] = []
     data = left.hello()
     while True:
         said.append(read(data))
@@ -149,7 +149,7 @@ def test_the_acceptor_checks_for_itself_what_a_dialler_should_have_seen(change: 
 
 
 def _proof_of(hello: Hello, challenge: Challenge) -> bytes:
-    from raftkv.actors.system.handshake import _proof
+    from raftkv.actors.system.link.handshake import _proof
 
     return _proof(b"s", "dialler", hello, challenge)
 
@@ -210,7 +210,7 @@ def test_a_proof_is_worth_nothing_to_who_sends_it_back() -> None:
 
 
 @pytest.mark.parametrize("record", [Proof(bytes(32)), Welcome()])
-def test_a_record_out_of_turn_is_malformed(record: Record) -> None:
+def test_a_record_out_of_turn_is_malformed(record: HandshakeRecord) -> None:
     with pytest.raises(Refusal) as raised:
         acceptor().gets(record)
     assert (raised.value.reason, raised.value.tell) == (Reason.MALFORMED, False)
@@ -276,7 +276,7 @@ def test_any_bytes_are_records_or_a_refusal(noise: bytes, begins_well: bool, siz
         except Refusal as error:
             assert error.reason in (Reason.MALFORMED, Reason.VERSION)  # noqa: PT017
             return
-        assert record is None or isinstance(record, Record)
+        assert record is None or isinstance(record, HandshakeRecord)
 
 
 @pytest.mark.parametrize(
@@ -296,5 +296,5 @@ def test_who_speaks_something_else_is_told_nothing(data: bytes) -> None:
 
 def test_the_longest_names_fit_a_record() -> None:
     longest = "\U0001f600" * 16
-    us = Party(longest, longest, longest, longest)
+    us = PeerIdentity(longest, longest, longest, longest)
     assert isinstance(read(Dialler(us, longest, b"s").hello()), Hello)

@@ -12,7 +12,7 @@ from contextlib import suppress
 import msgspec
 import pytest
 
-from raftkv.actors.system.frames import (
+from raftkv.actors.system.link.frames import (
     BULK_FRAGMENT,
     BULK_LAST,
     CONTROL_MESSAGE,
@@ -20,7 +20,7 @@ from raftkv.actors.system.frames import (
     KEEPALIVE,
     frame,
 )
-from raftkv.actors.system.handshake import MAGIC, PREAMBLE, VERSION, Party, Refusal, Rejected
+from raftkv.actors.system.link.handshake import MAGIC, PREAMBLE, VERSION, PeerIdentity, Refusal, Rejected
 from tests.system.link_nodes import (
     NOTES,
     Listener,
@@ -410,12 +410,12 @@ async def test_the_newest_connection_of_a_peer_replaces_the_one_before() -> None
     n2 = Node("n2")
     async with running(n2), dialled(n2) as old, dialled(n2) as new:
         n2.link.add_peer("n1", "127.0.0.1:1")
-        await old.prove(Party("n1", "first", ""), "n2")
+        await old.prove(PeerIdentity("n1", "first", ""), "n2")
         old.writer.write(frame(CONTROL_MESSAGE, message("n1", "old")))
         await until(lambda: n2.texts == ["old"])
-        await new.prove(Party("n1", "second", ""), "n2")
+        await new.prove(PeerIdentity("n1", "second", ""), "n2")
         assert await old.rest() == b""
-        assert n2.link.identity("n1") == Party("n1", "second", "")
+        assert n2.link.identity("n1") == PeerIdentity("n1", "second", "")
         new.writer.write(frame(CONTROL_MESSAGE, message("n1", "new")))
         await until(lambda: n2.texts == ["old", "new"])
         assert n2.link.stats.replaced == 1
@@ -434,7 +434,7 @@ async def test_who_asks_without_reading_the_answers_gets_none() -> None:
             await raw.prove(identity("n1"), "n2")
             raw.writer.transport.pause_reading()  # type: ignore[attr-defined]
             stats = n2.link.stats
-            connection = n2.link._reception._peers["n1"]
+            connection = n2.link._inbound._peers["n1"]
             assert connection.transport is not None
             while not connection.paused:
                 await keepalives(raw, n2)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from raftkv.actors.system.frames import BULK_FRAGMENT, BULK_LAST, CONTROL_MESSAGE, HEADER, KEEPALIVE, frame
-from raftkv.actors.system.lanes import PARCEL_OVERHEAD, Lanes, Parcel
+from raftkv.actors.system.link.frames import BULK_FRAGMENT, BULK_LAST, CONTROL_MESSAGE, HEADER, KEEPALIVE, frame
+from raftkv.actors.system.link.lanes import PARCEL_OVERHEAD, Lanes, QueuedMessage
 
 EVERYTHING = 1 << 30
 
@@ -19,8 +19,8 @@ def lanes(
     )
 
 
-def parcel(body: bytes) -> Parcel:
-    return Parcel("target", "source", body.decode(), body)
+def parcel(body: bytes) -> QueuedMessage:
+    return QueuedMessage("target", "source", body.decode(), body)
 
 
 def taken(queue: Lanes, budget: int = EVERYTHING) -> tuple[bytes, int]:

@@ -10,8 +10,8 @@ import socket
 
 import pytest
 
-from raftkv.actors.system.link_settings import BoundedLog
-from raftkv.actors.system.listener import Listener
+from raftkv.actors.system.link.listener import Listener
+from raftkv.actors.system.link.settings import BoundedLog
 from tests.system.link_nodes import on_a_loop, turns, until
 
 

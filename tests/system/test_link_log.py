@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from raftkv.actors.system.handshake import printable
-from raftkv.actors.system.link_settings import BoundedLog
+from raftkv.actors.system.link.handshake import printable
+from raftkv.actors.system.link.settings import BoundedLog
 from tests.system.link_nodes import on_a_loop, until
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from raftkv.actors.system.dialling import backoff_ms, describe
-from raftkv.actors.system.handshake import Reason, Refusal
-from raftkv.actors.system.resolver import Resolver, split_address
+from raftkv.actors.system.link.dialling import backoff_ms, describe
+from raftkv.actors.system.link.handshake import Reason, Refusal
+from raftkv.actors.system.link.resolver import Resolver, split_address
 from tests.support.cluster import Reserved
 from tests.system.link_nodes import (
     Listener,

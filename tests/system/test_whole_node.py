@@ -12,16 +12,17 @@ from typing import Any
 import pytest
 from thespian.actors import ActorSystemConventionUpdate
 
-from raftkv.actors.messages import About, RequestVoteReply
-from raftkv.actors.system.addresses import remote_address
-from raftkv.data_directory import open_data_directory
-from raftkv.failing import Failing
-from raftkv.log_output import LogOutput
-from raftkv.node import AssembledNode, new_incarnation
-from raftkv.option import Endpoint
-from raftkv.parent import Parent
-from raftkv.real_disk import RealDisk
-from raftkv.settings import Settings
+from raftkv.actors.messages.node import AdvertiseAddress
+from raftkv.actors.messages.raft import RequestVoteReply
+from raftkv.actors.system.base.addresses import remote_address
+from raftkv.config.option import Endpoint
+from raftkv.config.settings import Settings
+from raftkv.journal.data_directory import open_data_directory
+from raftkv.journal.os_disk import OsDisk
+from raftkv.process.fail_stop import FailStop
+from raftkv.process.log_output import LogOutput
+from raftkv.process.server import NodeProcess, new_incarnation
+from raftkv.process.supervisor import SupervisorPipe
 from tests.support.processes import free_ports
 from tests.system.eventloop_tools import Puppet, reply, seen_by, until
 
@@ -52,10 +53,10 @@ class Two:
     @asynccontextmanager
     async def started(self, node_id: str) -> AsyncIterator[tuple[Any, Any]]:
         """Start a node and stop it again; gives it, and one of its actors, which has asked for the updates before."""
-        settings, disk = self.settings(node_id), RealDisk()
+        settings, disk = self.settings(node_id), OsDisk()
         directory = open_data_directory(disk, settings.data_dir, node_id, new_incarnation=new_incarnation)
         # Nobody outside of a node has a way to its actor system: its actors are made inside.
-        node: Any = AssembledNode(settings, disk, directory, Parent(), Failing(LogOutput(2, "text")))
+        node: Any = NodeProcess(settings, disk, directory, SupervisorPipe(), FailStop(LogOutput(2, "text")))
         try:
             listener = node._system.createActor(Puppet)
             await node._system.ask(listener, reply(lambda me: me.notifyOnSystemRegistrationChanges()), WITHIN_S)
@@ -89,7 +90,7 @@ def test_a_node_whose_actors_have_too_much_to_do_stops_reading_from_its_peers_un
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What waits meanwhile waits at the sender, whose lanes are bounded."""
-    monkeypatch.setattr("raftkv.node.MOST_WAITING", 100)
+    monkeypatch.setattr("raftkv.process.server.MOST_WAITING", 100)
     two = Two(tmp_path)
 
     async def scenario() -> None:
@@ -103,10 +104,10 @@ def test_a_node_whose_actors_have_too_much_to_do_stops_reading_from_its_peers_un
             # All in one turn of the loop: none of it can have been handled.
             for _ in range(101):
                 first._receive("n2", "node", "node", RequestVoteReply("n2", 0, False))
-            assert (first._paused, first._link._reception._paused) == (True, True)
-            second._link.send("n1", "node", "node", About("n2", "elsewhere:1"))
+            assert (first._paused, first._link._inbound._paused) == (True, True)
+            second._link.send("n1", "node", "node", AdvertiseAddress("n2", "elsewhere:1"))
 
             await until(lambda: first._describe()["n2"].http == "elsewhere:1")
-            assert (first._paused, first._link._reception._paused) == (False, False)
+            assert (first._paused, first._link._inbound._paused) == (False, False)
 
     asyncio.run(scenario())

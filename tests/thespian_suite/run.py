@@ -20,7 +20,7 @@ from collections import Counter
 from pathlib import Path
 
 EXPECTED = {"passed": 277, "skipped": 79}
-BASE = "raftkv.actors.system.eventloop.ActorSystemBase"
+BASE = "raftkv.actors.system.base.eventloop.ActorSystemBase"
 FOLDER = Path(__file__).resolve().parent
 
 

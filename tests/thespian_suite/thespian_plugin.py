@@ -20,8 +20,8 @@ import pytest
 import thespian.test
 from thespian.actors import ActorSystem
 
-from raftkv.actors.system import eventloop
-from raftkv.actors.system.sources import ALLOWED
+from raftkv.actors.system.base import eventloop
+from raftkv.actors.system.base.source_loading import ALLOWED
 
 CAPABILITIES = {
     "Foo Allowed": True,

@@ -1,0 +1,187 @@
+"""Messages between the actors of one node. All are frozen data but ``Assume``, which hands the one replica over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+from thespian.actors import ActorAddress
+
+from raftkv.actors.messages.base import Message, Name, RoleName, Wire
+from raftkv.actors.messages.requests import ReplyTo
+from raftkv.config.settings import Limits, Timing
+from raftkv.environment import Clock, Disk
+from raftkv.raft.entry import Entry, NodeId
+from raftkv.store.commands import Query
+
+if TYPE_CHECKING:
+    from raftkv.raft.replica import Replica
+
+
+class AdvertiseAddress(Wire, frozen=True, tag=49):
+    """Where clients reach the sender: ``http`` is ``host:port``. Told to each peer whenever it comes."""
+
+    sender: Name
+    http: Annotated[str, msgspec.Meta(max_length=300)]
+
+
+class RoleChanged(Message, frozen=True):
+    """Told to the observer at each change of role, term or leader; ``reason`` is a sentence for people."""
+
+    id: NodeId
+    role: RoleName
+    term: int
+    leader: NodeId | None
+    reason: str
+    cluster_id: str | None = None
+
+
+class Boot(Message, frozen=True, gc=True):
+    """Everything a node's parent actor needs to start the others; see ``Start`` for the shared fields.
+
+    ``http`` is where clients reach this node (host:port). The ``observer`` gets every ``RoleChanged`` and
+    ``AdvertiseAddress``.
+    """
+
+    node_id: NodeId
+    incarnation: str
+    initial_cluster: tuple[tuple[NodeId, str], ...]
+    peers: dict[NodeId, ActorAddress]
+    observer: ActorAddress | None
+    http: str
+    directory: str
+    disk: Disk
+    clock: Clock
+    rng: Random
+    timing: Timing
+    limits: Limits
+    fail: Callable[[int, str], None]
+
+
+class Start(Message, frozen=True, gc=True):
+    """First message to every actor of a node: whom it talks to, and its only access to time, chance and disk.
+
+    ``addresses`` are the Raft addresses (host:port) of all nodes of the start list. ``fail(status, line)`` stops the
+    process: a bug or a disk that failed must not be survived.
+    """
+
+    node_id: NodeId
+    node: ActorAddress
+    journal: ActorAddress
+    store: ActorAddress
+    peers: dict[NodeId, ActorAddress]
+    addresses: dict[NodeId, str]
+    initial_cluster_hash: str
+    directory: str
+    disk: Disk
+    clock: Clock
+    rng: Random
+    timing: Timing
+    limits: Limits
+    fail: Callable[[int, str], None]
+
+
+class Recovered(Message, frozen=True):
+    """What the journal found on disk. ``free_bytes`` as in ``Saved``."""
+
+    current_term: int
+    voted_for: NodeId | None
+    entries: tuple[Entry, ...]
+    free_bytes: int
+
+
+class Save(Message, frozen=True):
+    """Make durable: term, vote, and ``entries``, whose first one cuts off what the log had from its index on.
+
+    ``number`` counts saves from 1 without gaps.
+    """
+
+    number: int
+    current_term: int
+    voted_for: NodeId | None
+    entries: tuple[Entry, ...] = ()
+
+
+class Saved(Message, frozen=True):
+    """Every save up to ``number`` is on disk; ``free_bytes`` bytes of entries can be saved before the disk is full."""
+
+    number: int
+    free_bytes: int
+
+
+class AskFreeBytes(Message, frozen=True):
+    """Ask the journal for ``FreeBytes``: a node that saves nothing would never hear that there is room again."""
+
+
+class FreeBytes(Message, frozen=True):
+    """How many bytes of entries can be saved before the disk is full."""
+
+    free_bytes: int
+
+
+class Apply(Message, frozen=True):
+    """Apply these committed entries, of which ``first_index`` is the first.
+
+    ``waiters``: (index, who) for those that wait for an entry's ``Applied``.
+    """
+
+    first_index: int
+    entries: tuple[Entry, ...]
+    waiters: tuple[tuple[int, ReplyTo], ...] = ()
+
+
+class AppliedUpTo(Message, frozen=True):
+    """The store has applied everything up to ``index``."""
+
+    index: int
+
+
+class ReadAt(Message, frozen=True):
+    """Ask the store to answer these queries once ``read_index`` is applied, or ``Refused`` at ``deadline_ms``."""
+
+    queries: tuple[Query, ...]
+    reply_to: ReplyTo
+    read_index: int
+    deadline_ms: float
+
+
+class PeerUp(Message, frozen=True):
+    """The link to ``peer`` carries messages (again)."""
+
+    peer: NodeId
+
+
+class PeerDown(Message, frozen=True):
+    """Messages to ``peer`` may have been lost: its connection ended, or more waited than may wait."""
+
+    peer: NodeId
+    reason: str = ""
+
+
+class NotSent(Message, frozen=True):
+    """The link refused ``message`` to ``peer`` at once: not one byte of it left this node."""
+
+    peer: NodeId
+    message: Any
+    reason: str = ""
+
+
+class Flush(Message, frozen=True):
+    """An actor's message to itself: everything that waited before it has been seen."""
+
+
+class Assume:
+    """Take over ``replica`` in ``role`` and handle ``cause``, the message that made the change, first.
+
+    The one message that is not frozen data: the replica is moved, and who sent it does not touch it again.
+    """
+
+    __slots__ = ("cause", "reason", "replica", "role")
+
+    def __init__(self, replica: Replica, role: RoleName, reason: str, cause: Any = None) -> None:
+        self.replica = replica
+        self.role: RoleName = role
+        self.reason = reason
+        self.cause = cause

@@ -1,0 +1,1 @@
+"""The Raft roles: bootstrap, follower, candidate, leader, and what they share."""

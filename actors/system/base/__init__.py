@@ -1,0 +1,1 @@
+"""The system base: Thespian actors on an asyncio event loop."""

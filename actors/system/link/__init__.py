@@ -1,0 +1,1 @@
+"""The link between nodes: authenticated, bounded, in two lanes."""

@@ -1,0 +1,275 @@
+"""How two nodes prove to each other that they belong together, before either sends anything else.
+
+    dialler -> acceptor   Hello       who I am, whom I mean to reach, a nonce
+    acceptor -> dialler   Challenge   who I am, a nonce, my proof
+    dialler -> acceptor   Proof       my proof
+    acceptor -> dialler   Welcome
+
+A proof is an HMAC-SHA256, keyed with the secret, over the role of its maker and everything said in Hello and
+Challenge: fresh nonces of both sides make a recording worthless, the role keeps a proof from being sent back to its
+maker. Either side may send ``Rejected`` instead and hang up. The dialler proves itself only to who has proved itself
+before. Nothing here reads or writes a socket.
+
+The proof covers the handshake alone: who can alter packets on the way between two nodes is kept out by the network
+(or a tunnel), not by this. The acceptor's proof can be tried against guesses, so the secret should be random.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from collections.abc import Callable
+from enum import StrEnum
+from struct import Struct
+from typing import Annotated, NamedTuple
+
+import msgspec
+
+from raftkv.raft.names import NAME_LENGTH
+
+VERSION = 1
+MAGIC = b"RKVL"
+PREAMBLE = Struct(">4sHH")
+"""Magic, protocol version, length of the body: the same in every version, so that versions can refuse each other."""
+
+RECORD_BYTES = 1024
+DETAIL_CHARACTERS = 200
+
+Id = Annotated[str, msgspec.Meta(min_length=1, max_length=NAME_LENGTH)]
+Text = Annotated[str, msgspec.Meta(max_length=NAME_LENGTH)]
+Hash = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+
+
+def printable(text: str) -> str:
+    """Return ``text``, which may come from a stranger, as it may go into a log."""
+    return "".join(c if c.isprintable() else "?" for c in text[:DETAIL_CHARACTERS])
+
+
+class Reason(StrEnum):
+    """Why a handshake failed; the values are on the wire, name counters, and are never used again for other things."""
+
+    VERSION = "wrong protocol version"
+    SECRET = "wrong cluster secret"
+    CLUSTER = "wrong cluster id"
+    TARGET = "wrong node reached"
+    UNKNOWN = "unknown node id"
+    OWN_ID = "own node id"
+    MALFORMED = "malformed handshake"
+    DEADLINE = "handshake took too long"
+    CROWDED = "too many handshakes"
+    ENDED = "connection ended during the handshake"
+    OTHER = "refused"
+
+
+class Refusal(Exception):
+    """The handshake is over. ``tell``: the other side may know why, it learns nothing by it."""
+
+    def __init__(self, reason: Reason, detail: str = "", *, tell: bool = True) -> None:
+        self.reason = reason
+        self.detail = printable(detail)
+        super().__init__(f"{reason}: {self.detail}" if detail else str(reason))
+        self.tell = tell
+
+    def record(self) -> bytes:
+        """Return the bytes that tell the other side."""
+        return _record(Rejected(self.reason, self.detail))
+
+
+class PeerIdentity(NamedTuple):
+    """Who a node is; ``cluster_id`` is empty while it has none. ``initial_cluster`` is informative."""
+
+    node_id: str
+    incarnation: str
+    cluster_id: str
+    initial_cluster: str = ""
+
+
+class Hello(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """The dialler's first record."""
+
+    node_id: Id
+    incarnation: Text
+    cluster_id: Text
+    initial_cluster: Text
+    target: Id
+    nonce: Hash
+
+
+class Challenge(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """The acceptor's answer to ``Hello``."""
+
+    node_id: Id
+    incarnation: Text
+    cluster_id: Text
+    initial_cluster: Text
+    nonce: Hash
+    proof: Hash
+
+
+class Proof(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    """The dialler's answer to ``Challenge``."""
+
+    proof: Hash
+
+
+class Welcome(msgspec.Struct, frozen=True, array_like=True, tag=4):
+    """The acceptor's last record: frames may come now."""
+
+
+class Rejected(msgspec.Struct, frozen=True, array_like=True, tag=5):
+    """The handshake failed; ``reason`` is one of ``Reason``, or a later version's."""
+
+    reason: Text
+    detail: Annotated[str, msgspec.Meta(max_length=DETAIL_CHARACTERS)] = ""
+
+
+HandshakeRecord = Hello | Challenge | Proof | Welcome | Rejected
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[HandshakeRecord] = msgspec.msgpack.Decoder(HandshakeRecord)
+
+
+def _record(record: HandshakeRecord) -> bytes:
+    body = _encoder.encode(record)
+    assert len(body) <= RECORD_BYTES, len(body)
+    return PREAMBLE.pack(MAGIC, VERSION, len(body)) + body
+
+
+class RecordReader:
+    """Reads handshake records to the byte, so that nothing of what follows the last one is taken with it."""
+
+    def __init__(self) -> None:
+        self._view = memoryview(bytearray(PREAMBLE.size + RECORD_BYTES))
+        self._filled = 0
+        self._end = PREAMBLE.size
+
+    def room(self) -> memoryview:
+        """Return where the next bytes belong; never empty."""
+        return self._view[self._filled : self._end]
+
+    def record(self, received: int) -> HandshakeRecord | None:
+        """Return the record that is complete with ``received`` more bytes, if one is; raises ``Refusal``."""
+        self._filled += received
+        if self._filled < self._end:
+            return None
+        magic, version, length = PREAMBLE.unpack_from(self._view)
+        if magic != MAGIC or not 0 < length <= RECORD_BYTES:
+            raise Refusal(Reason.MALFORMED, tell=False)
+        if self._end == PREAMBLE.size:
+            self._end += length
+            return None
+        body = bytes(self._view[PREAMBLE.size : self._end])
+        self._filled, self._end = 0, PREAMBLE.size
+        if version != VERSION:
+            raise Refusal(Reason.VERSION, f"one side speaks version {version}, the other {VERSION}")
+        try:
+            return _decoder.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise Refusal(Reason.MALFORMED, tell=False) from None
+
+
+class Dialler:
+    """The side that connects, as ``us``, and means to reach the node ``target``. ``peer`` is set once it is proven."""
+
+    def __init__(self, us: PeerIdentity, target: str, secret: bytes) -> None:
+        self._us = us
+        self._secret = secret
+        self._hello = Hello(
+            us.node_id, us.incarnation, us.cluster_id, us.initial_cluster, target, secrets.token_bytes(32)
+        )
+        self._challenge: Challenge | None = None
+        self.peer: PeerIdentity | None = None
+
+    def hello(self) -> bytes:
+        """Return the first bytes to send."""
+        return _record(self._hello)
+
+    def gets(self, record: HandshakeRecord) -> bytes:
+        """Return what to send next; nothing is left to send once ``peer`` is set. Raises ``Refusal``."""
+        if isinstance(record, Rejected):
+            raise _told(record)
+        if isinstance(record, Challenge) and self._challenge is None:
+            return self._prove(record)
+        if isinstance(record, Welcome) and self._challenge is not None:
+            self.peer = _party(self._challenge)
+            return b""
+        raise Refusal(Reason.MALFORMED, tell=False)
+
+    def _prove(self, challenge: Challenge) -> bytes:
+        if not hmac.compare_digest(challenge.proof, _proof(self._secret, "acceptor", self._hello, challenge)):
+            raise Refusal(Reason.SECRET)
+        if challenge.node_id != self._hello.target:
+            raise Refusal(Reason.TARGET, f"{challenge.node_id} answers where {self._hello.target} was expected")
+        _check_cluster(self._us.cluster_id, challenge.cluster_id)
+        self._challenge = challenge
+        return _record(Proof(_proof(self._secret, "dialler", self._hello, challenge)))
+
+
+class Acceptor:
+    """The side that is connected to. ``known`` tells the ids it expects. ``peer`` is set once it is proven."""
+
+    def __init__(self, us: PeerIdentity, secret: bytes, known: Callable[[str], bool]) -> None:
+        self._us = us
+        self._secret = secret
+        self._known = known
+        self._said: tuple[Hello, Challenge] | None = None
+        self.peer: PeerIdentity | None = None
+
+    def gets(self, record: HandshakeRecord) -> bytes:
+        """Return what to send next, the last of it when ``peer`` is set. Raises ``Refusal``."""
+        assert self.peer is None, self.peer
+        if isinstance(record, Rejected):
+            raise _told(record)
+        if isinstance(record, Hello) and self._said is None:
+            challenge = self._challenge(record)
+            self._said = record, challenge
+            return _record(challenge)
+        if isinstance(record, Proof) and self._said is not None:
+            self._check(record.proof, *self._said)
+            self.peer = _party(self._said[0])
+            return _record(Welcome())
+        raise Refusal(Reason.MALFORMED, tell=False)
+
+    def _challenge(self, hello: Hello) -> Challenge:
+        us = self._us
+        unproven = Challenge(
+            us.node_id, us.incarnation, us.cluster_id, us.initial_cluster, secrets.token_bytes(32), bytes(32)
+        )
+        return msgspec.structs.replace(unproven, proof=_proof(self._secret, "acceptor", hello, unproven))
+
+    def _check(self, proof: bytes, hello: Hello, challenge: Challenge) -> None:
+        # The secret comes first: who does not have it learns nothing about whom we know.
+        if not hmac.compare_digest(proof, _proof(self._secret, "dialler", hello, challenge)):
+            raise Refusal(Reason.SECRET)
+        if hello.target != self._us.node_id:
+            raise Refusal(Reason.TARGET, f"this is {self._us.node_id}, not {hello.target}")
+        if hello.node_id == self._us.node_id:
+            raise Refusal(Reason.OWN_ID, f"this is {self._us.node_id} already")
+        if not self._known(hello.node_id):
+            raise Refusal(Reason.UNKNOWN, f"{hello.node_id} is not one of the peers of {self._us.node_id}")
+        _check_cluster(self._us.cluster_id, hello.cluster_id)
+
+
+def clusters_differ(ours: str, theirs: str) -> bool:
+    """Whether both nodes belong to a cluster, and not to the same one; a node without one may talk to any."""
+    return bool(ours and theirs and ours != theirs)
+
+
+def _check_cluster(ours: str, theirs: str) -> None:
+    if clusters_differ(ours, theirs):
+        raise Refusal(Reason.CLUSTER, "the nodes belong to different clusters")
+
+
+def _proof(secret: bytes, role: str, hello: Hello, challenge: Challenge) -> bytes:
+    said = (MAGIC, VERSION, role, hello, msgspec.structs.replace(challenge, proof=b""))
+    return hmac.digest(secret, _encoder.encode(said), "sha256")
+
+
+def _party(said: Hello | Challenge) -> PeerIdentity:
+    return PeerIdentity(said.node_id, said.incarnation, said.cluster_id, said.initial_cluster)
+
+
+def _told(rejected: Rejected) -> Refusal:
+    reason = next((reason for reason in Reason if reason == rejected.reason), Reason.OTHER)
+    # Nobody is told what they have just told us.
+    return Refusal(reason, rejected.detail, tell=False)

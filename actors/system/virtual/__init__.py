@@ -1,0 +1,1 @@
+"""The simulation's system base: virtual time and seeded scheduling."""

@@ -1,0 +1,1 @@
+"""Settings: from flags, environment variables and TOML to validated values."""

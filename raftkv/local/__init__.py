@@ -1,0 +1,1 @@
+"""`raftkv local`: several nodes on this machine."""

@@ -1,0 +1,1 @@
+"""A running node: sockets, signals, threads, log output. Nothing here is pure."""

@@ -1,0 +1,1 @@
+"""What a run is judged by: invariants after each message, and linearizability."""

@@ -1,0 +1,1 @@
+"""Simulated clusters: nodes, disks, network, clients."""

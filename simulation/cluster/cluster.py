@@ -1,0 +1,385 @@
+"""A cluster of simulated machines: each has a disk and a clock, which outlive the processes that run on it."""
+
+from __future__ import annotations
+
+import contextlib
+import traceback
+from collections.abc import Callable, Collection, Mapping, Sequence
+from random import Random
+from typing import Any
+
+from thespian.actors import ActorAddress
+
+from raftkv.actors.gateway import Gateway
+from raftkv.actors.journal import Journal
+from raftkv.actors.messages.base import RoleName
+from raftkv.actors.messages.node import (
+    AdvertiseAddress,
+    Assume,
+    Boot,
+    Flush,
+    RoleChanged,
+)
+from raftkv.actors.node import Node
+from raftkv.actors.observer import Observe, Observer
+from raftkv.actors.roles.role import Role
+from raftkv.actors.system.base.actor_cell import ActorCell
+from raftkv.actors.system.base.eventloop import EventLoopSystem, remote_address
+from raftkv.actors.system.base.message_loop import Receiver
+from raftkv.actors.system.virtual.scheduler import VirtualClock
+from raftkv.actors.system.virtual.simulation import SimulatedBase, Simulation
+from raftkv.config.settings import Limits, Timing
+from raftkv.exit_status import EXIT_UNUSABLE
+from raftkv.journal.data_directory import DataDirectoryError, open_data_directory
+from raftkv.raft.replica import Replica
+from raftkv.simulation.cluster.disk import PowerCut, SimulatedDisk
+from raftkv.simulation.cluster.network import Network
+
+NODE = "node"
+DIRECTORY = "/data"
+
+SEGMENT_BYTES = 64 << 10
+"""Small, so that a run of some thousand entries fills several."""
+
+NORMAL_HANDLING_MS = 0.02
+"""How long it takes, on average, to handle a message on a machine that is well."""
+
+SIMULATED_LIMITS = Limits(segment_bytes=SEGMENT_BYTES)
+
+
+class SimulatedNode:
+    """One life of a node: the process from its start to its end."""
+
+    def __init__(self, machine: Machine, system: EventLoopSystem, node: ActorAddress) -> None:
+        self.machine = machine
+        self.system = system
+        self.base: SimulatedBase = system.base  # type: ignore[assignment]
+        self.address = node
+        self.recovered = False
+        self.roles: list[Role] = []
+        """The role actors, once there are."""
+        self.holder: Role | None = None
+        """Who had the replica last."""
+        rng = Random(machine.cluster.simulation.random.random())
+        self.client = Gateway(self._ask, rng=rng, loop=self.base.loop)
+        """The front end's."""
+        self.rng = rng
+
+    def _ask(self, message: object, timeout_s: float) -> Any:
+        return self.system.ask(self.address, message, timeout_s)
+
+    def tell(self, message: Any) -> None:
+        """Send the node's parent actor a message from outside."""
+        self.system.tell(self.address, message)
+
+    def actor(self, of: type) -> Any:
+        """Return the actor of this class, or None."""
+        for receiver in self.base.receivers.values():
+            if isinstance(receiver, ActorCell) and isinstance(receiver.instance, of):
+                return receiver.instance
+        return None
+
+    @property
+    def replica(self) -> Replica | None:
+        """The replica; None while it is not made yet or on its way from one role to another."""
+        holder = self.holder
+        if holder is not None and holder.has_replica:
+            return holder.replica
+        self.holder = next((role for role in self.roles if role.has_replica), None)
+        return None if self.holder is None else self.holder.replica
+
+    @property
+    def role(self) -> RoleName | None:
+        """The role that has the replica."""
+        return None if self.replica is None or self.holder is None else self.holder.role
+
+
+class Machine:
+    """A disk, a clock, and the process that runs there, if one does: what the network calls a host."""
+
+    def __init__(self, cluster: SimulatedCluster, name: str) -> None:
+        self.cluster = cluster
+        self.name = name
+        self.disk = SimulatedDisk()
+        self.clock = VirtualClock(cluster.simulation.scheduler, cluster.simulation.random.uniform(0.0, 1e6))
+        self.node: SimulatedNode | None = None
+        self.life = 0
+        self.incarnations = 0
+        self.is_stopped = False
+        self.ended: tuple[int, str] | None = None
+        """The status and the line with which the last process stopped itself."""
+        self.is_lost = False
+        """Whether the machine went as a whole: nobody is left to close its connections."""
+        self.handling_ms = NORMAL_HANDLING_MS
+        """How long it takes, on average, to handle a message."""
+        self.sync_ms: tuple[float, float] = (0.1, 1.0)
+        """How long it takes to write a batch of the journal and sync it."""
+        self.hangs_until_ms = 0.0
+        """Before this moment, no sync ends."""
+        self.resigned = False
+        """Whether the process was asked to stop."""
+        self.crashed_ms = float("-inf")
+        """When power failed last."""
+        self.troubled_ms = float("-inf")
+        """When the process was last seen to stand still or be slow, or its clock to be wrong."""
+
+    # --- a host
+
+    @property
+    def is_up(self) -> bool:
+        """Whether a process runs."""
+        return self.node is not None
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether a process runs and has read its journal."""
+        return self.node is not None and self.node.recovered
+
+    def tell(self, message: Any) -> None:
+        """Give the node a message of its own link."""
+        if self.node is not None:
+            self.node.tell(message)
+
+    def deliver(self, source: str, target: str, sender: str, message: Any) -> None:
+        """Give the node a message of a peer."""
+        if self.node is not None:
+            self.node.base.deliver(source, target, sender, message)
+
+    def send(self, peer: str, target: str, source: str, message: Any) -> None:
+        """Be the node's transport."""
+        self.cluster.network.send(self.name, peer, target, source, message)
+
+    def is_well_since(self, node: SimulatedNode, since_ms: float) -> bool:
+        """Whether this process has been able all the time to do what it should, and to do it in time."""
+        troubled = self.is_stopped or self.handling_ms > NORMAL_HANDLING_MS or self.clock.rate != 1.0 or self.resigned
+        return self.node is node and not troubled and self.troubled_ms < since_ms
+
+    # --- a process
+
+    def boot(self) -> None:
+        """Start a process with what the disk holds; it may end at once, as ``ended`` says then."""
+        assert self.node is None, f"{self.name} is up already"
+        cluster = self.cluster
+        self.life += 1
+        self.ended = None
+        self.resigned = False
+        self.is_lost = False
+        try:
+            directory = open_data_directory(self.disk, DIRECTORY, self.name, new_incarnation=self._new_incarnation)
+        except DataDirectoryError as error:
+            self._stop_itself(EXIT_UNUSABLE, str(error))
+            return
+        except PowerCut:
+            self.lose_power()
+            return
+        system = cluster.simulation.start(self.name, clock=self.clock, cost=self._cost, transport=self)
+        loop: Any = system.base.loop
+        loop.task_failed = self._task_failed
+        node = system.createActor(cluster.node_class, globalName=NODE)
+        self.node = SimulatedNode(self, system, node)
+        observer = system.createActor(Observer)
+        system.tell(observer, Observe(self._on_event))
+        initial_cluster = tuple((name, f"{name}:5001") for name in cluster.machines)
+        boot = Boot(
+            node_id=self.name,
+            incarnation=directory.identity.incarnation,
+            initial_cluster=initial_cluster,
+            peers={peer: remote_address(peer, NODE) for peer in cluster.machines if peer != self.name},
+            observer=observer,
+            http=f"{self.name}:4001",
+            directory=DIRECTORY,
+            disk=self.disk,
+            clock=self.clock,
+            rng=self.node.rng,
+            timing=cluster.timing,
+            limits=cluster.limits,
+            fail=self._stop_itself,
+        )
+        self.node.tell(boot)
+        cluster.network.look()
+
+    def crash(self, random: Random | None = None) -> None:
+        """Lose power: the process is gone, and what was not synced, or any part of that.
+
+        Others may be told at once, by whoever sees to the machine, or notice nothing until it has been silent for long.
+        """
+        if random is not None:
+            self._write_in_part(random)
+            self.is_lost = random.random() < 0.5
+        self.crashed_ms = self.cluster.now_ms
+        self._end()
+        if random is None:
+            self.disk.crash()
+        else:
+            self.disk.crash_at_random(random)
+        self.cluster.network.look()
+
+    def _write_in_part(self, random: Random) -> None:
+        """Let the journal come as far as it may have come with what it writes just now.
+
+        Its lane does all of that at the end of the time that it takes, so there is nothing half-written in between.
+        """
+        journal = None if self.node is None else self.node.actor(Journal)
+        if journal is not None and type(journal._myRef.lane.next_message) is Flush and not self.disk.is_cut:
+            self.disk.cut_after(random.randint(1, 4))
+            with contextlib.suppress(PowerCut):
+                journal.receiveMessage(Flush(), None)
+
+    def lose_power(self) -> None:
+        """Crash in the middle of something, as the disk was told to."""
+        self.crash(self.cluster.simulation.random)
+        for tell in self.cluster.power_lost:
+            tell(self)
+
+    def kill(self) -> None:
+        """End the process at once; what it had written is in the system's memory still."""
+        self._end()
+        self.disk.kill()
+        self.cluster.network.look()
+
+    def _end(self) -> None:
+        if self.node is not None:
+            self.node.base.kill()
+            self.node = None
+        self.is_stopped = False
+
+    def stop(self) -> None:
+        """Let the process stand still, as a SIGSTOP does."""
+        if self.node is not None and not self.is_stopped:
+            self.is_stopped = True
+            self.node.base.stop()
+            self.cluster.network.look()
+
+    def go_on(self) -> None:
+        """Let the process go on."""
+        if self.node is not None and self.is_stopped:
+            self.is_stopped = False
+            self.node.base.go_on()
+            self.cluster.network.look()
+
+    def wipe(self) -> None:
+        """Take the disk away; the node comes back as another incarnation."""
+        self.kill()
+        self.disk.wipe()
+        for tell in self.cluster.wiped:
+            tell(self)
+
+    def _new_incarnation(self) -> str:
+        self.incarnations += 1
+        return f"{self.incarnations:012x}-{self.name}"
+
+    def _stop_itself(self, status: int, line: str) -> None:
+        self.kill()
+        self.ended = (status, line)
+        self.cluster.on_ended(self, status, line)
+
+    def _on_event(self, event: RoleChanged | AdvertiseAddress) -> None:
+        node = self.node
+        if node is not None and isinstance(event, RoleChanged):
+            node.client.view.changed(event)
+            if not node.recovered:
+                node.recovered = True
+                self.cluster.network.look()
+            self.cluster.on_role_changed(event)
+
+    def _task_failed(self, error: BaseException) -> None:
+        told = "".join(traceback.format_exception(error))
+        raise AssertionError(f"a task of {self.name} ended with {error!r}, of which nobody is told:\n{told}")
+
+    def _cost(self, receiver: Receiver, message: Any) -> float:
+        random = self.cluster.simulation.random
+        if type(message) is Flush and getattr(receiver, "lane", None) is not self.node_lane:
+            due_ms = self.hangs_until_ms - self.cluster.simulation.scheduler.now_ms
+            return max(due_ms, random.uniform(*self.sync_ms))
+        return random.random() * 2 * self.handling_ms
+
+    @property
+    def node_lane(self) -> Any:
+        """The lane of all actors that have none of their own."""
+        return None if self.node is None else self.node.base.lane
+
+
+class SimulatedCluster:
+    """Machines n1, n2, … and the network between them."""
+
+    def __init__(
+        self,
+        size: int,
+        seed: int,
+        *,
+        shuffled: bool = False,
+        node_class: type[Node] = Node,
+        timing: Timing | None = None,
+        limits: Limits = SIMULATED_LIMITS,
+    ) -> None:
+        self.simulation = Simulation(seed, shuffled=shuffled, watch=self._watch, raised=self._raised)
+        self.node_class = node_class
+        self.timing = timing or Timing()
+        self.limits = limits
+        self.events = 0
+        """How many messages actors have handled."""
+        self.machines: dict[str, Machine] = {}
+        for number in range(1, size + 1):
+            self.machines[f"n{number}"] = Machine(self, f"n{number}")
+        random = Random(self.simulation.random.random())
+        self.network = Network(self.simulation.scheduler, random, dict(self.machines))
+        self.handled: list[Callable[[SimulatedNode, ActorCell, Any, Any], None]] = []
+        """Told of each message that an actor has handled."""
+        self.ended: list[Callable[[Machine, int, str], None]] = []
+        """Told of each process that has stopped itself."""
+        self.power_lost: list[Callable[[Machine], None]] = []
+        """Told of each machine whose power failed in the middle of something."""
+        self.wiped: list[Callable[[Machine], None]] = []
+        """Told of each machine that has lost its disk."""
+        self.role_changed: list[Callable[[RoleChanged], None]] = []
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The names of the machines."""
+        return tuple(self.machines)
+
+    @property
+    def now_ms(self) -> float:
+        """The time that no machine knows."""
+        return self.simulation.scheduler.now_ms
+
+    def boot(self, names: Collection[str] | None = None) -> None:
+        """Start those that are not up."""
+        for name in self.names if names is None else names:
+            if not self.machines[name].is_up:
+                self.machines[name].boot()
+
+    def leaders(self) -> list[str]:
+        """Return the nodes whose leader has the replica."""
+        return [name for name, node in self.nodes().items() if node.role == "leader"]
+
+    def nodes(self) -> Mapping[str, SimulatedNode]:
+        """Return the processes that run."""
+        return {name: machine.node for name, machine in self.machines.items() if machine.node is not None}
+
+    def on_ended(self, machine: Machine, status: int, line: str) -> None:
+        """Tell who wants to know that a process has stopped itself."""
+        for tell in self.ended:
+            tell(machine, status, line)
+
+    def on_role_changed(self, event: RoleChanged) -> None:
+        """Tell who wants to know of a new role, term or leader."""
+        for tell in self.role_changed:
+            tell(event)
+
+    def _raised(self, base: SimulatedBase, error: BaseException) -> None:
+        if isinstance(error, PowerCut):
+            self.machines[base.node_id].lose_power()
+
+    def _watch(self, base: SimulatedBase, cell: ActorCell, message: Any, sender: Any) -> None:
+        self.events += 1
+        node = self.machines[base.node_id].node
+        if node is None or node.base is not base:
+            return
+        if type(message) is Boot:
+            actors = [each.instance for each in base.receivers.values() if isinstance(each, ActorCell)]
+            node.roles = [actor for actor in actors if isinstance(actor, Role)]
+        elif type(message) is Assume and isinstance(cell.instance, Role):
+            node.holder = cell.instance
+        for tell in self.handled:
+            tell(node, cell, message, sender)

@@ -1,0 +1,1 @@
+"""Faults: which there are, and the schedules that record them."""

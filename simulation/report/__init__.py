@@ -1,0 +1,1 @@
+"""What a run shows people: traces, stories, timelines, summaries."""

@@ -1,0 +1,205 @@
+"""A data directory belongs to one node, one incarnation and one process at a time."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from raftkv.environment import Disk, File
+from raftkv.journal.data_directory import (
+    DataDirectory,
+    DataDirectoryError,
+    Identity,
+    journal_directory,
+    open_data_directory,
+    read_identity,
+)
+from raftkv.journal.os_disk import OsDisk
+from raftkv.simulation.cluster.disk import PowerCut, SimulatedDisk, fails_with
+
+PATH = "/var/raftkv"
+
+
+def opened(disk: Disk, path: str = PATH, node_id: str = "n1", incarnation: str = "first") -> DataDirectory:
+    """Open a data directory; should it be new, it gets ``incarnation``."""
+    return open_data_directory(disk, path, node_id, new_incarnation=lambda: incarnation)
+
+
+def refusal(disk: Disk, path: str = PATH, node_id: str = "n1") -> str:
+    """Return the line with which a data directory is refused; a file that was locked is free again."""
+    with pytest.raises(DataDirectoryError) as caught:
+        opened(disk, path, node_id)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_new_directory_gets_an_incarnation_and_keeps_it() -> None:
+    """Identity is drawn once, whatever later starts would have drawn."""
+    disk = SimulatedDisk()
+    assert read_identity(disk, "/") is None
+    first = opened(disk, incarnation="first")
+    assert first.identity == Identity("n1", "first", 1)
+    first.close()
+    again = opened(disk, incarnation="second")
+    assert again.identity == Identity("n1", "first", 1)
+    assert again.path == PATH
+    assert read_identity(disk, PATH) == Identity("n1", "first", 1)
+
+
+def test_a_wiped_directory_gets_another_incarnation() -> None:
+    """So that the cluster can tell it from the member that gave its votes."""
+    identities = [opened(SimulatedDisk(), incarnation=incarnation).identity for incarnation in ("first", "second")]
+    assert identities == [Identity("n1", "first"), Identity("n1", "second")]
+
+
+def test_one_process_at_a_time() -> None:
+    """The second is told why, at once; it gets the directory when the first is gone, in whatever way."""
+    disk = SimulatedDisk()
+    held = opened(disk)
+    assert refusal(disk) == f"data directory {PATH} is held by another process"
+    held.close()
+    opened(disk)
+    disk.kill()
+    opened(disk)
+
+
+def test_a_directory_that_was_refused_is_not_held() -> None:
+    """An error must not lock out the start that follows it."""
+    disk = SimulatedDisk()
+    opened(disk).close()
+    refusal(disk, node_id="n2")
+    opened(disk).close()
+
+
+def test_another_nodes_directory_is_refused() -> None:
+    """Its votes and its log are not ours."""
+    disk = SimulatedDisk()
+    opened(disk, node_id="n2").close()
+    assert refusal(disk, node_id="n1") == f"data directory {PATH} belongs to node n2, not to n1"
+
+
+def test_no_changed_byte_changes_the_identity() -> None:
+    """Whichever byte of the file is damaged, or lost with all after it, the directory is refused."""
+    disk = SimulatedDisk()
+    opened(disk).close()
+    whole = disk.files()[f"{PATH}/identity"]
+    for offset, mask in itertools.product(range(len(whole)), (0x01, 0x02, 0x04, 0x80, 0xFF)):
+        disk.put(f"{PATH}/identity", whole)
+        disk.flip(f"{PATH}/identity", offset, mask)
+        assert refusal(disk).startswith(f"data directory {PATH}")
+        disk.put(f"{PATH}/identity", whole[:offset])
+        assert refusal(disk).startswith(f"data directory {PATH}: {PATH}/identity is damaged: ")
+    disk.put(f"{PATH}/identity", whole)
+    assert opened(disk).identity == Identity("n1", "first")
+
+
+def test_a_newer_format_is_refused() -> None:
+    """Someone went back to an older version of the program."""
+    disk = SimulatedDisk()
+    disk.put(f"{PATH}/identity", b'{"format":2,"what":"ever"}')
+    assert refusal(disk) == f"data directory {PATH} has format 2; this version of raftkv knows formats up to 1"
+
+
+def test_a_journal_without_an_identity_is_refused() -> None:
+    """It has votes in it, and nobody knows whose."""
+    disk = SimulatedDisk()
+    disk.put(f"{journal_directory(PATH)}/0000000000000001.wal", b"")
+    message = f"data directory {PATH} has a journal but no file identity: it is not known whose journal it is"
+    assert refusal(disk) == message
+    assert read_identity(disk, PATH) is None
+
+
+def test_a_crash_while_it_is_made_leaves_all_of_it_or_nothing() -> None:
+    """At every moment, of the process or of the machine; once somebody has seen the identity it is there for good."""
+    rng = random.Random(0)
+    for number in itertools.count():
+        disk = SimulatedDisk()
+        disk.before = _at(itertools.count(), number, PowerCut())
+        try:
+            opened(disk)
+        except PowerCut:
+            seen = False
+        else:
+            seen = True
+        for attempt in range(20):
+            after = disk.clone()
+            if attempt:
+                after.crash(lambda piece: rng.random() < 0.5)
+            found = opened(after, incarnation="second").identity
+            assert found.incarnation == "first" or not seen
+            after.crash()
+            assert opened(after, incarnation="third").identity == found
+        if seen:
+            break
+    assert number > 8
+
+
+def _at(calls: Iterator[int], number: int, fault: BaseException) -> Callable[[str, str], None]:
+    """Return what counts operations and raises ``fault`` ahead of one of them."""
+
+    def before(operation: str, path: str) -> None:
+        if next(calls) == number:
+            raise fault
+
+    return before
+
+
+def test_a_disk_that_fails_is_one_clear_line() -> None:
+    """At any call; and nothing is held or half made afterwards."""
+    calls = itertools.count()
+    disk = SimulatedDisk()
+    disk.before = _at(calls, -1, PowerCut())
+    opened(disk)
+    for number in range(next(calls)):
+        disk = SimulatedDisk()
+        disk.before = _at(itertools.count(), number, fails_with(errno.EIO, PATH))
+        assert refusal(disk) == f"data directory {PATH}: Input/output error"
+        assert disk.open_files() == []
+        disk.before = lambda operation, path: None
+        opened(disk)
+
+
+def test_a_file_is_no_directory(tmp_path: Path) -> None:
+    """Whether at the end of the path or in the middle of it."""
+    (tmp_path / "file").write_text("")
+    for path in (f"{tmp_path}/file", f"{tmp_path}/file/below"):
+        assert refusal(OsDisk(), path) == f"data directory {path} is not a directory"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="to the superuser nothing is denied")
+def test_permission_denied_names_the_file(tmp_path: Path) -> None:
+    """The commonest error of all, as when the directory was made by another user."""
+    tmp_path.chmod(0o500)
+    expected = f"data directory {tmp_path}: permission denied: {tmp_path}/lock"
+    assert refusal(OsDisk(), str(tmp_path)) == expected
+
+
+class DeniedDisk(SimulatedDisk):
+    """A disk on which another user owns everything."""
+
+    def lock(self, path: str) -> File:
+        """Refuse as the system does."""
+        raise fails_with(errno.EACCES, path)
+
+
+def test_permission_denied_is_told() -> None:
+    """The same without a user to deny it to."""
+    assert refusal(DeniedDisk()) == f"data directory {PATH}: permission denied: {PATH}/lock"
+
+
+def test_works_on_the_disk_of_the_system(tmp_path: Path) -> None:
+    """With a lock of the system's, held by an open file."""
+    path = f"{tmp_path}/a/b"
+    held = opened(OsDisk(), path)
+    assert refusal(OsDisk(), path) == f"data directory {path} is held by another process"
+    held.close()
+    held = opened(OsDisk(), path, incarnation="second")
+    assert held.identity == Identity("n1", "first")
+    assert sorted(os.listdir(path)) == ["identity", "lock"]
+    held.close()

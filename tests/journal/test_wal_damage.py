@@ -1,0 +1,262 @@
+"""Damage is reported, with file and byte, and never becomes a shorter or another log."""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+
+import pytest
+from google_crc32c import value as crc32c
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raftkv.journal.format import (
+    BadFormat,
+    SegmentHeader,
+    decode_batch_header,
+    decode_segment_header,
+    encode_batch,
+    encode_record,
+    encode_segment_header,
+    owner_of,
+)
+from raftkv.journal.recovery import DamagedJournal
+from raftkv.simulation.cluster.disk import SimulatedDisk
+from tests.journal.wal_tools import (
+    DIRECTORY,
+    OWNER,
+    RECORDS,
+    SECTOR,
+    SEGMENT,
+    entry,
+    open_wal,
+    record,
+    recovered,
+    states,
+)
+
+FIRST, SECOND, THIRD = (f"{DIRECTORY}/{number:016d}.wal" for number in (1, 2, 3))
+
+
+def journal() -> dict[str, bytes]:
+    """Return the files of a small journal of ``RECORDS``."""
+    disk = SimulatedDisk()
+    wal, _ = open_wal(disk)
+    for each in RECORDS:
+        wal.append(each)
+    wal.close()
+    return disk.files()
+
+
+def disk_with(files: dict[str, bytes]) -> SimulatedDisk:
+    """Return a disk that holds ``files``."""
+    disk = SimulatedDisk()
+    for path, data in files.items():
+        disk.put(path, data)
+    return disk
+
+
+def batches(data: bytes) -> list[tuple[int, int]]:
+    """Return where the batches of a segment begin and end."""
+    found, at = [], SECTOR
+    while data[at:].strip(b"\0"):
+        end = at + decode_batch_header(data, at).size
+        found.append((at, end))
+        at = end
+    return found
+
+
+def damage(disk: SimulatedDisk) -> tuple[str, int]:
+    """Return where the journal is found to be damaged; nothing may have changed by finding it."""
+    before = disk.files()
+    with pytest.raises(DamagedJournal) as caught:
+        open_wal(disk)
+    assert disk.files() == before
+    assert disk.pending() == []
+    assert caught.value.file in str(caught.value)
+    assert f"byte {caught.value.offset}" in str(caught.value)
+    return caught.value.file, caught.value.offset
+
+
+FILES = journal()
+
+
+@pytest.mark.parametrize("mask", [0xFF, 0x01, 0x80])
+@pytest.mark.parametrize("path", FILES)
+def test_no_flipped_byte_changes_the_log(path: str, mask: int) -> None:
+    """Inside header and batches it is damage at the place where they begin; outside it is nothing."""
+    starts = [(0, SECTOR), *batches(FILES[path])]
+    disk = disk_with(FILES)
+    for offset in range(len(FILES[path])):
+        inside = [start for start, end in starts if start <= offset < end]
+        disk.put(path, FILES[path])
+        disk.flip(path, offset, mask)
+        if inside or offset < starts[-1][1] + SECTOR or path != max(FILES):
+            assert damage(disk) == (path, inside[0] if inside else starts[-1][1])
+        else:
+            assert recovered(disk) == states(RECORDS)[-1]
+            assert disk.files() == FILES
+
+
+def test_a_flipped_bit_in_a_sparse_sector_is_no_torn_write() -> None:
+    """Users may store zeros: a sector in which the last bit that was set is gone looks like one never written."""
+
+    def segment_with(value: bytes) -> bytes:
+        disk = SimulatedDisk()
+        wal, _ = open_wal(disk, segment_bytes=8 * SECTOR)
+        wal.append(record(1, entry(1, 1, value)))
+        return disk.files()[FIRST]
+
+    zeros = segment_with(bytes(1500))
+    for offset in range(0, 1500, 19):
+        data = segment_with(bytes(offset) + b"\1" + bytes(1500 - offset - 1))
+        (at,) = (at for at in range(SECTOR + 36, len(data)) if data[at] != zeros[at])
+        disk = disk_with({FIRST: data})
+        disk.flip(FIRST, at, 1)
+        assert damage(disk) == (FIRST, SECTOR)
+
+
+def test_bytes_that_look_like_a_batch_are_not_taken_for_one() -> None:
+    """Users may store a journal: what they stored must not turn a torn batch into damage."""
+    fake, _ = encode_batch(99, 0, b"")
+    value = b"".join(fake[:508] + bytes(shift) for shift in range(8)) * 2
+    disk = SimulatedDisk()
+    wal, _ = open_wal(disk, segment_bytes=64 * SECTOR)
+    wal.append(RECORDS[0])
+    wal.append(record(1, *(entry(i + 1, 1, bytes(i) + value) for i in range(3))))
+    torn = bytearray(disk.files()[FIRST])
+    torn[3 * SECTOR : 4 * SECTOR] = bytes(SECTOR)
+    disk.put(FIRST, bytes(torn))
+    assert recovered(disk, segment_bytes=64 * SECTOR) == states(RECORDS[:1])[-1]
+
+
+def test_a_segment_cut_short_anywhere_is_damage() -> None:
+    """It had its full size on disk before its name: no crash shortens it, and what is missing may be acknowledged."""
+    for path, data in FILES.items():
+        for size in range(len(data)):
+            disk = disk_with({**FILES, path: data[:size]})
+            file, offset = damage(disk)
+            assert (file, offset) == (path, size if size >= SECTOR else 0)
+            assert disk.files()[path] == data[:size]
+
+
+def test_of_a_torn_last_batch_no_more_is_lost_than_itself() -> None:
+    """However many of its last sectors did not get to disk: what stood before it stays, and writing goes on there."""
+    disk = SimulatedDisk()
+    records = [RECORDS[0], record(1, entry(1, 1, b"\xff" * 600)), record(2, entry(2, 2, b"\xff" * 1500), vote="n2")]
+    wal, _ = open_wal(disk, segment_bytes=16 * SECTOR)
+    for each in records:
+        wal.append(each)
+    whole = disk.files()[FIRST]
+    start, end = batches(whole)[-1]
+    for torn_at in range(start, end, SECTOR):
+        disk = disk_with({FIRST: whole[:torn_at] + bytes(len(whole) - torn_at)})
+        wal, found = open_wal(disk, segment_bytes=16 * SECTOR)
+        assert found == states(records)[2]
+        wal.append(record(7, vote="n7"))
+        assert recovered(disk, segment_bytes=16 * SECTOR) == states([*records[:2], record(7, vote="n7")])[-1]
+
+
+def test_a_batch_gone_from_the_middle_is_damage() -> None:
+    """Zeros over a whole batch look like the end, until one sees what comes after."""
+    for path in FILES:
+        for start, end in batches(FILES[path]):
+            gone = FILES[path][:start] + bytes(end - start) + FILES[path][end:]
+            disk = disk_with({**FILES, path: gone})
+            if path == max(FILES):
+                # The last batch of all: as if it had never been written.
+                assert recovered(disk) == states(RECORDS)[-2]
+            else:
+                assert damage(disk) == (path, start)
+
+
+def test_a_missing_segment_is_damage() -> None:
+    """All but the last, whose absence nothing tells."""
+    names = sorted(FILES)
+    for path in names[:-1]:
+        disk = disk_with({other: data for other, data in FILES.items() if other != path})
+        assert damage(disk) == (path, 0)
+
+
+def test_segments_in_each_others_place_are_damage() -> None:
+    """Even where both are whole."""
+    assert damage(disk_with({**FILES, FIRST: FILES[SECOND], SECOND: FILES[FIRST]})) == (FIRST, 0)
+    assert damage(disk_with({**FILES, f"{DIRECTORY}/2.wal": b""}))[0] == f"{DIRECTORY}/2.wal"
+
+
+def test_a_segment_of_another_journal_is_damage() -> None:
+    """Another node's, or this node's from before its disk was wiped."""
+    with pytest.raises(DamagedJournal, match="another node or incarnation") as caught:
+        open_wal(disk_with(FILES), owner=owner_of("n1", "second"))
+    assert (caught.value.file, caught.value.offset) == (FIRST, 0)
+
+
+def test_a_segment_of_a_different_past_is_damage() -> None:
+    """Same owner, same numbers, but what came before it was something else."""
+    disk = SimulatedDisk()
+    wal, _ = open_wal(disk)
+    for each in (record(9), *RECORDS[1:]):
+        wal.append(each)
+    assert damage(disk_with({**disk.files(), FIRST: FILES[FIRST]})) == (SECOND, 0)
+
+
+def test_a_batch_of_a_different_past_is_damage() -> None:
+    """Whole and in its place, but what came before it was something else; torn or not, it is none of ours."""
+    data = FILES[FIRST]
+    (first, start), _ = batches(data)
+    before = decode_batch_header(data, first)
+    for sequence, previous_crc in ((2, before.crc ^ 1), (1, before.crc), (3, before.crc)):
+        batch, _ = encode_batch(sequence, previous_crc, encode_record(record(1, entry(1, 1, b"x" * 600))))
+        for end in (len(batch), SECTOR):
+            assert damage(disk_with({FIRST: (data[:start] + batch[:end]).ljust(SEGMENT, b"\0")})) == (FIRST, start)
+
+
+@settings(deadline=None, max_examples=300)
+@given(start=st.integers(0, SEGMENT - 1), noise=st.binary(min_size=1, max_size=SEGMENT), path=st.sampled_from([*FILES]))
+def test_no_noise_brings_the_reader_down(start: int, noise: bytes, path: str) -> None:
+    """Whatever is written over a segment: damage, or a torn end, or the same log."""
+    data = FILES[path]
+    disk = disk_with({**FILES, path: (data[:start] + noise + data[start + len(noise) :])[: len(data)]})
+    allowed = states(RECORDS)[-2:] if path == max(FILES) else states(RECORDS)[-1:]
+    with contextlib.suppress(DamagedJournal):
+        assert recovered(disk) in allowed
+
+
+def test_a_batch_moved_within_its_segment_is_damage() -> None:
+    """A misdirected write: whole, with all its checksums, in the wrong place."""
+    data = FILES[FIRST]
+    start, end = batches(data)[0]
+    assert damage(disk_with({FIRST: data[:end] + data[start:end] + bytes(SEGMENT - 2 * end + start)})) == (FIRST, end)
+    assert damage(disk_with({FIRST: data[:start] + bytes(end - start) + data[start:end] + data[end + SECTOR :]})) == (
+        FIRST,
+        start,
+    )
+
+
+def test_a_file_longer_than_it_was_made_is_damage() -> None:
+    """Nobody appends to a segment's file."""
+    assert damage(disk_with({**FILES, THIRD: FILES[THIRD] + b"\0"})) == (THIRD, len(FILES[THIRD]))
+
+
+def test_a_whole_batch_whose_content_makes_no_sense_is_damage() -> None:
+    """It has its checksums, so it is what was written; going on would mean to guess."""
+    for payload, why in ((b"\xc1", "not a record"), (b"\x93\x01\xc0\x91\x94\x05\x01\x00\xc4\x00", None)):
+        disk = SimulatedDisk()
+        wal, _ = open_wal(disk)
+        wal.append(record(1, entry(1)))
+        data = bytearray(disk.files()[FIRST])
+        batch, _ = encode_batch(2, decode_batch_header(bytes(data), SECTOR).crc, payload)
+        data[2 * SECTOR : 2 * SECTOR + len(batch)] = batch
+        disk.put(FIRST, bytes(data))
+        with pytest.raises(DamagedJournal, match=why or "entry 5 follows entry 1"):
+            open_wal(disk)
+        assert damage(disk) == (FIRST, 2 * SECTOR)
+
+
+def test_a_newer_format_is_refused_by_name() -> None:
+    """Someone went back to an older version of the program: say so, rather than complain of damage by guesswork."""
+    sector = bytearray(encode_segment_header(SegmentHeader(1, 1, SEGMENT, 0, OWNER)))
+    struct.pack_into("<H", sector, 4, 2)
+    sector[-4:] = struct.pack("<I", crc32c(bytes(sector[:-4])))
+    with pytest.raises(BadFormat, match="this has format 2, but this version of raftkv reads format 1"):
+        decode_segment_header(bytes(sector))
