@@ -7,11 +7,11 @@ without a setting (group commit).
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
 from typing import Any
 
-from thespian.actors import Actor, ActorAddress, ActorExitRequest
+from thespian.actors import ActorExitRequest
 
+from raftkv.actors.fail_stop import FailStopActor
 from raftkv.actors.messages.base import Message
 from raftkv.actors.messages.node import (
     AskFreeBytes,
@@ -34,120 +34,107 @@ class PrepareSpare(Message, frozen=True):
     """The journal's message to itself: do the next slice of work on the segment in reserve."""
 
 
-class Journal(Actor):
+class Journal(FailStopActor):
     """Writes what it is sent in ``Save`` and answers ``Saved``, in order.
 
     It waits for the disk, so it runs in a thread of its own where the system base has them. A handler that fails
     is never called again with the same message: the bytes of a failed write are not known to be anywhere.
     """
 
+    label = "journal"
     own_thread = True
-    retry_failed_messages = False
 
     def __init__(self) -> None:
         super().__init__()
-        self._start: Start | None = None
-        self._wal: Wal | None = None
+        self._wal: Wal
+        self._is_open = False
         self._stopped = False
         self._last_number = 0
         self._waiting: Replay | None = None
         self._prepare_sent = False
 
-    def receiveMessage(self, message: Any, sender: ActorAddress) -> None:
-        """Handle a message; what goes wrong stops the node."""
-        handler = _HANDLERS.get(type(message))
-        if handler is None or self._stopped:
-            return
-        try:
-            handler(self, message)
-        except (DamagedJournal, DataDirectoryError) as error:
-            self._fail(EXIT_UNUSABLE, str(error))
-        except OSError as error:
-            self._fail(EXIT_BUG, f"the journal stops after {_told(error)}")
-        except Exception as error:
-            line = f"a bug in the journal, on {type(message).__name__}: {error!r}"
-            self._fail(EXIT_BUG, f"{line}\n{traceback.format_exc()}")
+    def handle(self, message: Any) -> None:
+        """Handle a message, unless the journal has stopped: after a failure nothing may be answered any more."""
+        if not self._stopped:
+            super().handle(message)
 
-    def _on_start(self, message: Start) -> None:
-        assert self._start is None, "the journal was started twice"
-        self._start = message
-        identity = read_identity(message.disk, message.directory)
-        # Without an identity there is no node, only someone who tries the journal alone.
+    def failed(self, message: Any, error: Exception) -> None:
+        """Stop the node. A save that is not certain to be on disk must not be answered."""
+        self._stop()
+        if isinstance(error, DamagedJournal | DataDirectoryError):
+            self.environment.fail(EXIT_UNUSABLE, str(error))
+        elif isinstance(error, OSError):
+            self.environment.fail(EXIT_BUG, f"the journal stops after {_described(error)}")
+        else:
+            # The message may hold megabytes of values.
+            line = f"bug in {self.label}: {error!r} on {type(message).__name__}"
+            self.environment.fail(EXIT_BUG, f"{line}\n{traceback.format_exc()}")
+
+    def on_Start(self, message: Start) -> None:
+        """Read what is on disk, and report it."""
+        assert not self._is_open, "the journal was started twice"
+        super().on_Start(message)
+        environment = message.environment
+        identity = read_identity(environment.disk, environment.directory)
+        # Without an identity there is no node, only a program that tries the journal alone.
         owner = owner_of(identity.node_id, identity.incarnation) if identity else bytes(16)
         self._wal, history = Wal.open(
-            message.disk,
-            journal_directory(message.directory),
-            segment_bytes=message.limits.segment_bytes,
+            environment.disk,
+            journal_directory(environment.directory),
+            segment_bytes=environment.limits.segment_bytes,
             owner=owner,
         )
+        self._is_open = True
         entries = tuple(history.entries)
         self.send(message.node, Recovered(history.current_term, history.voted_for, entries, self._wal.free_bytes()))
         self._prepare_spare_soon()
 
-    def _on_save(self, message: Save) -> None:
+    def on_Save(self, message: Save) -> None:
+        """Let a save wait for the others that are in the mailbox already."""
         assert message.number == self._last_number + 1, f"save {message.number} came after {self._last_number}"
         self._last_number = message.number
         if self._waiting is None:
             self._waiting = Replay()
-            # A mailbox is first in, first out: whatever is in it now is seen before this and goes into one batch.
+            # A mailbox is first in, first out: whatever is in it now is handled before this and goes into one batch.
             self.send(self.myAddress, Flush())
         self._waiting.add(Record(message.current_term, message.voted_for, message.entries))
 
-    def _on_flush(self, _: Flush) -> None:
-        assert self._start is not None
-        assert self._wal is not None
+    def on_Flush(self, _: Flush) -> None:
+        """Write and sync all saves that wait, and confirm the last of them."""
         assert self._waiting is not None, "nothing waits to be flushed"
         batch, self._waiting = self._waiting, None
         self._wal.append(batch.record())
-        self.send(self._start.node, Saved(self._last_number, self._wal.free_bytes()))
+        self.send(self.start.node, Saved(self._last_number, self._wal.free_bytes()))
         self._prepare_spare_soon()
 
-    def _on_prepare_spare(self, _: PrepareSpare) -> None:
-        assert self._wal is not None
+    def on_PrepareSpare(self, _: PrepareSpare) -> None:
+        """Do a slice of the work on the segment in reserve."""
         self._prepare_sent = False
         if self._wal.spare_wanted:
             self._wal.prepare_spare()
             self._prepare_spare_soon()
 
-    def _on_ask_free_bytes(self, _: AskFreeBytes) -> None:
-        assert self._start is not None
-        assert self._wal is not None
-        self.send(self._start.node, FreeBytes(self._wal.free_bytes()))
+    def on_AskFreeBytes(self, _: AskFreeBytes) -> None:
+        """Report how much room there is."""
+        self.send(self.start.node, FreeBytes(self._wal.free_bytes()))
 
-    def _on_exit(self, _: ActorExitRequest) -> None:
+    def on_ActorExitRequest(self, _: ActorExitRequest) -> None:
+        """Close the files."""
         self._stop()
 
     def _prepare_spare_soon(self) -> None:
         """Do a slice of that work after the messages that wait already."""
-        assert self._wal is not None
         if not self._prepare_sent and self._wal.spare_wanted:
             self._prepare_sent = True
             self.send(self.myAddress, PrepareSpare())
 
-    def _fail(self, status: int, line: str) -> None:
-        """Stop the node. Nothing is said any more: whoever waits for ``Saved`` must not get it."""
-        self._stopped = True
-        assert self._start is not None, line
-        self._start.fail(status, line)
-        self._stop()
-
     def _stop(self) -> None:
         self._stopped = True
-        if self._wal is not None:
+        if self._is_open:
             self._wal.close()
 
 
-def _told(error: OSError) -> str:
+def _described(error: OSError) -> str:
     """Return an ``OSError`` as people say it."""
     what = error.strerror or repr(error)
     return f"{what}: {error.filename}" if error.filename else what
-
-
-_HANDLERS: dict[type, Callable[[Journal, Any], None]] = {
-    Start: Journal._on_start,
-    Save: Journal._on_save,
-    Flush: Journal._on_flush,
-    PrepareSpare: Journal._on_prepare_spare,
-    AskFreeBytes: Journal._on_ask_free_bytes,
-    ActorExitRequest: Journal._on_exit,
-}

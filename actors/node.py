@@ -1,42 +1,31 @@
-"""Node: the parent of a node's actors, and the only address that peers, front end, journal and store know."""
+"""Node: the parent of a node's actors, and the only address that peers, front end, journal and store know.
+
+It knows which role holds the replica and passes messages on to that one. So a change of role is invisible from outside,
+and nothing has to be told to anybody. When an actor of the node is lost, Node stops the process.
+"""
 
 from __future__ import annotations
 
-import traceback
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 from thespian.actors import Actor, ActorAddress, ActorExitRequest, ChildActorExited, PoisonMessage
 
+from raftkv.actors.fail_stop import FailStopActor
 from raftkv.actors.journal import Journal
 from raftkv.actors.messages.base import RoleName
 from raftkv.actors.messages.node import (
     AdvertiseAddress,
-    AppliedUpTo,
     Assume,
     Boot,
-    FreeBytes,
-    NotSent,
     PeerDown,
     PeerUp,
     Recovered,
     RoleChanged,
-    Saved,
     Start,
 )
-from raftkv.actors.messages.raft import (
-    AppendEntries,
-    AppendEntriesReply,
-    BootstrapHello,
-    RequestVote,
-    RequestVoteReply,
-    TimeoutNow,
-)
-from raftkv.actors.messages.replying import reply
 from raftkv.actors.messages.requests import (
     AskStatus,
     Forward,
-    ForwardReply,
     PendingRequest,
     Propose,
     Read,
@@ -58,10 +47,12 @@ from raftkv.raft.replica import Replica
 ROLES: tuple[type[Role], ...] = (Bootstrap, Follower, Candidate, Leader)
 
 
-class Node(Actor):
+class Node(FailStopActor):
     """Passes messages to the role that holds the replica, and stops the process when an actor of it is lost."""
 
-    retry_failed_messages = False
+    label = "node"
+    # A read index that a role asks for in the name of Node may be refused; the role asks again by itself.
+    ignores = frozenset({Refused})
     role_classes: ClassVar[tuple[type[Role], ...]] = ROLES
     journal_class: ClassVar[type[Actor]] = Journal
     store_class: ClassVar[type[Actor]] = Store
@@ -74,54 +65,21 @@ class Node(Actor):
         self.stopping = False
         self.early: list[Any] = []
         """What came before there was a replica."""
-        self._handlers: dict[type, Callable[[Any, ActorAddress], None]] = {
-            Boot: self.on_boot,
-            Recovered: self.on_recovered,
-            Assume: self.on_assume,
-            Propose: self.on_request,
-            Read: self.on_request,
-            AskStatus: self.on_request,
-            Resign: self.on_request,
-            Forward: self.on_forward,
-            RoleChanged: self.tell_observer,
-            AdvertiseAddress: self.tell_observer,
-            PeerUp: self.on_peer_up,
-            ChildActorExited: self.on_child_exited,
-            PoisonMessage: self.on_poison,
-            ActorExitRequest: self.on_exit,
-        }
-        for passed in (
-            RequestVote,
-            RequestVoteReply,
-            AppendEntries,
-            AppendEntriesReply,
-            TimeoutNow,
-            ForwardReply,
-            BootstrapHello,
-            PendingRequest,
-            Saved,
-            AppliedUpTo,
-            FreeBytes,
-            PeerDown,
-            NotSent,
-        ):
-            self._handlers[passed] = self.pass_on
 
-    def receiveMessage(self, message: Any, sender: ActorAddress) -> None:
-        """Handle one message; a handler that raises is a bug, and stops the node."""
-        handler = self._handlers.get(type(message))
-        if handler is None:
-            return
-        try:
-            handler(message, sender)
-        except Exception as error:
-            self.boot.fail(EXIT_BUG, f"bug in node: {error!r} on {message!r:.500}\n{traceback.format_exc()}")
+    def unhandled(self, message: Any) -> None:
+        """Pass a message on that is for the role."""
+        if getattr(message, "for_role", False):
+            self.pass_on(message)
+        else:
+            super().unhandled(message)
 
     # --- starting
 
-    def on_boot(self, boot: Boot, sender: ActorAddress) -> None:
-        """Create the node's actors and tell each of them of the others; the journal then reports what it has."""
+    def on_Boot(self, boot: Boot) -> None:
+        """Create the node's actors and send each the addresses of the others; the journal then reports what it has."""
         self.boot = boot
+        self.node_id = boot.node_id
+        self.environment = boot.environment
         journal = self.createActor(self.journal_class)
         store = self.createActor(self.store_class)
         self.roles = {role.role: self.createActor(role) for role in self.role_classes}
@@ -130,40 +88,35 @@ class Node(Actor):
             node=self.myAddress,
             journal=journal,
             store=store,
-            peers=boot.peers,
-            addresses=dict(boot.initial_cluster),
+            peer_address=boot.peer_address,
+            initial_cluster=boot.initial_cluster,
             initial_cluster_hash=initial_cluster_hash(boot.initial_cluster),
-            directory=boot.directory,
-            disk=boot.disk,
-            clock=boot.clock,
-            rng=boot.rng,
-            timing=boot.timing,
-            limits=boot.limits,
-            fail=boot.fail,
+            environment=boot.environment,
         )
         for address in (journal, store, *self.roles.values()):
             self.send(address, start)
 
-    def on_recovered(self, message: Recovered, sender: ActorAddress) -> None:
+    def on_Recovered(self, message: Recovered) -> None:
         """Make the replica from what was on disk, and give it to the role that a node starts in."""
         replica = Replica(
             self.boot.node_id,
             self.boot.incarnation,
-            self.boot.rng.getrandbits(63),
+            self.environment.rng.getrandbits(63),
             current_term=message.current_term,
             voted_for=message.voted_for,
             entries=message.entries,
             free_bytes=message.free_bytes,
         )
-        if message.entries and (why := self._why_not_ours(replica)):
-            self.boot.fail(EXIT_UNUSABLE, why)
-        elif message.entries:
-            self.on_assume(Assume(replica, "follower", "started with the data of an earlier run"), sender)
+        is_new = not replica.configuration.members
+        if not is_new and (why := self._why_not_ours(replica)):
+            self.environment.fail(EXIT_UNUSABLE, why)
+        elif is_new:
+            self.on_Assume(Assume(replica, "bootstrap", "started without data"))
         else:
-            self.on_assume(Assume(replica, "bootstrap", "started without data"), sender)
+            self.on_Assume(Assume(replica, "follower", "started with the data of an earlier run"))
         early, self.early = self.early, []
         for waiting in early:
-            self.pass_on(waiting, sender)
+            self.pass_on(waiting)
 
     def _why_not_ours(self, replica: Replica) -> str | None:
         """Say why these data can't be those of the cluster we were started for; None when they are."""
@@ -172,8 +125,8 @@ class Node(Actor):
             return None
         theirs, ours = ", ".join(configuration.ids), ", ".join(sorted(dict(self.boot.initial_cluster)))
         return (
-            f"data directory {self.boot.directory} belongs to another cluster: {replica.cluster_id} of {theirs}, "
-            f"while --cluster names {ours}"
+            f"data directory {self.environment.directory} belongs to another cluster: {replica.cluster_id} of "
+            f"{theirs}, while --cluster names {ours}"
         )
 
     def _status_while_starting(self) -> Status:
@@ -196,57 +149,77 @@ class Node(Actor):
 
     # --- passing on
 
-    def on_assume(self, message: Assume, sender: ActorAddress) -> None:
+    def on_Assume(self, message: Assume) -> None:
         """Hand the replica to another role; what comes from now on goes there."""
         self.active = self.roles[message.role]
         self.send(self.active, message)
 
-    def pass_on(self, message: Any, sender: ActorAddress) -> None:
+    def pass_on(self, message: Any) -> None:
         """Give a message to the active role."""
         if self.active is not None:
             self.send(self.active, message)
         elif isinstance(message, PendingRequest) and isinstance(message.request, AskStatus):
             self.send(message.reply_to.address, self._status_while_starting())
-        elif isinstance(message, PendingRequest) and len(self.early) >= self.boot.limits.held_requests:
-            reply(self, self.boot.node_id, message.reply_to, Refused("overloaded", "this node is reading its journal"))
+        elif isinstance(message, PendingRequest) and len(self.early) >= self.environment.limits.held_requests:
+            self.reply(message.reply_to, Refused("overloaded", "this node is reading its journal"))
         elif isinstance(message, PendingRequest | PeerUp | PeerDown):
             self.early.append(message)
 
-    def on_request(self, message: Propose | Read | AskStatus | Resign, sender: ActorAddress) -> None:
-        """Take a request of the front end; from here on it has a deadline on our clock."""
-        timeout_ms = 0.0 if isinstance(message, AskStatus) else message.timeout_ms
-        self.pass_on(PendingRequest(message, ReplyTo(sender), self.boot.clock.now_ms() + timeout_ms), sender)
+    def _take_request(self, request: Propose | Read | AskStatus | Resign, timeout_ms: float) -> None:
+        """Give a request of the front end a deadline on our clock."""
+        deadline_ms = self.environment.clock.now_ms() + timeout_ms
+        self.pass_on(PendingRequest(request, ReplyTo(self.sender), deadline_ms))
 
-    def on_forward(self, message: Forward, sender: ActorAddress) -> None:
-        """Take a request that a peer passed on; the answer goes back to the peer's Node."""
-        peer = self.boot.peers.get(message.sender)
-        if peer is not None:
-            reply_to = ReplyTo(peer, (message.boot, message.number))
-            deadline_ms = self.boot.clock.now_ms() + message.request.timeout_ms
-            self.pass_on(PendingRequest(message.request, reply_to, deadline_ms), sender)
+    def on_Propose(self, message: Propose) -> None:
+        """Take commands from the front end."""
+        self._take_request(message, message.timeout_ms)
 
-    def on_peer_up(self, message: PeerUp, sender: ActorAddress) -> None:
-        """Tell a peer that has come where clients reach us, and the role that it is here."""
-        if message.peer in self.boot.peers:
-            self.send(self.boot.peers[message.peer], AdvertiseAddress(self.boot.node_id, self.boot.http))
-        self.pass_on(message, sender)
+    def on_Read(self, message: Read) -> None:
+        """Take queries from the front end."""
+        self._take_request(message, message.timeout_ms)
 
-    def tell_observer(self, message: RoleChanged | AdvertiseAddress, sender: ActorAddress) -> None:
-        """Tell the observer, if there is one."""
+    def on_Resign(self, message: Resign) -> None:
+        """Take the request to hand leadership over before this node stops."""
+        self._take_request(message, message.timeout_ms)
+
+    def on_AskStatus(self, message: AskStatus) -> None:
+        """Take a question that is answered at once."""
+        self._take_request(message, 0.0)
+
+    def on_Forward(self, message: Forward) -> None:
+        """Take a request that a peer forwards; the answer goes back to the peer's Node."""
+        reply_to = ReplyTo(self.boot.peer_address(message.sender), (message.boot, message.number))
+        deadline_ms = self.environment.clock.now_ms() + message.request.timeout_ms
+        self.pass_on(PendingRequest(message.request, reply_to, deadline_ms))
+
+    def on_PeerUp(self, message: PeerUp) -> None:
+        """Tell a peer that has connected where clients reach us, and the role that it is here."""
+        self.send(self.boot.peer_address(message.peer), AdvertiseAddress(self.boot.node_id, self.boot.http))
+        self.pass_on(message)
+
+    def on_RoleChanged(self, message: RoleChanged) -> None:
+        """Report a change of role, term or leader."""
+        self._report(message)
+
+    def on_AdvertiseAddress(self, message: AdvertiseAddress) -> None:
+        """Report where clients reach a peer."""
+        self._report(message)
+
+    def _report(self, message: RoleChanged | AdvertiseAddress) -> None:
         if self.boot.observer is not None:
             self.send(self.boot.observer, message)
 
     # --- failing
 
-    def on_child_exited(self, message: ChildActorExited, sender: ActorAddress) -> None:
+    def on_ChildActorExited(self, message: ChildActorExited) -> None:
         """Stop: no actor of a node ends before the node does."""
         if not self.stopping:
-            self.boot.fail(EXIT_BUG, f"an actor of node {self.boot.node_id} has ended: {message.childAddress}")
+            self.environment.fail(EXIT_BUG, f"an actor of node {self.node_id} has ended: {message.childAddress}")
 
-    def on_exit(self, message: ActorExitRequest, sender: ActorAddress) -> None:
+    def on_ActorExitRequest(self, message: ActorExitRequest) -> None:
         """Let the children end with us."""
         self.stopping = True
 
-    def on_poison(self, message: PoisonMessage, sender: ActorAddress) -> None:
+    def on_PoisonMessage(self, message: PoisonMessage) -> None:
         """Stop: an actor could not handle a message of ours."""
-        self.boot.fail(EXIT_BUG, f"an actor of node {self.boot.node_id} failed on {message.poisonMessage!r:.500}")
+        self.environment.fail(EXIT_BUG, f"an actor of node {self.node_id} failed on {message.poisonMessage!r:.500}")

@@ -185,9 +185,9 @@ class Run:
             assert replica is not None, "a quiet node hands its replica on"
             rounds = getattr(node.holder, "rounds", None)
             waiting = {
-                "requests passed on": replica.forwarded,
-                "requests held": replica.held,
-                "saves": replica.saves,
+                "requests passed on": replica.requests.forwarded,
+                "requests held": replica.requests.held,
+                "saves": replica.saves.pending,
                 "reads in the store": store.waiting,
                 "reads in a round": rounds.waiting if rounds is not None else (),
             }

@@ -1,8 +1,8 @@
-"""What all messages share: their two bases, and the types of their fields. Times are milliseconds, sizes bytes."""
+"""What all messages share: their bases, and the types of their fields. Times are milliseconds, sizes bytes."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
@@ -20,6 +20,31 @@ Level = Literal["linearizable", "stale"]
 class Message(msgspec.Struct, frozen=True, gc=False):
     """A message that stays inside the node."""
 
+    for_role: ClassVar[bool] = False
+    """Whether Node passes it on to the role that holds the replica."""
 
-class Wire(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """A message that may go to another node."""
+
+class WireMessage(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """A message, or a part of one, that may go to another node. Tags are on the wire and are never used again."""
+
+    for_role: ClassVar[bool] = False
+
+
+class PeerMessage(WireMessage, frozen=True):
+    """A message between the Node actors of two nodes.
+
+    A subclass is all that declares one: its tag and fields, its lane (``is_control``), its ``check``, and whether it
+    is for the role that holds the replica (``for_role``) or for Node itself. ``raftkv.actors.messages.wire`` finds it.
+    ``sender`` is the node that sent the message: the link checks it against the peer that proved its identity.
+    """
+
+    for_role: ClassVar[bool] = True
+
+    sender: Name
+
+    def is_control(self) -> bool:
+        """Whether it goes in the control lane of the link, before anything bulky."""
+        return True
+
+    def check(self) -> None:
+        """Raise ``msgspec.ValidationError`` for fields that would stop the node that handles the message."""

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from random import Random
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import msgspec
 from thespian.actors import ActorAddress
 
-from raftkv.actors.messages.base import Message, Name, RoleName, Wire
+from raftkv.actors.messages.base import Message, PeerMessage, RoleName
 from raftkv.actors.messages.requests import ReplyTo
-from raftkv.config.settings import Limits, Timing
-from raftkv.environment import Clock, Disk
+from raftkv.environment import Environment
 from raftkv.raft.entry import Entry, NodeId
 from raftkv.store.commands import Query
 
@@ -20,15 +18,16 @@ if TYPE_CHECKING:
     from raftkv.raft.replica import Replica
 
 
-class AdvertiseAddress(Wire, frozen=True, tag=49):
-    """Where clients reach the sender: ``http`` is ``host:port``. Told to each peer whenever it comes."""
+class AdvertiseAddress(PeerMessage, frozen=True, tag=49):
+    """Where clients reach the sender: ``http`` is ``host:port``. Sent to each peer whenever it connects."""
 
-    sender: Name
     http: Annotated[str, msgspec.Meta(max_length=300)]
+
+    for_role: ClassVar[bool] = False
 
 
 class RoleChanged(Message, frozen=True):
-    """Told to the observer at each change of role, term or leader; ``reason`` is a sentence for people."""
+    """Sent to the observer at each change of role, term or leader; ``reason`` is a sentence for people."""
 
     id: NodeId
     role: RoleName
@@ -39,48 +38,37 @@ class RoleChanged(Message, frozen=True):
 
 
 class Boot(Message, frozen=True, gc=True):
-    """Everything a node's parent actor needs to start the others; see ``Start`` for the shared fields.
+    """First message to Node: everything that it needs to start the node's other actors.
 
-    ``http`` is where clients reach this node (host:port). The ``observer`` gets every ``RoleChanged`` and
-    ``AdvertiseAddress``.
+    ``initial_cluster`` are the (id, Raft address ``host:port``) pairs of ``--cluster``. ``peer_address`` returns the
+    address of another node's Node actor. ``http`` is where clients reach this node (host:port). The ``observer`` gets
+    every ``RoleChanged`` and ``AdvertiseAddress``.
     """
 
     node_id: NodeId
     incarnation: str
     initial_cluster: tuple[tuple[NodeId, str], ...]
-    peers: dict[NodeId, ActorAddress]
+    peer_address: Callable[[NodeId], ActorAddress]
     observer: ActorAddress | None
     http: str
-    directory: str
-    disk: Disk
-    clock: Clock
-    rng: Random
-    timing: Timing
-    limits: Limits
-    fail: Callable[[int, str], None]
+    environment: Environment
 
 
 class Start(Message, frozen=True, gc=True):
-    """First message to every actor of a node: whom it talks to, and its only access to time, chance and disk.
+    """First message to every other actor of a node: the addresses that it sends to, and its environment.
 
-    ``addresses`` are the Raft addresses (host:port) of all nodes of the start list. ``fail(status, line)`` stops the
-    process: a bug or a disk that failed must not be survived.
+    ``initial_cluster`` and ``peer_address`` as in ``Boot``; ``initial_cluster_hash`` is the same on every node that was
+    started with the same list.
     """
 
     node_id: NodeId
     node: ActorAddress
     journal: ActorAddress
     store: ActorAddress
-    peers: dict[NodeId, ActorAddress]
-    addresses: dict[NodeId, str]
+    peer_address: Callable[[NodeId], ActorAddress]
+    initial_cluster: tuple[tuple[NodeId, str], ...]
     initial_cluster_hash: str
-    directory: str
-    disk: Disk
-    clock: Clock
-    rng: Random
-    timing: Timing
-    limits: Limits
-    fail: Callable[[int, str], None]
+    environment: Environment
 
 
 class Recovered(Message, frozen=True):
@@ -110,9 +98,11 @@ class Saved(Message, frozen=True):
     number: int
     free_bytes: int
 
+    for_role: ClassVar[bool] = True
+
 
 class AskFreeBytes(Message, frozen=True):
-    """Ask the journal for ``FreeBytes``: a node that saves nothing would never hear that there is room again."""
+    """Ask the journal for ``FreeBytes``: a node that saves nothing would never learn that there is room again."""
 
 
 class FreeBytes(Message, frozen=True):
@@ -120,11 +110,13 @@ class FreeBytes(Message, frozen=True):
 
     free_bytes: int
 
+    for_role: ClassVar[bool] = True
+
 
 class Apply(Message, frozen=True):
     """Apply these committed entries, of which ``first_index`` is the first.
 
-    ``waiters``: (index, who) for those that wait for an entry's ``Applied``.
+    ``waiters`` are (index, reply_to) pairs: where the ``Applied`` of the entry at that index goes.
     """
 
     first_index: int
@@ -136,6 +128,8 @@ class AppliedUpTo(Message, frozen=True):
     """The store has applied everything up to ``index``."""
 
     index: int
+
+    for_role: ClassVar[bool] = True
 
 
 class ReadAt(Message, frozen=True):
@@ -154,10 +148,12 @@ class PeerUp(Message, frozen=True):
 
 
 class PeerDown(Message, frozen=True):
-    """Messages to ``peer`` may have been lost: its connection ended, or more waited than may wait."""
+    """Messages to ``peer`` may have been lost: its connection ended, or its queue overflowed."""
 
     peer: NodeId
     reason: str = ""
+
+    for_role: ClassVar[bool] = True
 
 
 class NotSent(Message, frozen=True):
@@ -167,15 +163,17 @@ class NotSent(Message, frozen=True):
     message: Any
     reason: str = ""
 
+    for_role: ClassVar[bool] = True
+
 
 class Flush(Message, frozen=True):
-    """An actor's message to itself: everything that waited before it has been seen."""
+    """An actor's message to itself: everything that was in its mailbox before has been handled."""
 
 
 class Assume:
     """Take over ``replica`` in ``role`` and handle ``cause``, the message that made the change, first.
 
-    The one message that is not frozen data: the replica is moved, and who sent it does not touch it again.
+    The one message that is not frozen data: the replica is moved, and its sender does not touch it again.
     """
 
     __slots__ = ("cause", "reason", "replica", "role")

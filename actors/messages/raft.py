@@ -1,23 +1,27 @@
 """Raft's own messages between nodes (dissertation, figures 3.1, 3.10 and section 9.6), and those of the bootstrap.
 
-Any may be lost, repeated or late. ``sender`` is the node that sent the message: the link checks it against the peer
-that proved its identity.
+Any of them may be lost, repeated, reordered or very late.
 """
 
 from __future__ import annotations
 
-from raftkv.actors.messages.base import Index, Name, Term, Wire
-from raftkv.raft.entry import Entry
+import msgspec
+
+from raftkv.actors.messages.base import Index, Name, PeerMessage, Term
+from raftkv.raft.configuration import decode_configuration
+from raftkv.raft.entry import Entry, Kind
 from raftkv.raft.progress import UNKNOWN_FREE_BYTES
+from raftkv.store.commands import decode_commands
+
+_KINDS = frozenset(Kind)
 
 
-class RequestVote(Wire, frozen=True, tag=1):
+class RequestVote(PeerMessage, frozen=True, tag=1):
     """Ask for a vote; with ``pre_vote``, only whether one would be given in ``term``, which nobody has begun.
 
     ``transfer``: the leader itself asked for this election, so having heard of it is no reason to refuse.
     """
 
-    sender: Name
     term: Term
     last_log_index: Index
     last_log_term: Term
@@ -25,22 +29,20 @@ class RequestVote(Wire, frozen=True, tag=1):
     transfer: bool = False
 
 
-class RequestVoteReply(Wire, frozen=True, tag=2):
+class RequestVoteReply(PeerMessage, frozen=True, tag=2):
     """Answer to a ``RequestVote``; a granted pre-vote carries the term that was asked about."""
 
-    sender: Name
     term: Term
     vote_granted: bool
     pre_vote: bool = False
 
 
-class AppendEntries(Wire, frozen=True, tag=3):
+class AppendEntries(PeerMessage, frozen=True, tag=3):
     """Entries that follow ``prev_log_index``, or none: a heartbeat.
 
     ``read_round``: the leader's latest round of heartbeats that reads wait for; the reply returns it.
     """
 
-    sender: Name
     term: Term
     prev_log_index: Index
     prev_log_term: Term
@@ -48,8 +50,28 @@ class AppendEntries(Wire, frozen=True, tag=3):
     leader_commit: Index
     read_round: int = 0
 
+    def is_control(self) -> bool:
+        """Heartbeats overtake entries."""
+        return not self.entries
 
-class AppendEntriesReply(Wire, frozen=True, tag=4):
+    def check(self) -> None:
+        """Refuse entries that would stop the node that appends or applies them."""
+        index, term = self.prev_log_index, self.prev_log_term
+        for entry in self.entries:
+            index += 1
+            if entry.index != index or not term <= entry.term <= self.term or entry.kind not in _KINDS:
+                raise msgspec.ValidationError(f"entry {entry.index} of term {entry.term} in the place of {index}")
+            if entry.kind == Kind.COMMANDS:
+                decode_commands(entry.data)
+            elif entry.kind == Kind.CONFIGURATION:
+                if index != 1:
+                    # Members are those of the bootstrap until there is a way to change them.
+                    raise msgspec.ValidationError(f"a configuration at index {index}")
+                decode_configuration(entry.data)
+            term = entry.term
+
+
+class AppendEntriesReply(PeerMessage, frozen=True, tag=4):
     """Answer to an ``AppendEntries``.
 
     On success everything up to ``match_index`` equals the leader's log and is on this node's disk. Otherwise
@@ -58,7 +80,6 @@ class AppendEntriesReply(Wire, frozen=True, tag=4):
     ``no_room``: this node's disk is full; nothing was appended. ``free_bytes``: bytes of entries that it can take.
     """
 
-    sender: Name
     term: Term
     success: bool
     match_index: Index
@@ -69,21 +90,19 @@ class AppendEntriesReply(Wire, frozen=True, tag=4):
     free_bytes: int = UNKNOWN_FREE_BYTES
 
 
-class TimeoutNow(Wire, frozen=True, tag=5):
+class TimeoutNow(PeerMessage, frozen=True, tag=5):
     """The leader asks this node to start an election at once (leadership transfer, dissertation 3.10)."""
 
-    sender: Name
     term: Term
 
 
-class BootstrapHello(Wire, frozen=True, tag=48):
+class BootstrapHello(PeerMessage, frozen=True, tag=48):
     """A node without a configuration tells the others of its start list who it is and whom it has met.
 
     ``initial_cluster`` is a hash of the list it was started with; ``met`` are (id, incarnation) pairs, in order, its
     own among them. ``founding`` is the data of entry 1 where the sender has one. With ``answer`` it wants one back.
     """
 
-    sender: Name
     incarnation: Name
     initial_cluster: str
     met: tuple[tuple[Name, Name], ...]

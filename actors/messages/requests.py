@@ -5,14 +5,14 @@ A request is never sent to another node twice; its answer is matched by the (boo
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from raftkv.actors.messages.base import Index, Level, Message, Name, Term, TimeoutMs, Wire
+from raftkv.actors.messages.base import Index, Level, Message, PeerMessage, Term, TimeoutMs, WireMessage
 from raftkv.raft.entry import NodeId
 from raftkv.store.commands import Command, Item, Query, Result
 
 
-class Refused(Wire, frozen=True, tag=16):
+class Refused(WireMessage, frozen=True, tag=16):
     """A request was not served, and why; ``detail`` is for people.
 
     ``unknown`` is the only code after which the request may have taken effect, or may yet.
@@ -24,7 +24,7 @@ class Refused(Wire, frozen=True, tag=16):
     detail: str = ""
 
 
-class Applied(Wire, frozen=True, tag=17):
+class Applied(WireMessage, frozen=True, tag=17):
     """The commands of one entry were applied: a result for each, in order. ``revision`` is the keyspace's after."""
 
     index: Index
@@ -33,7 +33,7 @@ class Applied(Wire, frozen=True, tag=17):
     results: tuple[Result, ...]
 
 
-class ReadResult(Wire, frozen=True, tag=18):
+class ReadResult(WireMessage, frozen=True, tag=18):
     """What the queries of a ``Read`` found, in order, in a keyspace at ``revision`` after applying ``index``."""
 
     index: Index
@@ -41,48 +41,56 @@ class ReadResult(Wire, frozen=True, tag=18):
     items: tuple[Item | None, ...]
 
 
-class ReadIndex(Wire, frozen=True, tag=19):
+class ReadIndex(WireMessage, frozen=True, tag=19):
     """The commit index that a linearizable read has to wait for (dissertation, 6.4)."""
 
     index: Index
 
 
-class Done(Wire, frozen=True, tag=20):
+class Done(WireMessage, frozen=True, tag=20):
     """What was asked for has been done."""
 
 
 Reply = Applied | ReadResult | ReadIndex | Done | Refused
 
 
-class Propose(Wire, frozen=True, tag=32):
+class Propose(WireMessage, frozen=True, tag=32):
     """Append these commands as one entry and answer ``Applied``; worth doing for ``timeout_ms`` only."""
 
     commands: tuple[Command, ...]
     timeout_ms: TimeoutMs
 
 
-class AskReadIndex(Wire, frozen=True, tag=33):
+class AskReadIndex(WireMessage, frozen=True, tag=33):
     """Confirm leadership and answer ``ReadIndex``."""
 
     timeout_ms: TimeoutMs
 
 
-class Forward(Wire, frozen=True, tag=34):
+class Forward(PeerMessage, frozen=True, tag=34):
     """A follower passes a request on to the leader's node: one hop, never more."""
 
-    sender: Name
     boot: int
     number: int
     request: Propose | AskReadIndex
 
+    for_role: ClassVar[bool] = False
 
-class ForwardReply(Wire, frozen=True, tag=35):
+    def is_control(self) -> bool:
+        """Requests are bulky."""
+        return False
+
+
+class ForwardReply(PeerMessage, frozen=True, tag=35):
     """The answer to a ``Forward``."""
 
-    sender: Name
     boot: int
     number: int
     reply: Reply
+
+    def is_control(self) -> bool:
+        """Answers are bulky."""
+        return False
 
 
 class Read(Message, frozen=True):
@@ -149,3 +157,5 @@ class PendingRequest(Message, frozen=True):
     request: Propose | Read | AskReadIndex | AskStatus | Resign
     reply_to: ReplyTo
     deadline_ms: float
+
+    for_role: ClassVar[bool] = True

@@ -1,69 +1,73 @@
-"""The candidate: asks whether it would be elected (pre-vote, 9.6), and then for votes (3.4)."""
+"""The candidate: asks whether it would be elected (pre-vote, 9.6), and then for votes (3.4).
+
+A pre-vote changes nothing anywhere, so a node that was cut off can't disturb the cluster with ever higher terms when it
+comes back. In the election proper a node votes for itself first; like any other, that vote counts once it is durable.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from raftkv.actors.messages.raft import (
-    AppendEntries,
-    RequestVote,
-    RequestVoteReply,
-    TimeoutNow,
-)
-from raftkv.actors.roles.passing import Passing
+from raftkv.actors.messages.node import Flush
+from raftkv.actors.messages.raft import AppendEntries, AppendEntriesReply, RequestVote, RequestVoteReply, TimeoutNow
+from raftkv.actors.roles.role import Role
 from raftkv.raft.entry import NodeId
 
 
-class Candidate(Passing):
+class Candidate(Role):
     """Holds the replica during an election."""
 
     role = "candidate"
+    ignores = frozenset({Flush})
 
     def __init__(self) -> None:
         super().__init__()
         self.pre_vote = True
         self.votes: set[NodeId] = set()
-        """Who granted a (pre-)vote in this election; voters, not messages, are counted."""
+        """The nodes that granted a (pre-)vote in this election: voters are counted, not messages."""
         self.vote_save: int | None = None
-        """The save that makes our own vote durable; it counts from then on."""
+        """The save that makes our own vote durable."""
         self.election_ms = 0.0
+        """When this election is given up."""
 
     def assumed(self, cause: Any) -> None:
-        """Ask for pre-votes; one whom the leader itself asked to take over campaigns at once."""
+        """Ask for pre-votes, unless the leader itself asked us to take over."""
         self.replica.leader_id = None
         if not isinstance(cause, TimeoutNow):
-            self._ask_pre_votes()
+            self.ask_pre_votes()
 
     def on_TimeoutNow(self, message: TimeoutNow) -> None:
-        """Campaign without asking first: the leader knows that we are up to date."""
+        """Campaign without pre-votes: the leader knows that we are up to date."""
         if message.term == self.replica.current_term:
-            self._campaign(transfer=True)
+            self.campaign(transfer=True)
 
     def wake(self, now_ms: float) -> None:
-        """Begin anew when nobody was elected in time (3.4)."""
-        self.expire(now_ms)
+        """Start over when no node was elected in time (3.4)."""
+        self.requests.expire(now_ms)
         if now_ms < self.election_ms:
             self._rest(now_ms)
         elif self.replica.resigned or self.disk_is_stalled(now_ms):
             self.become("follower", "this node can't lead now")
         else:
-            self._ask_pre_votes()
+            self.ask_pre_votes()
 
     def _rest(self, now_ms: float) -> None:
-        self.wake_at(min(self.election_ms, now_ms + self.start.timing.heartbeat_ms))
+        self.wake_at(min(self.election_ms, now_ms + self.environment.timing.heartbeat_ms))
 
     # --- asking
 
-    def _ask_pre_votes(self) -> None:
+    def ask_pre_votes(self) -> None:
+        """Ask every voter whether it would vote for us in the next term."""
         self._begin(pre_vote=True)
         self.votes.add(self.replica.node_id)
         self._ask(self.replica.current_term + 1, transfer=False)
-        self._count()
+        self.count_votes()
 
-    def _campaign(self, *, transfer: bool) -> None:
+    def campaign(self, *, transfer: bool) -> None:
+        """Start a term of our own, and ask every voter for its vote."""
         replica = self.replica
-        self.adopt_term(replica.current_term + 1)
-        replica.voted_for = replica.node_id
+        replica.adopt_term(replica.current_term + 1)
+        replica.vote_for(replica.node_id)
         self._begin(pre_vote=False)
         self.vote_save = self.save()
         self.announce(f"asks for votes in term {replica.current_term}")
@@ -82,7 +86,7 @@ class Candidate(Passing):
         log = replica.log
         request = RequestVote(replica.node_id, term, log.last_index, log.last_term, self.pre_vote, transfer)
         for voter in sorted(replica.configuration.all_voters - {replica.node_id}):
-            self.send_when_saved(self.start.peers[voter], request)
+            self.send_when_saved(self.peer(voter), request)
 
     # --- counting
 
@@ -91,7 +95,7 @@ class Candidate(Passing):
         if self.vote_save is not None and number >= self.vote_save:
             self.vote_save = None
             self.votes.add(self.replica.node_id)
-            self._count()
+            self.count_votes()
 
     def on_RequestVoteReply(self, message: RequestVoteReply) -> None:
         """Count a vote of this election."""
@@ -99,14 +103,15 @@ class Candidate(Passing):
         asked_term = replica.current_term + 1 if self.pre_vote else replica.current_term
         if message.vote_granted and (message.pre_vote, message.term) == (self.pre_vote, asked_term):
             self.votes.add(message.sender)
-            self._count()
+            self.count_votes()
         elif not (message.vote_granted and message.pre_vote):
             self.steps_down_for(message)
 
-    def _count(self) -> None:
+    def count_votes(self) -> None:
+        """Go on to the election, or to leadership, with a majority."""
         if self.replica.configuration.has_quorum(self.votes) and not self.replica.resigned:
             if self.pre_vote:
-                self._campaign(transfer=False)
+                self.campaign(transfer=False)
             else:
                 voters = ", ".join(sorted(self.votes))
                 self.become("leader", f"elected by {voters} in term {self.replica.current_term}")
@@ -114,12 +119,12 @@ class Candidate(Passing):
     # --- others
 
     def on_AppendEntries(self, message: AppendEntries) -> None:
-        """Follow who was elected in our term or a later one; tell a leader of the past our term (3.4)."""
+        """Follow the node that was elected in our term or a later one; tell a former leader our term (3.4)."""
         if message.term < self.replica.current_term:
             self.reject(message)
         elif not self.steps_down_for(message):
             self.become("follower", f"{message.sender} was elected", message)
 
-    def on_AppendEntriesReply(self, message: Any) -> None:
-        """An answer to a leader that we no longer are; only a later term matters."""
+    def on_AppendEntriesReply(self, message: AppendEntriesReply) -> None:
+        """Follow the later term of an answer to the leader that this node was."""
         self.steps_down_for(message)

@@ -1,68 +1,77 @@
-"""The follower: answers leaders and candidates, and becomes a candidate when it hears from neither (3.4)."""
+"""The follower: answers leaders and candidates, and becomes a candidate when it hears from neither (3.4).
+
+It makes its log like the leader's: the leader names the entry before those that it sends, and a follower whose log
+differs there refuses them and says where to look next. So two logs that have an entry of the same index and term are
+equal up to there (log matching, 3.5). What a follower confirms is on its disk.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+from raftkv.actors.messages.node import Flush
 from raftkv.actors.messages.raft import (
     AppendEntries,
     AppendEntriesReply,
     RequestVoteReply,
     TimeoutNow,
 )
-from raftkv.actors.roles.passing import Passing
+from raftkv.actors.roles.role import Role
 from raftkv.raft.entry import Entry, Kind
 from raftkv.raft.progress import UNKNOWN_FREE_BYTES
 
 
-class Follower(Passing):
+class Follower(Role):
     """Holds the replica while another node leads, or none does."""
 
     role = "follower"
+    ignores = frozenset({Flush})
 
     def __init__(self) -> None:
         super().__init__()
         self.election_ms = 0.0
         """When we campaign unless a leader or a candidate is heard before."""
         self.rearmed = False
+        """The election timeout was extended once because we were stalled ourselves."""
 
     def assumed(self, cause: Any) -> None:
         """Wait a whole election timeout first."""
         self.rearmed = False
-        self._wait_anew()
+        self._restart_timer()
         self._rest()
 
     def voted(self) -> None:
         """Give the candidate that has our vote the time to win."""
-        self._wait_anew()
+        self._restart_timer()
 
-    def _wait_anew(self) -> None:
+    def _restart_timer(self) -> None:
         self.election_ms = self.now() + self.election_timeout()
 
     def wake(self, now_ms: float) -> None:
         """Campaign when the election timeout has passed."""
-        timing = self.start.timing
+        timing = self.environment.timing
         late = now_ms - self.due_ms > timing.heartbeat_ms
-        self.expire(now_ms)
+        self.requests.expire(now_ms)
         if now_ms >= self.election_ms:
             if late and not self.rearmed:
                 # We were stalled ourselves: the leader's heartbeats may be waiting behind this wake-up. But only
                 # once, or a node that is always slow could never be elected.
                 self.rearmed = True
-                self._wait_anew()
-            elif self._may_campaign(now_ms):
+                self._restart_timer()
+            elif self.may_campaign(now_ms):
                 self.become("candidate", "no leader was heard of for an election timeout")
                 return
             else:
                 self.replica.leader_id = None
-                self._wait_anew()
+                self._restart_timer()
         self._rest()
 
     def _rest(self) -> None:
         now_ms = self.now()
-        self.wake_at(min(self.election_ms, now_ms + self.start.timing.heartbeat_ms))
+        self.wake_at(min(self.election_ms, now_ms + self.environment.timing.heartbeat_ms))
 
-    def _may_campaign(self, now_ms: float) -> bool:
+    def may_campaign(self, now_ms: float) -> bool:
+        """Whether this node could lead: it votes, it is not about to stop, and its disk answers."""
         replica = self.replica
         return (
             replica.node_id in replica.configuration.all_voters
@@ -79,35 +88,34 @@ class Follower(Passing):
             self.reject(message)
             return
         if message.term > replica.current_term:
-            self.adopt_term(message.term)
+            replica.adopt_term(message.term)
         self._heard(message.sender)
         if not replica.log.matches(message.prev_log_index, message.prev_log_term):
             self.reject(message, *self._conflict(message.prev_log_index))
             return
-        if not self._append(message.entries):
+        if not self.append(message.entries):
             self.reject(message, no_room=True)
             return
-        # What lies behind the last entry that this term's leader has sent may differ from its log, however long
-        # ours is.
+        # Behind the last entry that this term's leader has sent, our log may differ from its, however long ours is.
         match_index = message.prev_log_index + len(message.entries)
         replica.leader_matched_index = max(replica.leader_matched_index, match_index)
         self.commit_to(min(message.leader_commit, replica.leader_matched_index))
-        self._confirm(message, match_index)
+        self.confirm(message, match_index)
         if replica.min_stale_read_index is None and not message.entries:
-            self.ask_for_min_stale_read_index(message.sender)
+            self.requests.ask_min_stale_read_index(message.sender)
 
     def _heard(self, leader: str) -> None:
         replica = self.replica
         replica.leader_heard_ms = self.now()
         self.rearmed = False
-        self._wait_anew()
+        self._restart_timer()
         if replica.leader_id != leader:
             replica.leader_id = leader
             self.announce(f"{leader} leads in term {replica.current_term}")
-            self.release_held()
+            self.requests.release_held()
 
-    def _append(self, entries: tuple[Entry, ...]) -> bool:
-        """Add what we do not have; return False, with nothing changed, when the disk has no room for it."""
+    def append(self, entries: tuple[Entry, ...]) -> bool:
+        """Add the entries that we do not have; return False, with nothing changed, when the disk has no room."""
         replica = self.replica
         log = replica.log
         # Entries we already have stay: a delayed request must not cut off entries that a later one has added,
@@ -119,8 +127,8 @@ class Follower(Passing):
         if not new:
             return True
         commands = sum(entry.size for entry in new if entry.kind == Kind.COMMANDS)
-        if commands > replica.available_bytes:
-            # A no-op passes, for which there is always a place: without it a new leader could serve no reads.
+        if commands > replica.saves.available_bytes:
+            # There is always a place for a no-op: without it a new leader could serve no reads.
             self.ask_for_free_bytes()
             return False
         if new[0].index <= log.last_index:
@@ -136,42 +144,41 @@ class Follower(Passing):
             return log.last_index + 1, 0
         return log.first_of_term(prev_log_index), log.term(prev_log_index)
 
-    def _confirm(self, message: AppendEntries, match_index: int) -> None:
+    def confirm(self, message: AppendEntries, match_index: int) -> None:
+        """Tell the leader what of its log is on our disk: entries once they are saved, a heartbeat at once."""
         replica = self.replica
+        saves = replica.saves
         node_id, term = replica.node_id, replica.current_term
+        leader = self.peer(message.sender)
         if message.entries:
-            answer = AppendEntriesReply(
-                node_id, term, True, match_index, message.read_round, free_bytes=replica.reported_free_bytes
-            )
-            self.send_when_saved(self.start.peers[message.sender], answer)
+            free_bytes = saves.reported_free_bytes
+            reply = AppendEntriesReply(node_id, term, True, match_index, message.read_round, free_bytes=free_bytes)
+            self.send_when_saved(leader, reply)
         else:
-            # A heartbeat is answered at once, or a slow disk would look like a dead node: so it reports no more
-            # than what is durable already.
-            durable = min(replica.leader_matched_index, replica.durable_index)
-            if replica.reported_free_bytes != UNKNOWN_FREE_BYTES:
-                # The leader offers nothing to who has no room: nothing else would find out that there is some again.
+            # Answered late, a heartbeat would make a slow disk look like a dead node. So the answer does not wait,
+            # and reports no more than what is durable already.
+            durable = min(replica.leader_matched_index, saves.durable_index)
+            free_bytes = saves.reported_free_bytes
+            if free_bytes != UNKNOWN_FREE_BYTES:
+                # The leader offers nothing to a node without room, so no save would ever report that there is some.
                 self.ask_for_free_bytes()
-            self.send_when_term_saved(
-                self.start.peers[message.sender],
-                AppendEntriesReply(
-                    node_id, term, True, durable, message.read_round, free_bytes=replica.reported_free_bytes
-                ),
-            )
+            reply = AppendEntriesReply(node_id, term, True, durable, message.read_round, free_bytes=free_bytes)
+            self.send_when_term_saved(leader, reply)
 
     # --- elections
 
     def on_RequestVoteReply(self, message: RequestVoteReply) -> None:
-        """A vote for an election that is over; only a later term matters."""
+        """Take the term of a vote for an election that is over."""
         if not (message.pre_vote and message.vote_granted) and message.term > self.replica.current_term:
-            self.adopt_term(message.term)
+            self.replica.adopt_term(message.term)
 
     def on_AppendEntriesReply(self, message: AppendEntriesReply) -> None:
-        """An answer to a leader that we no longer are; only a later term matters."""
+        """Take the term of an answer to the leader that this node was."""
         if message.term > self.replica.current_term:
-            self.adopt_term(message.term)
+            self.replica.adopt_term(message.term)
 
     def on_TimeoutNow(self, message: TimeoutNow) -> None:
-        """Start an election at once: the leader wants us in its place."""
+        """Start an election at once, because the leader hands over to us (3.10)."""
         replica = self.replica
-        if message.term == replica.current_term and self._may_campaign(self.now()):
+        if message.term == replica.current_term and self.may_campaign(self.now()):
             self.become("candidate", f"{message.sender} hands leadership over", message)

@@ -1,18 +1,20 @@
 """What all roles share: the baton, durable before said, terms, votes and applying.
 
-A role holds the replica or it does not. Without it, it returns whatever it gets to Node, which passes it to the role
-that has it; only its own wake-ups and flushes, which meant an earlier tenure, it drops.
+A role either holds the replica or does not. Without it, a role returns every message to Node, which passes it to the
+role that holds the replica; only its own wake-ups and flushes, which belong to an earlier tenure, are dropped. A change
+of role moves the replica in an ``Assume`` message, together with the message that caused the change, which the new role
+handles first. So each message is handled by exactly one role, on the latest state.
 """
 
 from __future__ import annotations
 
-import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any, ClassVar
 
-from thespian.actors import Actor, ActorSystemMessage, WakeupMessage
+from thespian.actors import ActorAddress, ActorSystemMessage, WakeupMessage
 
+from raftkv.actors.fail_stop import FailStopActor
 from raftkv.actors.messages.base import RoleName
 from raftkv.actors.messages.node import (
     AppliedUpTo,
@@ -21,6 +23,9 @@ from raftkv.actors.messages.node import (
     Assume,
     Flush,
     FreeBytes,
+    NotSent,
+    PeerDown,
+    PeerUp,
     RoleChanged,
     Save,
     Saved,
@@ -29,17 +34,25 @@ from raftkv.actors.messages.node import (
 from raftkv.actors.messages.raft import (
     AppendEntries,
     AppendEntriesReply,
+    BootstrapHello,
     RequestVote,
     RequestVoteReply,
 )
-from raftkv.actors.messages.replying import reply
 from raftkv.actors.messages.requests import (
+    AskReadIndex,
+    Done,
+    ForwardReply,
+    PeerStatus,
+    PendingRequest,
+    Propose,
+    Read,
     Refused,
-    Reply,
     ReplyTo,
+    Resign,
     Status,
 )
-from raftkv.exit_status import EXIT_BUG
+from raftkv.actors.roles.request_service import RequestService
+from raftkv.raft.configuration import majority
 from raftkv.raft.entry import Entry, NodeId
 from raftkv.raft.replica import Replica
 
@@ -49,73 +62,71 @@ APPLY_ENTRIES = 512
 APPLY_BYTES = 32 << 10
 """Most bytes of entries in one ``Apply`` (or one entry): some five milliseconds of the smallest commands."""
 
-APPLIES_UNDER_WAY = 2
+MAX_INFLIGHT_APPLIES = 2
 """Most ``Apply`` messages that the store has not confirmed: it stays busy, and others get their turn in between."""
 
 ASK_FREE_BYTES_MS = 1000.0
 """How often a node whose disk is full looks for room."""
 
-Handler = Callable[[Any, Any], None]
 
-
-class Role(Actor):
-    """A Raft role. Handlers are methods named ``on_`` and the class of the message."""
+class Role(FailStopActor):
+    """A Raft role. Everything in it is the same for all roles, or a default that one of them overrides."""
 
     role: ClassVar[RoleName]
-    retry_failed_messages = False
-    handlers: ClassVar[dict[str, Handler]] = {}
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
-        # One look-up per message; Thespian's own dispatcher walks two class hierarchies for each.
-        cls.handlers = {name[3:]: getattr(cls, name) for name in dir(cls) if name.startswith("on_")}
+        cls.label = getattr(cls, "role", cls.label)
 
     def __init__(self) -> None:
         super().__init__()
-        self.start: Start
         self.replica: Replica
         self.has_replica = False
+        self.requests = RequestService(self)
         self.due_ms = 0.0
-        """When the wake-up that was asked for last is due."""
+        """When the latest wake-up that was asked for is due."""
         self._wake_number = 0
         self._announced: tuple[int, NodeId | None] | None = None
+        self._peer_addresses: dict[NodeId, ActorAddress] = {}
 
     # --- receiving
 
-    def receiveMessage(self, message: Any, sender: Any) -> None:
-        """Handle one message; a handler that raises is a bug, and stops the node before it can do harm."""
-        try:
-            self._handle(message)
-        except Exception as error:
-            trace = traceback.format_exc()
-            self.start.fail(EXIT_BUG, f"bug in {self.role}: {error!r} on {message!r:.500}\n{trace}")
-
-    def _handle(self, message: Any) -> None:
-        if isinstance(message, Start):
-            self.start = message
-        elif isinstance(message, Assume):
-            self._take_over(message)
-        elif isinstance(message, WakeupMessage):
-            if self.has_replica and message.payload == self._wake_number:
-                self.wake(self.now())
-                self._save_what_changed()
+    def handle(self, message: Any) -> None:
+        """Handle a message with the replica, or return it to Node without."""
+        if isinstance(message, WakeupMessage):
+            self.woken(message)
+        elif isinstance(message, Start | Assume):
+            super().handle(message)
         elif isinstance(message, ActorSystemMessage):
             pass
         elif self.has_replica:
-            handler = self.handlers.get(type(message).__name__)
-            if handler is not None:
-                handler(self, message)
-                self._save_what_changed()
-        elif not isinstance(message, Flush):
+            super().handle(message)
+            self.save_hard_state()
+        else:
+            self.handle_without_replica(message)
+
+    def handle_without_replica(self, message: Any) -> None:
+        """Return a message that came too late for this role; its own flush has no meaning for another one."""
+        if not isinstance(message, Flush):
             self.send(self.start.node, message)
 
-    def _save_what_changed(self) -> None:
-        if self.has_replica and self.replica.hard_state_dirty:
-            self.save()
+    def woken(self, message: WakeupMessage) -> None:
+        """Take the wake-up that was asked for last, no earlier one: wake-ups can't be cancelled."""
+        if self.has_replica and message.payload == self._wake_number:
+            self.wake(self.now())
+            self.save_hard_state()
+
+    def peer(self, node_id: NodeId) -> ActorAddress:
+        """Return the address of another node's Node actor."""
+        address = self._peer_addresses.get(node_id)
+        if address is None:
+            address = self._peer_addresses[node_id] = self.start.peer_address(node_id)
+        return address
 
     # --- the baton
 
-    def _take_over(self, message: Assume) -> None:
+    def on_Assume(self, message: Assume) -> None:
+        """Take the replica over, and then handle the message that caused the change of role."""
         assert not self.has_replica, f"{self.role} was handed a second replica"
         self.replica = message.replica
         self.has_replica = True
@@ -124,8 +135,8 @@ class Role(Actor):
         if self.has_replica:
             self.announce(message.reason)
         if message.cause is not None:
-            self._handle(message.cause)
-        self._save_what_changed()
+            self.handle(message.cause)
+        self.save_hard_state()
 
     def assumed(self, cause: Any) -> None:
         """Begin a tenure; ``cause`` is handled afterwards like any other message."""
@@ -135,7 +146,7 @@ class Role(Actor):
 
     def become(self, role: RoleName, reason: str, cause: Any = None) -> None:
         """Hand the replica to another role. A handler does nothing more after this."""
-        self._save_what_changed()
+        self.save_hard_state()
         self.leaving()
         self.has_replica = False
         replica = self.replica
@@ -143,7 +154,7 @@ class Role(Actor):
         self.send(self.start.node, Assume(replica, role, reason, cause))
 
     def announce(self, reason: str) -> None:
-        """Tell the observer of a new term or leader, once."""
+        """Report a new term or leader to the observer, once."""
         replica = self.replica
         if self._announced != (replica.current_term, replica.leader_id):
             self._announced = (replica.current_term, replica.leader_id)
@@ -158,10 +169,10 @@ class Role(Actor):
 
     def now(self) -> float:
         """Return the time in milliseconds."""
-        return self.start.clock.now_ms()
+        return self.environment.clock.now_ms()
 
     def wake_at(self, when_ms: float) -> None:
-        """Ask to be woken then, and at no time that was asked for before: wake-ups can't be cancelled."""
+        """Ask to be woken then, and at no time that was asked for before."""
         self._wake_number += 1
         self.due_ms = when_ms
         # Periods are whole microseconds: rounded down, one could end before the moment it was meant for.
@@ -172,8 +183,8 @@ class Role(Actor):
 
     def election_timeout(self) -> float:
         """Draw how long to wait before an election, in milliseconds (3.4)."""
-        timing = self.start.timing
-        return self.start.rng.uniform(timing.election_min_ms, timing.election_max_ms)
+        timing = self.environment.timing
+        return self.environment.rng.uniform(timing.election_min_ms, timing.election_max_ms)
 
     # --- durable before said
 
@@ -184,26 +195,31 @@ class Role(Actor):
         self.send(self.start.journal, Save(number, replica.current_term, replica.voted_for, entries))
         return number
 
+    def save_hard_state(self) -> None:
+        """Save term and vote if they have changed since the last save."""
+        if self.has_replica and self.replica.saves.hard_state_dirty:
+            self.save()
+
     def send_when_saved(self, address: Any, message: Any) -> None:
-        """Send a message that says something of our term, vote or log as soon as all of that is durable."""
-        self._save_what_changed()
-        if not self.replica.reply_when_saved(address, message):
+        """Send a message that reveals our term, vote or log as soon as all of that is durable."""
+        self.save_hard_state()
+        if not self.replica.saves.send_later(address, message):
             self.send(address, message)
 
     def send_when_term_saved(self, address: Any, message: Any) -> None:
-        """Send a message that says nothing of ours but the term; it waits only while that is not on disk."""
-        replica = self.replica
-        if not replica.hard_state_dirty and replica.durable_term == replica.current_term:
+        """Send a message that reveals nothing of ours but the term; it waits only while that is not on disk."""
+        saves = self.replica.saves
+        if not saves.hard_state_dirty and saves.durable_term == self.replica.current_term:
             self.send(address, message)
         else:
             self.send_when_saved(address, message)
 
     def on_Saved(self, message: Saved) -> None:
-        """Say what waited for these saves."""
+        """Send the messages that waited for these saves."""
         replica = self.replica
         replica.saved(message.number)
-        replica.free_bytes = message.free_bytes
-        for address, waiting in replica.saved_replies(message.number):
+        replica.saves.free_bytes = message.free_bytes
+        for address, waiting in replica.saves.take_ready(message.number):
             self.send(address, waiting)
         self.saved(message.number)
         if self.has_replica:
@@ -214,47 +230,37 @@ class Role(Actor):
 
     def ask_for_free_bytes(self) -> None:
         """Ask the journal whether there is room again, now and then."""
-        now_ms = self.now()
-        if now_ms - self.replica.free_bytes_asked_ms >= ASK_FREE_BYTES_MS:
-            self.replica.free_bytes_asked_ms = now_ms
+        saves, now_ms = self.replica.saves, self.now()
+        if now_ms - saves.free_bytes_asked_ms >= ASK_FREE_BYTES_MS:
+            saves.free_bytes_asked_ms = now_ms
             self.send(self.start.journal, AskFreeBytes())
 
     def on_FreeBytes(self, message: FreeBytes) -> None:
         """Take note of how much room there is."""
-        self.replica.free_bytes = message.free_bytes
+        self.replica.saves.free_bytes = message.free_bytes
 
     def disk_is_stalled(self, now_ms: float) -> bool:
         """Whether the oldest save has been under way for longer than a leader may wait for its disk."""
-        saves = self.replica.saves
-        return bool(saves) and now_ms - saves[0].asked_ms > self.start.timing.disk_stall_ms
+        oldest_ms = self.replica.saves.oldest_ms
+        return oldest_ms is not None and now_ms - oldest_ms > self.environment.timing.disk_stall_ms
 
     # --- terms and votes
-
-    def adopt_term(self, term: int) -> None:
-        """Go to a later term, in which we have not voted and know no leader (3.3)."""
-        replica = self.replica
-        assert term > replica.current_term, (term, replica.current_term)
-        replica.current_term = term
-        replica.voted_for = None
-        replica.leader_id = None
-        replica.leader_matched_index = 0
-        replica.hard_state_dirty = True
 
     def steps_down_for(self, message: Any) -> bool:
         """Follow a message of a later term; return True when it was handed to the follower with the replica."""
         if message.term <= self.replica.current_term:
             return False
-        self.adopt_term(message.term)
+        self.replica.adopt_term(message.term)
         if self.role == "follower":
             return False
         self.become("follower", f"{message.sender} is in a later term, {message.term}", message)
         return True
 
     def hears_leader(self) -> bool:
-        """Whether a leader has been heard of so lately that an election would only disturb it (4.2.3)."""
+        """Whether the leader was heard from so recently that an election would only disturb it (4.2.3)."""
         replica = self.replica
         since = self.now() - replica.leader_heard_ms
-        return replica.leader_id is not None and since < self.start.timing.election_min_ms
+        return replica.leader_id is not None and since < self.environment.timing.election_min_ms
 
     def on_RequestVote(self, message: RequestVote) -> None:
         """Vote for at most one candidate in a term, and only for one whose log is at least as up to date (3.6.1)."""
@@ -274,13 +280,10 @@ class Role(Actor):
             and replica.log.is_up_to_date(message.last_log_index, message.last_log_term)
         )
         if granted:
-            if replica.voted_for is None:
-                replica.voted_for = message.sender
-                replica.hard_state_dirty = True
+            replica.vote_for(message.sender)
             self.voted()
-        self.send_when_saved(
-            self.start.peers[message.sender], RequestVoteReply(replica.node_id, replica.current_term, granted)
-        )
+        reply = RequestVoteReply(replica.node_id, replica.current_term, granted)
+        self.send_when_saved(self.peer(message.sender), reply)
 
     def _pre_vote(self, message: RequestVote) -> None:
         """Say whether we would vote for this candidate; nothing changes here (9.6)."""
@@ -291,9 +294,8 @@ class Role(Actor):
             and replica.log.is_up_to_date(message.last_log_index, message.last_log_term)
         )
         term = message.term if granted else replica.current_term
-        self.send_when_saved(
-            self.start.peers[message.sender], RequestVoteReply(replica.node_id, term, granted, pre_vote=True)
-        )
+        reply = RequestVoteReply(replica.node_id, term, granted, pre_vote=True)
+        self.send_when_saved(self.peer(message.sender), reply)
 
     def voted(self) -> None:
         """Act on having given a vote to another node."""
@@ -303,20 +305,18 @@ class Role(Actor):
     ) -> None:
         """Refuse entries, and say where our log differs or that ours is a later term."""
         replica = self.replica
-        self.send_when_term_saved(
-            self.start.peers[message.sender],
-            AppendEntriesReply(
-                replica.node_id,
-                replica.current_term,
-                False,
-                message.prev_log_index,
-                message.read_round,
-                conflict_term,
-                conflict_index,
-                no_room,
-                replica.reported_free_bytes,
-            ),
+        reply = AppendEntriesReply(
+            replica.node_id,
+            replica.current_term,
+            False,
+            message.prev_log_index,
+            message.read_round,
+            conflict_term,
+            conflict_index,
+            no_room,
+            replica.saves.reported_free_bytes,
         )
+        self.send_when_term_saved(self.peer(message.sender), reply)
 
     # --- applying
 
@@ -329,36 +329,120 @@ class Role(Actor):
             self.apply_committed()
 
     def apply_committed(self) -> None:
-        """Hand the store what is committed and on our own disk, a bounded piece at a time."""
+        """Give the store what is committed and on our own disk, a bounded piece at a time."""
         replica = self.replica
         limit = min(replica.commit_index, replica.durable_index)
-        while replica.applying_index < limit and len(replica.inflight_applies) < APPLIES_UNDER_WAY:
+        while replica.applying_index < limit and len(replica.inflight_applies) < MAX_INFLIGHT_APPLIES:
             first = replica.applying_index + 1
             entries = replica.log.between(first, min(limit, first + APPLY_ENTRIES - 1), APPLY_BYTES)
             replica.applying_index = entries[-1].index
             replica.inflight_applies.append(replica.applying_index)
-            self.send(self.start.store, Apply(first, entries, tuple(self._waiters_of(entries))))
+            self.send(self.start.store, Apply(first, entries, tuple(self.waiters_of(entries))))
 
-    def _waiters_of(self, entries: Iterable[Entry]) -> Iterable[tuple[int, ReplyTo]]:
+    def waiters_of(self, entries: Iterable[Entry]) -> Iterable[tuple[int, ReplyTo]]:
+        """Yield (index, reply_to) of the clients that wait for these entries; refuse those whose entry is another."""
         for entry in entries:
-            for waiting in self.replica.waiting_for(entry.index):
-                # Only now is it certain: another entry stands where the asker's should have been. That an entry was
-                # cut off here says nothing, since another node may still hold and commit it.
-                if waiting.term == entry.term:
-                    yield entry.index, waiting.reply_to
+            for waiter in self.replica.requests.take_waiters(entry.index):
+                # Only now is it certain: another entry is committed in the place of the client's. That an entry was
+                # cut off here proves nothing, since another node may still hold and commit it.
+                if waiter.term == entry.term:
+                    yield entry.index, waiter.reply_to
                 else:
-                    self.reply(waiting.reply_to, Refused("not_committed", "another leader's entry took its place"))
+                    self.reply(waiter.reply_to, Refused("not_committed", "another leader's entry took its place"))
 
     def on_AppliedUpTo(self, message: AppliedUpTo) -> None:
         """Go on applying."""
         replica = self.replica
         assert message.index <= replica.applying_index, (message.index, replica.applying_index)
-        # One that went to an earlier role comes back through Node, and may come behind the next one.
+        # One that went to an earlier role comes back through Node, and may arrive after the next one.
         replica.last_applied = max(replica.last_applied, message.index)
         while replica.inflight_applies and replica.inflight_applies[0] <= replica.last_applied:
             replica.inflight_applies.popleft()
         self.apply_committed()
 
-    def reply(self, reply_to: ReplyTo, answer: Reply | Status) -> None:
-        """Answer somebody who asked, here or on another node."""
-        reply(self, self.start.node_id, reply_to, answer)
+    # --- requests
+
+    def on_PendingRequest(self, pending: PendingRequest) -> None:
+        """Serve a request, or forward it, or hold it."""
+        self.requests.take(pending)
+
+    def serve(self, pending: PendingRequest) -> None:
+        """Serve a request that needs a leader: forward it to the leader, as long as that is another node."""
+        self.requests.forward(pending)
+
+    def resign(self, pending: PendingRequest) -> None:
+        """Prepare to be stopped."""
+        self.reply(pending.reply_to, Done())
+
+    def answer_to_lost(self, request: Propose | Read | AskReadIndex | Resign, why: str) -> Refused:
+        """Return the answer to a forwarded request that may or may not have reached the leader."""
+        return Refused("unknown" if isinstance(request, Propose) else "retry", why)
+
+    def on_ForwardReply(self, message: ForwardReply) -> None:
+        """Pass on the leader's answer."""
+        self.requests.answered(message)
+
+    # --- peers
+
+    def on_PeerUp(self, message: PeerUp) -> None:
+        """Take note that messages reach this peer."""
+        self.replica.connected.add(message.peer)
+
+    def on_PeerDown(self, message: PeerDown) -> None:
+        """Take note that messages to this peer may be lost: clients must not wait for them in vain."""
+        self.replica.connected.discard(message.peer)
+        self.requests.connection_lost(message.peer)
+
+    def on_NotSent(self, message: NotSent) -> None:
+        """Take back a request that never left this node."""
+        self.requests.not_sent(message)
+
+    def on_BootstrapHello(self, message: BootstrapHello) -> None:
+        """Show a node that has no configuration yet how the cluster was founded."""
+        replica = self.replica
+        if message.answer and message.sender in replica.configuration.ids and replica.durable_index >= 1:
+            hello = BootstrapHello(replica.node_id, replica.incarnation, message.initial_cluster, (), replica.founding)
+            self.send(self.peer(message.sender), hello)
+
+    # --- status
+
+    def status(self) -> Status:
+        """Return what this node knows of itself and the others."""
+        replica = self.replica
+        moved = dict(self.start.initial_cluster)
+        return Status(
+            id=replica.node_id,
+            role=self.role,
+            term=replica.current_term,
+            leader=replica.leader_id,
+            commit_index=replica.commit_index,
+            last_applied=replica.last_applied,
+            last_log_index=replica.log.last_index,
+            durable_index=replica.durable_index,
+            cluster_id=replica.cluster_id,
+            incarnation=replica.incarnation,
+            voters=tuple(sorted(replica.configuration.all_voters)),
+            peers=tuple(
+                # An address given by --cluster is later than the one in the log: nodes may move.
+                self.peer_status(member.id, moved.get(member.id, member.address))
+                for member in replica.configuration.members
+                if member.id != replica.node_id
+            ),
+            reason=None if replica.leader_id else self.reason_for_no_leader(),
+        )
+
+    def peer_status(self, peer: NodeId, address: str) -> PeerStatus:
+        """Return what is known of one peer."""
+        return PeerStatus(peer, address, peer in self.replica.connected)
+
+    def reason_for_no_leader(self) -> str:
+        """Explain in words why there is no leader."""
+        replica = self.replica
+        voters = replica.configuration.all_voters
+        reached = {voter for voter in voters if voter == replica.node_id or voter in replica.connected}
+        if not replica.configuration.has_quorum(reached):
+            missing = ", ".join(sorted(voters - reached))
+            return f"no majority: {missing} can't be reached, and {majority(len(voters))} of {len(voters)} are needed"
+        if replica.leader_id is not None:
+            return f"{replica.leader_id} leads, but did not take the request"
+        return "an election is under way"

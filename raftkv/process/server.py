@@ -37,6 +37,7 @@ from raftkv.actors.system.base.addresses import remote_address
 from raftkv.actors.system.base.eventloop import start_on_loop
 from raftkv.actors.system.link.link import Codec, Link, LinkSettings
 from raftkv.config.settings import Settings
+from raftkv.environment import Environment
 from raftkv.exit_status import EXIT_BUG, EXIT_UNFINISHED, EXIT_UNUSABLE
 from raftkv.http.operations import Addresses
 from raftkv.http.server import FrontEnd
@@ -203,16 +204,18 @@ class NodeProcess:
                 node_id=settings.id,
                 incarnation=self._directory.identity.incarnation,
                 initial_cluster=self._initial_cluster,
-                peers={peer: remote_address(peer, NODE) for peer in dict(settings.cluster) if peer != settings.id},
+                peer_address=lambda peer: remote_address(peer, NODE),
                 observer=observer,
                 http=str(settings.advertise_http),
-                directory=settings.data_dir,
-                disk=self._disk,
-                clock=SystemClock(),
-                rng=self._rng,
-                timing=settings.timing,
-                limits=settings.limits,
-                fail=self._fail_stop.fail,
+                environment=Environment(
+                    directory=settings.data_dir,
+                    disk=self._disk,
+                    clock=SystemClock(),
+                    rng=self._rng,
+                    timing=settings.timing,
+                    limits=settings.limits,
+                    fail=self._fail_stop.fail,
+                ),
             ),
         )
         self._booted = True

@@ -1,4 +1,8 @@
-"""The Raft log in memory: what the journal keeps on disk, for those who compare, send and apply it."""
+"""The Raft log in memory: a copy of what the journal has on disk, to compare, send and apply entries from.
+
+A log begins behind a snapshot, which stands for all entries up to ``snapshot_index``; a node that never made one has
+``snapshot_index`` 0. Indexes are positions in the whole history, so they do not change when a log is shortened.
+"""
 
 from __future__ import annotations
 
@@ -13,27 +17,38 @@ _term = attrgetter("term")
 
 
 class Log:
-    """Entries from index 1 on, without gaps, their terms never falling.
+    """Entries from ``snapshot_index`` + 1 on, without gaps, their terms never falling.
 
-    The configuration in force is that of the latest configuration entry, committed or not (dissertation, 4.1).
+    The configuration in force is that of the latest configuration entry, committed or not (dissertation, 4.1), or the
+    snapshot's.
     """
 
-    __slots__ = ("_configurations", "_entries")
+    __slots__ = ("_configurations", "_entries", "snapshot_index", "snapshot_term")
 
-    def __init__(self, entries: Iterable[Entry] = ()) -> None:
+    def __init__(
+        self,
+        entries: Iterable[Entry] = (),
+        *,
+        snapshot_index: int = 0,
+        snapshot_term: int = 0,
+        configuration: Configuration | None = None,
+    ) -> None:
+        """Begin behind a snapshot whose last entry had this index and term, with the configuration in it."""
+        self.snapshot_index = snapshot_index
+        self.snapshot_term = snapshot_term
         self._entries: list[Entry] = []
-        self._configurations: list[tuple[int, Configuration]] = [(0, Configuration())]
+        self._configurations: list[tuple[int, Configuration]] = [(snapshot_index, configuration or Configuration())]
         self.append(tuple(entries))
 
     @property
     def last_index(self) -> int:
-        """The index of the last entry; 0 when there is none."""
-        return len(self._entries)
+        """The index of the last entry, or of the snapshot's; 0 when there is neither."""
+        return self.snapshot_index + len(self._entries)
 
     @property
     def last_term(self) -> int:
-        """The term of the last entry; 0 when there is none."""
-        return self._entries[-1].term if self._entries else 0
+        """The term of the last entry, or of the snapshot's; 0 when there is neither."""
+        return self._entries[-1].term if self._entries else self.snapshot_term
 
     @property
     def configuration(self) -> Configuration:
@@ -41,17 +56,18 @@ class Log:
         return self._configurations[-1][1]
 
     def term(self, index: int) -> int:
-        """Return the term of the entry at ``index``; 0 for index 0. The index must not be beyond the end."""
-        assert 0 <= index <= self.last_index, f"no entry {index} in a log that ends at {self.last_index}"
-        return self._entries[index - 1].term if index else 0
+        """Return the term of the entry at ``index``, which must be in the log or be the snapshot's last."""
+        if index == self.snapshot_index:
+            return self.snapshot_term
+        return self.entry(index).term
 
     def entry(self, index: int) -> Entry:
-        """Return the entry at ``index``, which must be there."""
-        assert 1 <= index <= self.last_index, f"no entry {index} in a log that ends at {self.last_index}"
-        return self._entries[index - 1]
+        """Return the entry at ``index``, which must be in the log."""
+        assert self.snapshot_index < index <= self.last_index, f"no entry {index} in {self!r}"
+        return self._entries[index - self.snapshot_index - 1]
 
     def matches(self, index: int, term: int) -> bool:
-        """Whether the entry at ``index`` is there and has ``term`` (AppendEntries' consistency check, 3.5)."""
+        """Whether the entry at ``index`` has ``term`` here too (AppendEntries' consistency check, 3.5)."""
         return index <= self.last_index and self.term(index) == term
 
     def is_up_to_date(self, last_log_index: int, last_log_term: int) -> bool:
@@ -61,42 +77,46 @@ class Log:
     def append(self, entries: Sequence[Entry]) -> None:
         """Add entries that follow the last one."""
         for entry in entries:
-            assert entry.index == len(self._entries) + 1, f"entry {entry.index} after {len(self._entries)}"
+            assert entry.index == self.last_index + 1, f"entry {entry.index} after {self.last_index}"
             assert entry.term >= self.last_term, f"term {entry.term} after {self.last_term} at {entry.index}"
             self._entries.append(entry)
             if entry.kind == Kind.CONFIGURATION:
                 self._configurations.append((entry.index, decode_configuration(entry.data)))
 
     def truncate(self, index: int) -> None:
-        """Remove the entry at ``index`` and all after it."""
-        del self._entries[index - 1 :]
+        """Remove the entry at ``index`` and all after it; what a snapshot stands for can't be removed."""
+        assert index > self.snapshot_index, f"cutting off {index} of {self!r}"
+        del self._entries[index - self.snapshot_index - 1 :]
         while self._configurations[-1][0] >= index:
             self._configurations.pop()
 
     def between(self, first: int, last: int, limit_bytes: int) -> tuple[Entry, ...]:
         """Return the entries from ``first`` to ``last``, as many as ``limit_bytes`` allow and at least one."""
-        end = first - 1
+        begin = end = first - self.snapshot_index - 1
         size = 0
-        while end < last:
+        while end < last - self.snapshot_index:
             size += self._entries[end].size
-            if size > limit_bytes and end >= first:
+            if size > limit_bytes and end > begin:
                 break
             end += 1
-        return tuple(self._entries[first - 1 : end])
+        return tuple(self._entries[begin:end])
 
     def span(self, first: int, last: int) -> list[Entry]:
         """Return the entries from ``first`` to ``last``."""
-        return self._entries[first - 1 : last]
+        return self._entries[first - self.snapshot_index - 1 : last - self.snapshot_index]
 
     def first_of_term(self, index: int) -> int:
-        """Return the first index whose entry has the same term as the one at ``index``."""
-        return bisect_left(self._entries, self.term(index), key=_term) + 1
+        """Return the first index in the log whose entry has the same term as the one at ``index``."""
+        return self.snapshot_index + bisect_left(self._entries, self.term(index), key=_term) + 1
 
     def last_of_term(self, term: int, before: int) -> int:
         """Return the last index below ``before`` whose entry has ``term``; 0 when there is none."""
-        index = min(before - 1, bisect_right(self._entries, term, key=_term))
-        return index if index > 0 and self.term(index) == term else 0
+        index = min(before - 1, self.snapshot_index + bisect_right(self._entries, term, key=_term))
+        return index if index > self.snapshot_index and self.term(index) == term else 0
 
     def bytes_after(self, index: int) -> int:
         """Return the size of all entries after ``index``."""
-        return sum(entry.size for entry in self._entries[index:])
+        return sum(entry.size for entry in self._entries[index - self.snapshot_index :])
+
+    def __repr__(self) -> str:
+        return f"Log({self.snapshot_index}..{self.last_index}]"

@@ -82,7 +82,7 @@ class NodeChecker:
             self._see_log(role, replica)
         if role.role == "leader" and self._led_term != replica.current_term:
             self._see_election(replica)
-        if replica.durable_index != self._durable_index or replica.durable_term != self._durable_term:
+        if replica.durable_index != self._durable_index or replica.saves.durable_term != self._durable_term:
             self._see_durable(replica)
         if replica.commit_index != self._commit_index:
             self._see_commit(replica)
@@ -164,7 +164,7 @@ class NodeChecker:
                     )
 
     def _see_durable(self, replica: Replica) -> None:
-        index, term = replica.durable_index, replica.durable_term
+        index, term = replica.durable_index, replica.saves.durable_term
         if index < self._durable_index:
             raise Violation(f"the durable index of {self.name} falls from {self._durable_index} to {index}")
         if term < self._durable_term:
@@ -229,7 +229,7 @@ class NodeChecker:
 
     def match(self, leader: Leader, peer: str) -> None:
         """See that what a leader knows of a peer's log only grows, and is on that peer's disk."""
-        progress = leader.progress.get(peer)
+        progress = leader.replication.progress.get(peer)
         if progress is None:
             return
         index, known = progress.match_index, self._match.get(peer, 0)

@@ -29,6 +29,7 @@ from raftkv.actors.system.base.message_loop import Receiver
 from raftkv.actors.system.virtual.scheduler import VirtualClock
 from raftkv.actors.system.virtual.simulation import SimulatedBase, Simulation
 from raftkv.config.settings import Limits, Timing
+from raftkv.environment import Environment
 from raftkv.exit_status import EXIT_UNUSABLE
 from raftkv.journal.data_directory import DataDirectoryError, open_data_directory
 from raftkv.raft.replica import Replica
@@ -184,16 +185,18 @@ class Machine:
             node_id=self.name,
             incarnation=directory.identity.incarnation,
             initial_cluster=initial_cluster,
-            peers={peer: remote_address(peer, NODE) for peer in cluster.machines if peer != self.name},
+            peer_address=lambda peer: remote_address(peer, NODE),
             observer=observer,
             http=f"{self.name}:4001",
-            directory=DIRECTORY,
-            disk=self.disk,
-            clock=self.clock,
-            rng=self.node.rng,
-            timing=cluster.timing,
-            limits=cluster.limits,
-            fail=self._stop_itself,
+            environment=Environment(
+                directory=DIRECTORY,
+                disk=self.disk,
+                clock=self.clock,
+                rng=self.node.rng,
+                timing=cluster.timing,
+                limits=cluster.limits,
+                fail=self._stop_itself,
+            ),
         )
         self.node.tell(boot)
         cluster.network.look()

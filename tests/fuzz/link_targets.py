@@ -12,6 +12,7 @@ from zlib import crc32
 import msgspec
 
 from raftkv.actors.messages import wire
+from raftkv.actors.messages.base import PeerMessage
 from raftkv.actors.messages.node import AdvertiseAddress
 from raftkv.actors.messages.raft import (
     AppendEntries,
@@ -32,7 +33,6 @@ from raftkv.actors.messages.requests import (
     ReadResult,
     Refused,
 )
-from raftkv.actors.messages.wire import PeerMessage
 from raftkv.actors.system.link import handshake
 from raftkv.actors.system.link.frames import (
     BULK_FRAGMENT,

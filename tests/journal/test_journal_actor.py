@@ -21,7 +21,7 @@ from raftkv.actors.messages.node import (
     Start,
 )
 from raftkv.config.settings import Limits, Timing
-from raftkv.environment import Disk
+from raftkv.environment import Disk, Environment
 from raftkv.journal.data_directory import journal_directory, open_data_directory
 from raftkv.journal.os_disk import OsDisk
 from raftkv.journal.wal import Wal
@@ -76,16 +76,18 @@ class Stage:
                 node=node,
                 journal=journal,
                 store=node,
-                peers={},
-                addresses={},
+                peer_address=ActorAddress,
+                initial_cluster=(),
                 initial_cluster_hash="",
-                directory=directory,
-                disk=disk,
-                clock=SystemClock(),
-                rng=random.Random(0),
-                timing=Timing(),
-                limits=Limits(segment_bytes=segment),
-                fail=lambda status, line: self.failures.append((status, line)),
+                environment=Environment(
+                    directory=directory,
+                    disk=disk,
+                    clock=SystemClock(),
+                    rng=random.Random(0),
+                    timing=Timing(),
+                    limits=Limits(segment_bytes=segment),
+                    fail=lambda status, line: self.failures.append((status, line)),
+                ),
             )
 
         system.tell(self.node, ("begin", begin))
@@ -314,7 +316,7 @@ def test_a_bug_stops_the_node(system: ActorSystem, disk: SimulatedDisk) -> None:
     ((status, line),) = stage.failures
     assert status == 70
     first, *trace = line.splitlines()
-    assert first == "a bug in the journal, on Save: AssertionError('save 3 came after 1')"
+    assert first == "bug in journal: AssertionError('save 3 came after 1') on Save"
     assert trace[0] == "Traceback (most recent call last):"
 
 

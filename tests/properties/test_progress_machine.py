@@ -65,7 +65,7 @@ class LeaderAndPeer(RuleBasedStateMachine):
     def beat(self) -> None:
         """Send a heartbeat, which is the probe while probing."""
         progress = self.progress
-        progress.waiting = False
+        progress.resume()
         index = progress.next_index - 1 if progress.state == "probe" else progress.match_index
         self.network.append(Append(index, index))
 

@@ -38,7 +38,7 @@ def test_match_index_never_falls_and_stays_below_next_index(events: list[tuple[o
             case ("probe",):
                 progress.probe()
             case _:
-                progress.waiting = False
+                progress.resume()
         assert progress.match_index >= matched
         matched = progress.match_index
         assert progress.match_index < progress.next_index

@@ -1,12 +1,14 @@
-"""The books that the replica keeps: what is durable, and who waits for what."""
+"""The replica's state: what is durable, which cluster it belongs to, and its one vote in a term."""
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from raftkv.raft.configuration import Member, cluster_id, founding_configuration
 from raftkv.raft.entry import Entry, Kind
-from raftkv.raft.replica import Replica, Waiting
+from raftkv.raft.replica import Replica
 
 STEPS = st.lists(
     st.one_of(
@@ -40,44 +42,61 @@ def test_the_durable_index_is_what_a_disk_would_hold_of_this_log(steps: list[tup
             replica.append(new)
             replica.save(0.0)
             under_way.append(new)
-        elif what == "saved" and replica.saves:
-            done = replica.saves[min(number, len(replica.saves)) - 1].number
-            for new in under_way[: done - replica.saves[0].number + 1]:
+        elif what == "saved" and replica.saves.pending:
+            done = replica.saves.pending[min(number, len(replica.saves.pending)) - 1].number
+            for new in under_way[: done - replica.saves.pending[0].number + 1]:
                 del disk[new[0].index - 1 :]
                 disk.extend(new)
-            del under_way[: done - replica.saves[0].number + 1]
+            del under_way[: done - replica.saves.pending[0].number + 1]
             replica.saved(done)
         log = replica.log.span(1, replica.log.last_index)
         assert replica.durable_index <= len(log)
         assert disk[: replica.durable_index] == log[: replica.durable_index]
     replica.saved(10**9)
     assert replica.durable_index == replica.log.last_index
-    assert replica.available_bytes == replica.free_bytes
+    assert replica.saves.available_bytes == replica.saves.free_bytes
 
 
-def test_a_reply_waits_for_all_saves_that_were_asked_for_before_it() -> None:
+MEMBERS = [Member("n1", "n1:5001", "1"), Member("n2", "n2:5001", "1")]
+FOUNDING = Entry(1, 1, Kind.CONFIGURATION, founding_configuration(MEMBERS).encode())
+
+
+def test_a_replica_knows_its_cluster_from_entry_1_on_and_from_what_was_on_disk() -> None:
+    new = Replica("n1", "1", 1)
+    assert (new.founding, new.cluster_id, new.peers) == (b"", None, ())
+
+    new.append((FOUNDING,))
+    restarted = Replica("n1", "1", 2, current_term=1, entries=(FOUNDING,))
+
+    for replica in (new, restarted):
+        assert replica.founding == FOUNDING.data
+        assert replica.cluster_id == cluster_id(founding_configuration(MEMBERS))
+        assert replica.peers == ("n2",)
+
+
+def test_a_replica_votes_once_in_a_term() -> None:
+    """3.4; the vote has to be saved before the candidate may know of it."""
     replica = Replica("n1", "1", 1, current_term=1)
+    replica.vote_for("n2")
     replica.save(0.0)
-    replica.save(0.0)
-    assert replica.reply_when_saved("n2", "second")
-    replica.save(0.0)
-    assert replica.reply_when_saved("n3", "third")
-    replica.saved(1)
-    assert list(replica.saved_replies(1)) == []
-    replica.saved(2)
-    assert list(replica.saved_replies(2)) == [("n2", "second")]
-    replica.saved(3)
-    assert list(replica.saved_replies(3)) == [("n3", "third")]
-    assert not replica.reply_when_saved("n2", "nothing to wait for")
+    replica.vote_for("n2")
+    assert not replica.saves.hard_state_dirty
+    with pytest.raises(AssertionError):
+        replica.vote_for("n3")
+
+    replica.adopt_term(2)
+    assert (replica.voted_for, replica.saves.hard_state_dirty) == (None, True)
+    replica.vote_for("n3")
 
 
-def test_askers_of_an_index_wait_in_any_term_until_it_is_applied_or_their_time_is_over() -> None:
-    """An index may be appended to twice, in two terms of office: only applying it tells who was lucky."""
-    replica = Replica("n1", "1", 1)
-    early, late = Waiting(2, "early", 10.0), Waiting(3, "late", 20.0)
-    replica.wait_for(7, early)
-    replica.wait_for(7, late)
-    assert replica.expired_waiters(9.0) == []
-    assert replica.expired_waiters(10.0) == ["early"]
-    assert replica.waiting_for(7) == [late]
-    assert replica.waiting_for(7) == []
+def test_terms_never_fall() -> None:
+    replica = Replica("n1", "1", 1, current_term=2)
+    with pytest.raises(AssertionError):
+        replica.adopt_term(2)
+
+
+def test_what_is_committed_is_never_cut_off() -> None:
+    replica = Replica("n1", "1", 1, current_term=1, entries=(FOUNDING,))
+    replica.commit_index = 1
+    with pytest.raises(AssertionError, match="committed up to 1"):
+        replica.truncate(1)

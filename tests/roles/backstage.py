@@ -20,6 +20,7 @@ from raftkv.actors.messages.node import (
 )
 from raftkv.actors.node import Node
 from raftkv.config.settings import Limits, Timing
+from raftkv.environment import Environment
 from raftkv.raft.entry import Entry
 from tests.roles.rehearsal import NAMES, ROOM, log
 from tests.support.stage import Stage
@@ -65,16 +66,18 @@ class Backstage:
                 node_id="n1",
                 incarnation="n1-1",
                 initial_cluster=tuple((name, f"{name}:5001") for name in NAMES),
-                peers={name: ActorAddress(name) for name in NAMES if name != "n1"},
+                peer_address=ActorAddress,
                 observer=ActorAddress("observer"),
                 http="n1:4001",
-                directory="/data/n1",
-                disk=None,  # type: ignore[arg-type]
-                clock=self.stage.clock,
-                rng=Random(1),
-                timing=Timing(),
-                limits=limits or Limits(),
-                fail=lambda status, line: self.failures.append((status, line)),
+                environment=Environment(
+                    directory="/data/n1",
+                    disk=None,  # type: ignore[arg-type]
+                    clock=self.stage.clock,
+                    rng=Random(1),
+                    timing=Timing(),
+                    limits=limits or Limits(),
+                    fail=lambda status, line: self.failures.append((status, line)),
+                ),
             ),
         )
         self.settle()

@@ -10,7 +10,6 @@ from typing import Any
 from raftkv.actors.messages.node import (
     AppliedUpTo,
     Apply,
-    Flush,
     PeerDown,
     ReadAt,
 )
@@ -33,10 +32,8 @@ from raftkv.actors.roles.bootstrap import Bootstrap
 from raftkv.actors.roles.candidate import Candidate
 from raftkv.actors.roles.follower import Follower
 from raftkv.actors.roles.leader import Leader
-from raftkv.actors.roles.passing import Passing
 from raftkv.actors.roles.role import Role
 from raftkv.actors.store import Store
-from raftkv.raft.configuration import Member, founding_configuration
 from raftkv.raft.entry import Entry
 from raftkv.raft.log import Log
 from raftkv.raft.progress import Progress
@@ -57,53 +54,53 @@ class SaysBeforeItIsSaved(Role):
     """Term and vote are said before they are on disk."""
 
     def send_when_saved(self, address: Any, message: Any) -> None:
-        self._save_what_changed()
+        self.save_hard_state()
         self.send(address, message)
 
 
 class AcknowledgesBeforeItIsSaved(Follower):
     """Entries are confirmed when they are in the log, not on disk."""
 
-    def _confirm(self, message: AppendEntries, match_index: int) -> None:
+    def confirm(self, message: AppendEntries, match_index: int) -> None:
         replica = self.replica
         confirmation = AppendEntriesReply(replica.node_id, replica.current_term, True, match_index, message.read_round)
-        self._save_what_changed()
-        self.send(self.start.peers[message.sender], confirmation)
+        self.save_hard_state()
+        self.send(self.peer(message.sender), confirmation)
 
 
 class ConfirmsInHeartbeatsWhatIsNotSaved(Follower):
     """A heartbeat is answered with the end of the log."""
 
-    def _confirm(self, message: AppendEntries, match_index: int) -> None:
+    def confirm(self, message: AppendEntries, match_index: int) -> None:
         replica = self.replica
         if message.entries:
-            super()._confirm(message, match_index)
+            super().confirm(message, match_index)
             return
         confirmation = AppendEntriesReply(replica.node_id, replica.current_term, True, match_index, message.read_round)
-        self.send_when_term_saved(self.start.peers[message.sender], confirmation)
+        self.send_when_term_saved(self.peer(message.sender), confirmation)
 
 
 class CountsItselfBeforeItIsSaved(Leader):
     """The leader takes its own log for durable."""
 
-    def _commit(self) -> None:
-        durable, self.replica.durable_index = self.replica.durable_index, self.replica.log.last_index
-        super()._commit()
-        if self.has_replica:
-            self.replica.durable_index = durable
+    def advance_commit(self) -> None:
+        saves = self.replica.saves
+        durable, saves.durable_index = saves.durable_index, self.replica.log.last_index
+        super().advance_commit()
+        saves.durable_index = durable
 
 
 class ForgetsWhatWasCutOff(Replica):
     """A save under way makes durable what has been cut off since."""
 
     def truncate(self, index: int) -> None:
-        lasts = [save.last_index for save in self.saves]
+        lasts = [save.last_index for save in self.saves.pending]
         super().truncate(index)
-        for save, last in zip(self.saves, lasts, strict=True):
+        for save, last in zip(self.saves.pending, lasts, strict=True):
             save.last_index = last
 
     def saved(self, number: int) -> None:
-        for save in self.saves:
+        for save in self.saves.pending:
             save.last_index = min(save.last_index, self.log.last_index)
         super().saved(number)
 
@@ -148,7 +145,7 @@ class CountsMessages(Candidate):
         super().on_RequestVoteReply(message)
         if self.has_replica and message.vote_granted and len(self.votes) == counted:
             self.votes.add(min(self.replica.configuration.all_voters - self.votes, default=""))
-            self._count()
+            self.count_votes()
 
 
 class CountsVotesOfAnyTerm(Candidate):
@@ -157,7 +154,7 @@ class CountsVotesOfAnyTerm(Candidate):
     def on_RequestVoteReply(self, message: RequestVoteReply) -> None:
         if message.vote_granted:
             self.votes.add(message.sender)
-            self._count()
+            self.count_votes()
         else:
             super().on_RequestVoteReply(message)
 
@@ -183,8 +180,8 @@ class VotesTwice(Role):
 class CampaignsWithoutAsking(Candidate):
     """No pre-vote: whoever was cut off comes back in a later term."""
 
-    def _ask_pre_votes(self) -> None:
-        self._campaign(transfer=False)
+    def ask_pre_votes(self) -> None:
+        self.campaign(transfer=False)
 
 
 class HearsNoLeader(Role):
@@ -197,7 +194,7 @@ class HearsNoLeader(Role):
 class StaysInOfficeAlone(Leader):
     """The leader does not notice that nobody answers."""
 
-    def _heard_lately(self, progress: Progress, now_ms: float) -> bool:
+    def majority_answers(self, now_ms: float) -> bool:
         return True
 
 
@@ -205,13 +202,13 @@ class AlwaysWaitsTheSame(Role):
     """Election timeouts are not random."""
 
     def election_timeout(self) -> float:
-        return self.start.timing.election_min_ms
+        return self.environment.timing.election_min_ms
 
 
 class NeverCampaigns(Follower):
     """After a restart nobody begins."""
 
-    def _may_campaign(self, now_ms: float) -> bool:
+    def may_campaign(self, now_ms: float) -> bool:
         return False
 
 
@@ -235,40 +232,35 @@ class OldTimeoutNow(Follower):
 class CommitsByCounting(Leader):
     """Entries of earlier terms are committed once a majority has them (figure 3.7)."""
 
-    def _commit(self) -> None:
-        replica = self.replica
-        index = replica.configuration.quorum_value(
-            lambda voter: replica.durable_index if voter == replica.node_id else self.progress[voter].match_index
-        )
-        if index > replica.commit_index:
+    def advance_commit(self) -> None:
+        index = self.replication.majority_index()
+        if index > self.replica.commit_index:
             self.commit_to(index)
 
 
 class BeginsWithoutNoOp(Leader):
     """A new leader waits for a client."""
 
-    def _append(self, kind: Any, data: bytes) -> Entry:
-        return super()._append(kind, data) if data else Entry(0, 0, kind, data)
+    def append_noop(self) -> None:
+        pass
 
 
 class CutsOffOnAnyAppend(Follower):
     """Whatever stands behind the entries of a request is removed."""
 
-    def _append(self, entries: tuple[Entry, ...]) -> bool:
+    def append(self, entries: tuple[Entry, ...]) -> bool:
         replica = self.replica
         if entries and entries[0].index <= replica.log.last_index:
             replica.log.truncate(entries[0].index)
-            replica.durable_index = min(replica.durable_index, entries[0].index - 1)
-            for save in replica.saves:
-                save.last_index = min(save.last_index, entries[0].index - 1)
-        return super()._append(entries)
+            replica.saves.truncate(entries[0].index)
+        return super().append(entries)
 
 
 class NeverCutsOff(Follower):
     """Conflicting entries stay, and what comes for their places is taken for known."""
 
-    def _append(self, entries: tuple[Entry, ...]) -> bool:
-        return super()._append(tuple(e for e in entries if e.index > self.replica.log.last_index))
+    def append(self, entries: tuple[Entry, ...]) -> bool:
+        return super().append(tuple(e for e in entries if e.index > self.replica.log.last_index))
 
 
 class SkipsTheConsistencyCheck(Log):
@@ -334,9 +326,10 @@ class AppliesWhatIsNotOnDisk(Role):
     """The store is given what is committed, though this node's disk has not got it."""
 
     def apply_committed(self) -> None:
-        durable, self.replica.durable_index = self.replica.durable_index, self.replica.log.last_index
+        saves = self.replica.saves
+        durable, saves.durable_index = saves.durable_index, self.replica.log.last_index
         super().apply_committed()
-        self.replica.durable_index = durable
+        saves.durable_index = durable
 
 
 class SkipsWhenItAppliesInPieces(Role):
@@ -351,9 +344,9 @@ class SkipsWhenItAppliesInPieces(Role):
 class AppliesTwice(Store):
     """Entries that come again are applied again."""
 
-    def on_apply(self, message: Apply) -> None:
+    def on_Apply(self, message: Apply) -> None:
         self.last_applied = min(self.last_applied, message.first_index - 1)
-        super().on_apply(message)
+        super().on_Apply(message)
 
 
 class AppliedInOrderOnly(Role):
@@ -372,7 +365,7 @@ class ReadsWithoutARound(Leader):
 
     def serve(self, asked: PendingRequest) -> None:
         if isinstance(asked.request, Read) and self.replica.commit_index >= self.term_start:
-            self._serve_read(asked, self.replica.commit_index)
+            self.serve_read(asked, self.replica.commit_index)
         else:
             super().serve(asked)
 
@@ -380,36 +373,36 @@ class ReadsWithoutARound(Leader):
 class ReadsBeforeTheNoOp(Leader):
     """A leader answers reads before it knows what is committed."""
 
-    def _begin_round(self) -> None:
+    def begin_round(self) -> None:
         start, self.term_start = self.term_start, 0
-        super()._begin_round()
+        super().begin_round()
         self.term_start = start
 
 
 class JoinsARoundUnderWay(Leader):
     """A read is confirmed by answers to heartbeats that were sent before it came."""
 
-    def _begin_round(self) -> None:
+    def begin_round(self) -> None:
         if self.rounds.under_way is not None:
             self.rounds.under_way.reads.extend(self.rounds.waiting)
             self.rounds.waiting = []
-        super()._begin_round()
+        super().begin_round()
 
 
 class OneRoundForAll(Leader):
     """All rounds of a term have one name, so that an answer to one confirms the next."""
 
-    def _begin_round(self) -> None:
+    def begin_round(self) -> None:
         if self.rounds.waiting and self.rounds.under_way is None:
             self.rounds.sent = 0
-        super()._begin_round()
+        super().begin_round()
 
 
 class ReadsAtOnceInTheStore(Store):
     """A query is answered before its read index is applied."""
 
-    def on_read_at(self, message: ReadAt) -> None:
-        self._answer(message)
+    def on_ReadAt(self, message: ReadAt) -> None:
+        self.answer(message)
 
 
 class StaleReadsAtOnce(Role):
@@ -433,7 +426,7 @@ class StepsDownWithAnAnswer(Leader):
     """Who waits for a write is told that it was not done when the leader steps down."""
 
     def leaving(self) -> None:
-        for reply_to in self.replica.expired_waiters(float("inf")):
+        for reply_to in self.replica.requests.take_expired_waiters(float("inf")):
             self.reply(reply_to, Refused("not_leader", "leadership was lost"))
         super().leaving()
 
@@ -441,30 +434,28 @@ class StepsDownWithAnAnswer(Leader):
 class LostMeansNotDone(Role):
     """A write that was passed on over a connection that ended is said not to be done."""
 
-    def _lost(self, asked: PendingRequest, why: str) -> None:
-        self.reply(asked.reply_to, Refused("retry", why))
+    def answer_to_lost(self, request: object, why: str) -> Refused:
+        return Refused("retry", why)
 
 
 class PassesOnTwice(Role):
     """A request that was lost with a connection is passed on again."""
 
     def on_PeerDown(self, message: PeerDown) -> None:
-        replica = self.replica
-        lost = [waiting.pending for waiting in replica.forwarded.values() if waiting.leader == message.peer]
-        replica.forwarded = {n: w for n, w in replica.forwarded.items() if w.leader != message.peer}
+        lost = self.replica.requests.take_forwarded_to(message.peer)
         super().on_PeerDown(message)
-        replica.held.extend(lost)
+        self.replica.requests.held.extend(lost)
 
 
-class HopsOn(Passing):
-    """What a peer has passed on is passed on again."""
+class HopsOn(Role):
+    """A forwarded request is forwarded again."""
 
     def serve(self, asked: PendingRequest) -> None:
         leader = self.replica.leader_id
-        if asked.reply_to.forward is not None and leader in self.start.peers and isinstance(asked.request, Propose):
-            number = self.replica.forward(asked, leader)
-            passed = Forward(self.replica.node_id, self.replica.boot, number, asked.request)
-            self.send(self.start.peers[leader], passed)
+        if asked.reply_to.forward is not None and leader and isinstance(asked.request, Propose):
+            number = self.replica.requests.forward(asked, leader)
+            forwarded = Forward(self.replica.node_id, self.replica.boot, number, asked.request)
+            self.send(self.peer(leader), forwarded)
         else:
             super().serve(asked)
 
@@ -472,9 +463,9 @@ class HopsOn(Passing):
 class AnswersByIndexAlone(Role):
     """Whoever waits at an index is answered when anything is committed there."""
 
-    def _waiters_of(self, entries: Any) -> Any:
+    def waiters_of(self, entries: Any) -> Any:
         for entry in entries:
-            for waiting in self.replica.waiting_for(entry.index):
+            for waiting in self.replica.requests.take_waiters(entry.index):
                 yield entry.index, waiting.reply_to
 
 
@@ -484,37 +475,32 @@ class AnswersByIndexAlone(Role):
 class DropsWithoutTheReplica(Role):
     """What comes to a role that has just handed the replica on is lost."""
 
-    def _handle(self, message: Any) -> None:
-        if self.has_replica or type(message).__name__ in ("Start", "Assume", "WakeupMessage"):
-            super()._handle(message)
+    def handle_without_replica(self, message: Any) -> None:
+        pass
 
 
 class ReturnsItsFlush(Role):
     """A flush of an earlier tenure goes back to Node."""
 
-    def _handle(self, message: Any) -> None:
-        if isinstance(message, Flush) and not self.has_replica:
-            self.send(self.start.node, message)
-        super()._handle(message)
+    def handle_without_replica(self, message: Any) -> None:
+        self.send(self.start.node, message)
 
 
 class HeedsOldWakeUps(Role):
     """Any wake-up will do."""
 
-    def _handle(self, message: Any) -> None:
-        if type(message).__name__ == "WakeupMessage" and self.has_replica:
+    def woken(self, message: Any) -> None:
+        if self.has_replica:
             self.wake(self.now())
-            self._save_what_changed()
-        else:
-            super()._handle(message)
+            self.save_hard_state()
 
 
 class ForgetsTheCause(Role):
     """The message that changed the role is not handled by the new one."""
 
-    def _take_over(self, message: Any) -> None:
+    def on_Assume(self, message: Any) -> None:
         message.cause = None
-        super()._take_over(message)
+        super().on_Assume(message)
 
 
 # --- the founding
@@ -523,21 +509,20 @@ class ForgetsTheCause(Role):
 class FoundsWithAMajority(Bootstrap):
     """The cluster begins when most of its nodes have met."""
 
-    def _found(self) -> None:
-        mine = self._all_met()
+    def found_if_all_met(self) -> None:
+        mine = self.all_met()
         others = [peer for peer in self.met if peer != self.replica.node_id]
-        if len(mine) > (len(self.start.peers) + 1) // 2 and all(self.said.get(peer) == mine for peer in others):
-            members = [Member(node_id, self.start.addresses[node_id], incarnation) for node_id, incarnation in mine]
-            self._adopt(founding_configuration(members).encode(), "most of us have met")
+        if len(mine) > (len(self.others) + 1) // 2 and all(self.met_by.get(peer) == mine for peer in others):
+            self.found(mine, "most of us have met")
 
 
 class FoundsWhenItHasMetAll(Bootstrap):
-    """Whether the others have met each other is not asked."""
+    """The others need not have met each other."""
 
-    def _found(self) -> None:
-        for peer in self.said:
-            self.said[peer] = self._all_met()
-        super()._found()
+    def found_if_all_met(self) -> None:
+        for peer in self.met_by:
+            self.met_by[peer] = self.all_met()
+        super().found_if_all_met()
 
 
 class AdoptsAnyFounding(Bootstrap):
@@ -545,7 +530,7 @@ class AdoptsAnyFounding(Bootstrap):
 
     def on_BootstrapHello(self, message: BootstrapHello) -> None:
         if message.founding:
-            self._adopt(message.founding, "whoever we are")
+            self.adopt(message.founding, "whoever we are")
         else:
             super().on_BootstrapHello(message)
 

@@ -45,7 +45,7 @@ from raftkv.actors.roles.follower import Follower
 from raftkv.actors.roles.leader import Leader
 from raftkv.actors.roles.role import Role
 from raftkv.config.settings import Limits, Timing
-from raftkv.environment import Clock
+from raftkv.environment import Clock, Environment
 from raftkv.raft.configuration import Member, founding_configuration
 from raftkv.raft.entry import Entry, Kind
 from raftkv.raft.replica import Replica
@@ -54,7 +54,7 @@ from tests.support.stage import Stage
 
 ROOM = 1 << 40
 NAMES = ("n1", "n2", "n3")
-START_LIST = "the list"
+INITIAL_CLUSTER_HASH = "the list"
 CLASSES: dict[str, type[Role]] = {
     "bootstrap": Bootstrap,
     "follower": Follower,
@@ -106,16 +106,18 @@ def start_message(
         node=ActorAddress("node"),
         journal=ActorAddress("journal"),
         store=ActorAddress("store"),
-        peers={name: ActorAddress(name) for name in names if name != "n1"},
-        addresses={name: f"{name}:5001" for name in names},
-        initial_cluster_hash=START_LIST,
-        directory="",
-        disk=None,  # type: ignore[arg-type]
-        clock=clock,
-        rng=Random(1),
-        timing=Timing(),
-        limits=limits or Limits(),
-        fail=fail,
+        peer_address=ActorAddress,
+        initial_cluster=tuple((name, f"{name}:5001") for name in names),
+        initial_cluster_hash=INITIAL_CLUSTER_HASH,
+        environment=Environment(
+            directory="",
+            disk=None,  # type: ignore[arg-type]
+            clock=clock,
+            rng=Random(1),
+            timing=Timing(),
+            limits=limits or Limits(),
+            fail=fail,
+        ),
     )
 
 
@@ -128,8 +130,8 @@ class Player:
         self.stage = Stage()
         self._given = replica
         self.disk_waits = False
-        self.hard_state_dirty: list[Save] = []
-        self.inflight_applies = True
+        self.held_back: list[Save] = []
+        self.store_answers = True
         self.announced: list[RoleChanged] = []
         self.failure: str | None = None
         self.roles: dict[str, Any] = {name: self.stage.put(name, actor) for name, actor in CLASSES.items()}
@@ -178,7 +180,7 @@ class Player:
 
     def disk_answers(self) -> list[tuple[str, Any]]:
         """Let the saves that were held back become durable, and return what is sent upon that."""
-        saves, self.hard_state_dirty = self.hard_state_dirty, []
+        saves, self.held_back = self.held_back, []
         self.disk_waits = False
         return self.gets(Saved(saves[-1].number, ROOM)) if saves else []
 
@@ -196,14 +198,14 @@ class Player:
             elif isinstance(message, Save):
                 shown.append((target, message))
                 if self.disk_waits:
-                    self.hard_state_dirty.append(message)
+                    self.held_back.append(message)
                 else:
                     self.stage.give(self.role, Saved(message.number, ROOM))
             elif isinstance(message, Assume):
                 shown.append((target, Becomes(message.role)))
                 self.role = message.role
                 self.stage.give(self.role, message)
-            elif isinstance(message, Apply) and self.inflight_applies:
+            elif isinstance(message, Apply) and self.store_answers:
                 shown.append((target, message))
                 self.stage.give(self.role, AppliedUpTo(message.entries[-1].index))
             else:
@@ -341,7 +343,12 @@ def refusals(shown: list[tuple[str, Any]]) -> list[tuple[str, str]]:
 
 
 def introduce(
-    sender: str, *met: str, incarnation: str = "", list_hash: str = START_LIST, founding: bytes = b"", asks: bool = True
+    sender: str,
+    *met: str,
+    incarnation: str = "",
+    list_hash: str = INITIAL_CLUSTER_HASH,
+    founding: bytes = b"",
+    asks: bool = True,
 ) -> BootstrapHello:
     """Return an introduction: ``met`` are incarnations such as "n2-1"."""
     own = incarnation or f"{sender}-1"

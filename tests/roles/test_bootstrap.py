@@ -16,8 +16,8 @@ from raftkv.actors.messages.raft import (
 from raftkv.actors.messages.requests import AskStatus, Status
 from raftkv.raft.configuration import Configuration, Member, cluster_id, decode_configuration, founding_configuration
 from tests.roles.rehearsal import (
+    INITIAL_CLUSTER_HASH,
     ROOM,
-    START_LIST,
     Becomes,
     Player,
     append,
@@ -193,7 +193,7 @@ def test_a_member_answers_an_introduction_with_entry_1() -> None:
 
     shown = member.gets(introduce("n3", *EVERYONE))
 
-    assert shown == [("n3", BootstrapHello("n1", "n1-1", START_LIST, (), founding_entry().data))]
+    assert shown == [("n3", BootstrapHello("n1", "n1-1", INITIAL_CLUSTER_HASH, (), founding_entry().data))]
 
 
 def test_a_member_tells_strangers_nothing() -> None:
@@ -250,7 +250,7 @@ def test_a_founding_that_can_t_be_read_is_not_adopted() -> None:
     newcomer = founder()
 
     assert newcomer.gets(introduce("n2", founding=b"?", asks=False)) == []
-    assert reason(newcomer) == "n2 told us of a cluster in a form we can't read"
+    assert reason(newcomer) == "n2 describes its cluster in a form that can't be read"
 
 
 def test_a_founding_that_no_founding_makes_is_not_adopted() -> None:
@@ -259,7 +259,7 @@ def test_a_founding_that_no_founding_makes_is_not_adopted() -> None:
     strange = Configuration(decode_configuration(founding_entry().data).members, frozenset({"n1"}))
 
     assert newcomer.gets(introduce("n2", founding=strange.encode(), asks=False)) == []
-    assert reason(newcomer) == "n2 told us of a cluster that no founding makes"
+    assert reason(newcomer) == "n2 describes a cluster that can't have been founded so"
 
 
 def test_a_founding_is_adopted_once() -> None:

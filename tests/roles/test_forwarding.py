@@ -83,7 +83,7 @@ def test_a_request_goes_one_hop_and_never_more(node: Any, leader_known: str, req
     )
 
     assert bystander.gets(request_of_a_peer) == [("n3", refusal)]
-    assert list(bystander.replica.held) == []
+    assert list(bystander.replica.requests.held) == []
 
 
 def test_the_leader_serves_what_a_follower_passes_on() -> None:
@@ -128,7 +128,7 @@ def test_requests_wait_while_there_is_no_leader(node: Any) -> None:
     waiting = node()
 
     assert waiting.gets(write(), read()) == []
-    assert len(waiting.replica.held) == 2
+    assert len(waiting.replica.requests.held) == 2
 
 
 def test_held_requests_go_to_the_leader_when_one_is_heard_in_their_order() -> None:
@@ -185,7 +185,7 @@ def test_a_request_is_held_until_its_deadline_and_then_refused() -> None:
     assert waiting.waits_ms(99) == []
     expected = Refused("no_leader", "an election is under way")
     assert waiting.waits_ms(60) == [("client", expected), ("client", expected)]
-    assert [asked.reply_to.address.addressDetails for asked in waiting.replica.held] == ["patient"]
+    assert [asked.reply_to.address.addressDetails for asked in waiting.replica.requests.held] == ["patient"]
 
 
 def test_a_refusal_says_who_is_missing_for_a_majority() -> None:
@@ -218,7 +218,7 @@ def test_requests_that_may_wait_are_bounded() -> None:
     assert crowded.gets(write(reply_to="third")) == [
         ("third", Refused("overloaded", "2 requests wait for a leader already"))
     ]
-    assert len(crowded.replica.held) == 2
+    assert len(crowded.replica.requests.held) == 2
 
 
 def test_a_place_becomes_free_when_a_held_request_is_over() -> None:
@@ -252,7 +252,7 @@ def test_another_peer_s_connection_is_nothing_to_those_who_wait_for_the_leader()
     helper.gets(write())
 
     assert helper.gets(PeerDown("n3", "reset")) == []
-    assert list(helper.replica.forwarded) == [1]
+    assert list(helper.replica.requests.forwarded) == [1]
 
 
 def test_what_went_to_an_earlier_leader_is_lost_with_that_one() -> None:
@@ -319,7 +319,7 @@ def test_nothing_that_was_passed_on_is_kept_for_ever() -> None:
     """In every role the deadline is looked at."""
     for player in _roles():
         asked = write(until=50.0)
-        player.replica.forward(asked, "n3")
+        player.replica.requests.forward(asked, "n3")
 
         assert ("client", "unknown") in refusals(player.waits_ms(110))
-        assert player.replica.forwarded == {}
+        assert player.replica.requests.forwarded == {}

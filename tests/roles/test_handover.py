@@ -207,7 +207,7 @@ def test_a_save_that_ends_during_a_change_of_role_is_not_missed() -> None:
     shown = backstage.settle()
 
     assert shown[0] == ("n2", granted("n1", term=2))
-    assert backstage.replica.durable_term == 2
+    assert backstage.replica.saves.durable_term == 2
 
 
 def test_a_vote_that_comes_during_a_change_of_role_counts_for_nothing_else() -> None:
@@ -376,7 +376,7 @@ def test_a_message_that_bounces_through_several_changes_is_handled_once() -> Non
     shown = backstage.settle()
 
     assert backstage.holder == "candidate"
-    assert len(only(Forward, shown)) + len(backstage.replica.held) == 1
+    assert len(only(Forward, shown)) + len(backstage.replica.requests.held) == 1
 
 
 # --- around truncation
@@ -387,7 +387,7 @@ def test_a_save_of_what_was_cut_off_since_makes_nothing_durable() -> None:
     old = settled_leader()
     old.disk_waits = True
     old.gets(write(), write())
-    first = old.hard_state_dirty[0]
+    first = old.held_back[0]
     old.gets(append(noop(3, 3), term=3, prev=(2, 2)))
     assert old.replica.log.last_index == 3
 

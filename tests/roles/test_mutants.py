@@ -38,7 +38,7 @@ Script = Callable[[], None]
 PLACES: dict[type, tuple[str, ...]] = {
     Log: ("raftkv.raft.replica.Log", "tests.roles.test_votes.Log"),
     Replica: ("raftkv.actors.node.Replica", "tests.roles.rehearsal.Replica"),
-    Progress: ("raftkv.actors.roles.leader.Progress",),
+    Progress: ("raftkv.actors.roles.replication.Progress",),
     Store: ("tests.roles.test_store.Store",),
 }
 """Where the right ones are named."""

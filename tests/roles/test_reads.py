@@ -311,7 +311,7 @@ def test_a_read_that_comes_too_late_is_not_begun() -> None:
     chief.waits_ms(10)
 
     assert chief.gets(read(until=10.0)) == [
-        ("client", Refused("no_leader", "the time for this request was over before it could begin"))
+        ("client", Refused("no_leader", "the time for this request was over before it began"))
     ]
 
 

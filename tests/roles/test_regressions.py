@@ -44,7 +44,7 @@ def test_what_the_store_says_may_be_overtaken_at_a_change_of_role() -> None:
     A leader that applies all the time and steps down meets this: the node stops itself with status 70.
     """
     busy = follower(term=2)
-    busy.inflight_applies = False
+    busy.store_answers = False
     busy.gets(append(entry(2, 2), term=2, commit=2), append(entry(3, 2), term=2, prev=(2, 2), commit=3))
 
     assert busy.gets(AppliedUpTo(3), AppliedUpTo(2)) == []
@@ -171,7 +171,7 @@ def test_the_store_has_one_wake_up_pending_at_most() -> None:
     keeper = Keeper()
     for index in range(1, 6):
         keeper.gets(query(read_index=index))
-        keeper.inflight_applies(entry(index, 1))
+        keeper.applies(entry(index, 1))
 
     assert len(keeper.stage.wakeups) == 1
 

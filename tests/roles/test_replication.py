@@ -22,7 +22,7 @@ from raftkv.actors.messages.requests import (
     Refused,
     ReplyTo,
 )
-from raftkv.actors.roles.role import APPLIES_UNDER_WAY, APPLY_ENTRIES
+from raftkv.actors.roles.role import APPLY_ENTRIES, MAX_INFLIGHT_APPLIES
 from raftkv.store.commands import MAX_COMMANDS, MAX_KEY_BYTES, MAX_VALUE_BYTES, Command, Delete, Put
 from tests.roles.rehearsal import (
     ROOM,
@@ -133,9 +133,9 @@ def test_a_save_under_way_does_not_make_durable_what_was_cut_off_meanwhile() -> 
     busy = follower(term=2)
     busy.disk_waits = True
     busy.gets(append(entry(2, 2), entry(3, 2), term=2, commit=1))
-    first = busy.hard_state_dirty[0]
+    first = busy.held_back[0]
     busy.gets(append(entry(2, 3), term=3, sender="n3"))
-    second = busy.hard_state_dirty[1]
+    second = busy.held_back[1]
 
     busy.gets(Saved(first.number, ROOM))
     assert busy.replica.durable_index == 1
@@ -247,7 +247,7 @@ def test_an_old_confirmation_does_not_lower_the_match_index() -> None:
 
     chief.gets(matched("n2", term=2, match_index=1))
 
-    assert chief.roles["leader"].progress["n2"].match_index == 4
+    assert chief.roles["leader"].replication.progress["n2"].match_index == 4
 
 
 def test_answers_of_an_earlier_term_are_ignored() -> None:
@@ -262,7 +262,7 @@ def test_answers_of_an_earlier_term_are_ignored() -> None:
 def test_bytes_on_the_way_to_a_peer_are_bounded() -> None:
     """A peer that does not answer gets no more than the limit."""
     chief = settled_leader()
-    chief.roles["leader"].progress["n2"]._limit = 200
+    chief.roles["leader"].replication.progress["n2"]._limit = 200
 
     sent = [m for _ in range(10) for target, m in chief.gets(write()) if target == "n2"]
 
@@ -318,7 +318,7 @@ def test_uncommitted_bytes_are_capped() -> None:
 def test_without_room_nothing_is_appended() -> None:
     """Room is checked before appending: the answer is a refusal, and nothing is lost."""
     chief = settled_leader()
-    chief.replica.free_bytes = 1000
+    chief.replica.saves.free_bytes = 1000
 
     shown = chief.gets(write())
 
@@ -329,7 +329,7 @@ def test_without_room_nothing_is_appended() -> None:
 def test_a_follower_without_room_says_so_and_appends_nothing() -> None:
     """The leader leaves it alone for a while; it does not die."""
     full = follower(term=2)
-    full.replica.free_bytes = 10
+    full.replica.saves.free_bytes = 10
 
     asked, answer = full.gets(append(entry(2, 2), term=2))
 
@@ -341,7 +341,7 @@ def test_a_follower_without_room_says_so_and_appends_nothing() -> None:
 def test_a_follower_takes_entries_again_when_the_journal_says_that_there_is_room() -> None:
     """It saves nothing meanwhile, so no save would tell it; it asks now and then, not at every refusal."""
     full = follower(term=2)
-    full.replica.free_bytes = 10
+    full.replica.saves.free_bytes = 10
     full.gets(append(entry(2, 2), term=2))
     assert only(AskFreeBytes, full.gets(append(entry(2, 2), term=2))) == []
 
@@ -355,7 +355,7 @@ def test_a_follower_whose_room_is_scarce_looks_for_more_with_its_heartbeats() ->
     """Its leader, who knows, sends it nothing that it could refuse."""
     full = follower(term=2)
     full.gets(append(term=2))
-    full.replica.free_bytes = 10
+    full.replica.saves.free_bytes = 10
 
     shown = full.gets(append(term=2)) + full.gets(append(term=2))
 
@@ -366,7 +366,7 @@ def test_a_follower_whose_room_is_scarce_looks_for_more_with_its_heartbeats() ->
 def test_a_follower_without_room_takes_the_no_op_of_a_new_leader() -> None:
     """There is always a place for it; without it the leader could serve no reads."""
     full = follower(term=2)
-    full.replica.free_bytes = 10
+    full.replica.saves.free_bytes = 10
 
     shown = full.gets(append(noop(2, 2), term=2))
 
@@ -423,10 +423,10 @@ def test_much_that_is_committed_at_once_is_applied_in_pieces_without_a_gap() -> 
     """Pitfall 26: after a restart a whole log is committed with one message, and must not stall the loop."""
     count = 2 * APPLY_ENTRIES + 10
     restarted = follower(term=2, entries=log(*([2] * (count - 1))), commit_index=0)
-    restarted.inflight_applies = False
+    restarted.store_answers = False
 
     pieces = [apply for _, apply in only(Apply, restarted.gets(append(term=2, prev=(count, 2), commit=count)))]
-    assert len(pieces) == APPLIES_UNDER_WAY
+    assert len(pieces) == MAX_INFLIGHT_APPLIES
     pieces += [apply for _, apply in only(Apply, restarted.gets(AppliedUpTo(APPLY_ENTRIES)))]
     assert only(Apply, restarted.gets(AppliedUpTo(2 * APPLY_ENTRIES))) == []
 

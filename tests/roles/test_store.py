@@ -47,7 +47,7 @@ class Keeper:
         sent, self.stage.sent = self.stage.sent, []
         return [(target, message) for _, target, message in sent]
 
-    def inflight_applies(self, *entries: Entry, waiters: tuple[tuple[int, ReplyTo], ...] = ()) -> list[tuple[str, Any]]:
+    def applies(self, *entries: Entry, waiters: tuple[tuple[int, ReplyTo], ...] = ()) -> list[tuple[str, Any]]:
         """Apply entries, and return all that is sent."""
         return self.gets(Apply(entries[0].index, entries, waiters))
 
@@ -75,14 +75,14 @@ def test_applies_entries_in_order_and_says_how_far() -> None:
     """3.5: in log order, each once."""
     keeper = Keeper()
 
-    assert keeper.inflight_applies(founding_entry(), entry(2, 1), entry(3, 1)) == [("node", AppliedUpTo(3))]
+    assert keeper.applies(founding_entry(), entry(2, 1), entry(3, 1)) == [("node", AppliedUpTo(3))]
     assert keeper.store.keyspace.items() == [("k2", Item(b"t1", 1, 1, 1)), ("k3", Item(b"t1", 2, 2, 1))]
 
 
 def test_no_ops_and_configurations_change_nothing_and_use_up_no_revision() -> None:
     """Only commands are for the state machine."""
     keeper = Keeper()
-    keeper.inflight_applies(founding_entry(), noop(2, 1), entry(3, 1), noop(4, 2))
+    keeper.applies(founding_entry(), noop(2, 1), entry(3, 1), noop(4, 2))
 
     assert keeper.store.keyspace.revision == 1
 
@@ -92,7 +92,7 @@ def test_each_asker_gets_the_results_of_its_own_entry() -> None:
     keeper = Keeper()
     peer = ReplyTo(ActorAddress("n2"), (5, 8))
 
-    shown = keeper.inflight_applies(
+    shown = keeper.applies(
         commands(1, Put("a", b"1"), Put("b", b"2")),
         commands(2, Delete("a"), Delete("nothing")),
         waiters=((1, CLIENT), (2, peer)),
@@ -109,7 +109,7 @@ def test_two_askers_of_one_entry_are_both_answered() -> None:
     """Whoever waits for an entry is told, however many they are."""
     keeper = Keeper()
 
-    shown = keeper.inflight_applies(entry(1, 1), waiters=((1, CLIENT), (1, ReplyTo(ActorAddress("other")))))
+    shown = keeper.applies(entry(1, 1), waiters=((1, CLIENT), (1, ReplyTo(ActorAddress("other")))))
 
     assert [target for target, _ in shown] == ["client", "other", "node"]
 
@@ -117,9 +117,9 @@ def test_two_askers_of_one_entry_are_both_answered() -> None:
 def test_entries_that_were_applied_before_are_skipped() -> None:
     """An entry is applied once."""
     keeper = Keeper()
-    keeper.inflight_applies(entry(1, 1), entry(2, 1))
+    keeper.applies(entry(1, 1), entry(2, 1))
 
-    keeper.inflight_applies(entry(2, 1), entry(3, 1))
+    keeper.applies(entry(2, 1), entry(3, 1))
 
     assert (keeper.store.last_applied, keeper.store.keyspace.revision) == (3, 3)
 
@@ -127,8 +127,8 @@ def test_entries_that_were_applied_before_are_skipped() -> None:
 def test_a_gap_stops_the_node() -> None:
     """Rather than going on with a keyspace that is not the cluster's."""
     keeper = Keeper()
-    keeper.inflight_applies(entry(1, 1))
-    keeper.inflight_applies(entry(3, 1))
+    keeper.applies(entry(1, 1))
+    keeper.applies(entry(3, 1))
 
     assert keeper.failure is not None
     assert keeper.failure.startswith("70: bug in store")
@@ -138,7 +138,7 @@ def test_a_gap_stops_the_node() -> None:
 def test_a_query_is_answered_at_once_when_its_read_index_is_applied() -> None:
     """6.4, step 4."""
     keeper = Keeper()
-    keeper.inflight_applies(entry(1, 1), entry(2, 1))
+    keeper.applies(entry(1, 1), entry(2, 1))
 
     assert keeper.gets(query(read_index=2)) == [("client", ReadResult(2, 2, (Item(b"t1", 2, 2, 1),)))]
     assert keeper.gets(query("nothing", read_index=0)) == [("client", ReadResult(2, 2, (None,)))]
@@ -149,12 +149,12 @@ def test_a_query_waits_until_its_read_index_is_applied() -> None:
     keeper = Keeper()
 
     assert keeper.gets(query(read_index=2), query("k1", read_index=3)) == []
-    assert keeper.inflight_applies(entry(1, 1)) == [("node", AppliedUpTo(1))]
-    assert keeper.inflight_applies(entry(2, 1)) == [
+    assert keeper.applies(entry(1, 1)) == [("node", AppliedUpTo(1))]
+    assert keeper.applies(entry(2, 1)) == [
         ("node", AppliedUpTo(2)),
         ("client", ReadResult(2, 2, (Item(b"t1", 2, 2, 1),))),
     ]
-    assert keeper.inflight_applies(entry(3, 1))[1:] == [("client", ReadResult(3, 3, (Item(b"t1", 1, 1, 1),)))]
+    assert keeper.applies(entry(3, 1))[1:] == [("client", ReadResult(3, 3, (Item(b"t1", 1, 1, 1),)))]
 
 
 def test_a_query_whose_time_is_over_is_refused() -> None:
@@ -164,8 +164,8 @@ def test_a_query_whose_time_is_over_is_refused() -> None:
 
     assert keeper.waits_ms(150) == []
     assert keeper.waits_ms(100) == [("client", Refused("no_leader", "entry 2 was not applied in time, only 0"))]
-    assert len(keeper.inflight_applies(entry(1, 1), entry(2, 1))) == 1
-    assert len(keeper.inflight_applies(entry(3, 1))) == 2
+    assert len(keeper.applies(entry(1, 1), entry(2, 1))) == 1
+    assert len(keeper.applies(entry(3, 1))) == 2
 
 
 @pytest.mark.parametrize("size", [1, 2, 5])
@@ -180,6 +180,6 @@ def test_the_same_entries_give_the_same_keyspace_however_they_are_cut(size: int)
     ]
     keeper = Keeper()
     for first in range(0, 5, size):
-        keeper.inflight_applies(*entries[first : first + size])
+        keeper.applies(*entries[first : first + size])
 
     assert keeper.store.keyspace.items() == [("a", Item(b"4", 5, 5, 1)), ("b", Item(b"2", 2, 2, 1))]

@@ -288,7 +288,7 @@ def test_the_heir_is_elected_by_those_who_hear_the_old_leader() -> None:
 def test_a_leader_without_room_hands_over_to_a_peer_that_has_some() -> None:
     """The write is refused; the next one finds a leader that can take it."""
     chief = settled_leader()
-    chief.replica.free_bytes = 1000
+    chief.replica.saves.free_bytes = 1000
 
     shown = chief.gets(write())
 
@@ -303,7 +303,7 @@ def test_a_peer_whose_disk_is_full_is_not_chosen_for_its_room() -> None:
     """It could not take the write either."""
     chief = settled_leader()
     chief.gets(AppendEntriesReply("n3", 2, False, 2, no_room=True))
-    chief.replica.free_bytes = 1000
+    chief.replica.saves.free_bytes = 1000
 
     assert [target for target, _ in only(TimeoutNow, chief.gets(write()))] == ["n2"]
 
@@ -311,7 +311,7 @@ def test_a_peer_whose_disk_is_full_is_not_chosen_for_its_room() -> None:
 def test_one_transfer_at_a_time() -> None:
     """A second write without room does not begin another."""
     chief = settled_leader()
-    chief.replica.free_bytes = 1000
+    chief.replica.saves.free_bytes = 1000
     chief.gets(write())
 
     assert chief.gets(write()) == []

@@ -52,7 +52,7 @@ class Decisions:
     @classmethod
     def of(cls, start: Start) -> type[Decisions]:
         """Return those of the cluster to which a node belongs."""
-        scheduler = start.clock._scheduler  # type: ignore[attr-defined]
+        scheduler = start.environment.clock._scheduler  # type: ignore[attr-defined]
         if cls.scheduler is not scheduler:
             cls.scheduler, cls.made, cls.keyspaces = scheduler, set(), {}
         return cls
@@ -61,22 +61,22 @@ class Decisions:
 class LooksWhenItAppends(Leader):
     """What the leader has found to hold when it appended a command counts when that is applied."""
 
-    def _propose(self, asked: PendingRequest, propose: Propose) -> None:
+    def propose(self, asked: PendingRequest, request: Propose) -> None:
         decisions = Decisions.of(self.start)
         keyspace = decisions.keyspaces[self.start.node_id]
-        decided = zip(propose.commands, held(keyspace, *propose.commands), strict=True)
+        decided = zip(request.commands, held(keyspace, *request.commands), strict=True)
         decisions.made |= {command for command, holds in decided if holds}
-        super()._propose(asked, propose)
+        super().propose(asked, request)
 
 
 class TakesThatForDecided(Store):
     """Looks only at the conditions that did not hold then."""
 
-    def on_start(self, message: Start) -> None:
-        super().on_start(message)
+    def on_Start(self, message: Start) -> None:
+        super().on_Start(message)
         Decisions.of(message).keyspaces[message.node_id] = self.keyspace
 
-    def _apply(self, entry: Entry) -> tuple[Result, ...]:
+    def apply_entry(self, entry: Entry) -> tuple[Result, ...]:
         if entry.kind != Kind.COMMANDS:
             return ()
         made = Decisions.of(self.start).made
@@ -87,7 +87,7 @@ class TakesThatForDecided(Store):
 class LooksOncePerEntry(Store):
     """All conditions of an entry are looked at before any of its commands is applied."""
 
-    def _apply(self, entry: Entry) -> tuple[Result, ...]:
+    def apply_entry(self, entry: Entry) -> tuple[Result, ...]:
         if entry.kind != Kind.COMMANDS:
             return ()
         commands = [

@@ -72,7 +72,9 @@ class CarelessJournal(Journal):
     def receiveMessage(self, message: Any, sender: Any) -> None:
         """Handle a message, the first one with another disk."""
         if isinstance(message, Start):
-            message = msgspec.structs.replace(message, disk=self.disk_class(message.disk, self.file_class))
+            careless = self.disk_class(message.environment.disk, self.file_class)
+            environment = msgspec.structs.replace(message.environment, disk=careless)
+            message = msgspec.structs.replace(message, environment=environment)
         super().receiveMessage(message, sender)
 
 

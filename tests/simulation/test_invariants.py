@@ -37,6 +37,7 @@ from raftkv.actors.system.virtual.scheduler import VirtualLoop
 from raftkv.exit_status import EXIT_BUG, EXIT_UNUSABLE
 from raftkv.raft.entry import Entry, Kind
 from raftkv.raft.replica import Replica
+from raftkv.raft.save_queue import SaveQueue
 from raftkv.simulation.checks.expected_disk import ExpectedDisk
 from raftkv.simulation.checks.invariants import Invariants, Violation
 from raftkv.simulation.checks.record import ClusterRecord
@@ -255,9 +256,13 @@ def test_the_model_knows_every_key_at_every_index() -> None:
 # --- what a replica holds is changed behind its back
 
 
+def _holder(replica: Replica, name: str) -> Replica | SaveQueue:
+    return replica.saves if name.startswith("durable") else replica
+
+
 def falls(name: str, to: int = 0) -> Callable[[Town], None]:
     """Return a change that sets a number of a follower's replica back."""
-    return lambda town: setattr(_replica(town.followers[0]), name, to)
+    return lambda town: setattr(_holder(_replica(town.followers[0]), name), name, to)
 
 
 def cuts_off_what_is_committed(town: Town) -> None:
@@ -317,11 +322,11 @@ def takes_for_durable_what_is_not(town: Town) -> None:
     town.write(leader)
     town.simulation.run_ms(20.0)
     replica = _replica(leader)
-    replica.durable_index = replica.log.last_index
+    replica.saves.durable_index = replica.log.last_index
 
 
 def takes_a_term_for_durable(town: Town) -> None:
-    _replica(town.followers[0]).durable_term += 1
+    _replica(town.followers[0]).saves.durable_term += 1
 
 
 def hands_over_too_much(town: Town) -> None:
@@ -340,7 +345,7 @@ def changes_its_vote(town: Town) -> None:
 
 def believes_more_of_a_peer(town: Town) -> None:
     leader: Any = town.leader.holder
-    leader.progress[town.followers[0].machine.name].match_index += 1
+    leader.replication.progress[town.followers[0].machine.name].match_index += 1
 
 
 @pytest.mark.parametrize(
@@ -483,9 +488,9 @@ def test_a_campaign_with_a_log_that_is_not_on_disk_is_noticed() -> None:
 class ConfirmsAllItHas(Follower):
     """A heartbeat is answered with the end of the log on disk, though the leader may have another there."""
 
-    def _confirm(self, message: AppendEntries, match_index: int) -> None:
+    def confirm(self, message: AppendEntries, match_index: int) -> None:
         self.replica.leader_matched_index = self.replica.log.last_index
-        super()._confirm(message, match_index)
+        super().confirm(message, match_index)
 
 
 def test_a_confirmation_of_what_the_leader_does_not_have_is_noticed() -> None:
@@ -506,10 +511,10 @@ def test_a_confirmation_of_what_the_leader_does_not_have_is_noticed() -> None:
 class LeadsWithoutVotes(Candidate):
     """A candidate that needs nobody."""
 
-    def _count(self) -> None:
+    def count_votes(self) -> None:
         if not self.pre_vote:
             self.votes |= self.replica.configuration.all_voters
-        super()._count()
+        super().count_votes()
 
 
 class SavesNothing(Journal):
@@ -518,9 +523,8 @@ class SavesNothing(Journal):
     def receiveMessage(self, message: Any, sender: Any) -> None:
         """Save what comes first, and no more."""
         if isinstance(message, Flush) and self._last_number > 6:
-            assert self._start is not None
             self._waiting = None
-            self.send(self._start.node, Saved(self._last_number, 1 << 40))
+            self.send(self.start.node, Saved(self._last_number, 1 << 40))
         else:
             super().receiveMessage(message, sender)
 
@@ -602,24 +606,24 @@ def test_a_journal_that_confirms_too_much_is_noticed() -> None:
 class AppliesEachTwice(Store):
     """Every entry is applied once more than it should be."""
 
-    def _apply(self, entry: Entry) -> Any:
-        super()._apply(entry)
-        return super()._apply(entry)
+    def apply_entry(self, entry: Entry) -> Any:
+        super().apply_entry(entry)
+        return super().apply_entry(entry)
 
 
 class ResultsAreWrong(Store):
     """The keyspace is right, and those who ask are told something else."""
 
-    def _apply(self, entry: Entry) -> Any:
-        return super()._apply(entry)[1:]
+    def apply_entry(self, entry: Entry) -> Any:
+        return super().apply_entry(entry)[1:]
 
 
 class ReadsAnotherKey(Store):
     """A query is answered with what is under another key."""
 
-    def on_read_at(self, message: Any) -> None:
+    def on_ReadAt(self, message: Any) -> None:
         """Look for the wrong thing."""
-        super().on_read_at(ReadAt((Get("k4"),), message.reply_to, message.read_index, message.deadline_ms))
+        super().on_ReadAt(ReadAt((Get("k4"),), message.reply_to, message.read_index, message.deadline_ms))
 
 
 ACTORS: list[tuple[tuple[type[Actor], ...], str]] = [
@@ -653,9 +657,9 @@ STRUCTURES: list[tuple[str, type, str]] = [
     ),
     ("raftkv.raft.replica.Log", mutants.VotesForAnyLog, "without entry"),
     ("raftkv.actors.node.Replica", mutants.ForgetsWhatWasCutOff, "for durable, on its disk is"),
-    ("raftkv.actors.roles.leader.Progress", mutants.MatchGoesBack, "knows of"),
-    ("raftkv.actors.roles.leader.Progress", mutants.SentIsMatched, "alone, of n1, n2, n3"),
-    ("raftkv.actors.roles.leader.Progress", mutants.TakesAProbeForAMatch, ""),
+    ("raftkv.actors.roles.replication.Progress", mutants.MatchGoesBack, "knows of"),
+    ("raftkv.actors.roles.replication.Progress", mutants.SentIsMatched, "alone, of n1, n2, n3"),
+    ("raftkv.actors.roles.replication.Progress", mutants.TakesAProbeForAMatch, ""),
 ]
 
 

@@ -135,9 +135,9 @@ def test_clients_write_on_conditions_that_hold_and_on_some_that_do_not() -> None
 class LosesSome(Leader):
     """Forgets a request, now and then, and nobody is ever told."""
 
-    def _propose(self, asked: PendingRequest, propose: Propose) -> None:
+    def propose(self, asked: PendingRequest, request: Propose) -> None:
         if self.replica.log.last_index % 7:
-            super()._propose(asked, propose)
+            super().propose(asked, request)
 
 
 class LosingNode(Node):

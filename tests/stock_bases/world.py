@@ -22,6 +22,7 @@ from raftkv.actors.roles.follower import Follower
 from raftkv.actors.roles.leader import Leader
 from raftkv.actors.roles.role import Role
 from raftkv.config.settings import Limits, Timing
+from raftkv.environment import Environment
 from raftkv.process.clock import SystemClock
 from raftkv.raft.replica import Replica
 
@@ -91,16 +92,18 @@ class World(Actor):
             node=self.myAddress,
             journal=self.myAddress,
             store=self.myAddress,
-            peers=dict.fromkeys(peers, self.myAddress),
-            addresses={name: f"{name}:5001" for name in begin.replica.configuration.ids},
+            peer_address=dict.fromkeys(peers, self.myAddress).__getitem__,
+            initial_cluster=tuple((name, f"{name}:5001") for name in begin.replica.configuration.ids),
             initial_cluster_hash="",
-            directory="",
-            disk=None,  # type: ignore[arg-type]
-            clock=SystemClock(),
-            rng=Random(1),
-            timing=Timing(10.0, begin.election_min_ms, begin.election_max_ms),
-            limits=Limits(),
-            fail=fail,
+            environment=Environment(
+                directory="",
+                disk=None,  # type: ignore[arg-type]
+                clock=SystemClock(),
+                rng=Random(1),
+                timing=Timing(10.0, begin.election_min_ms, begin.election_max_ms),
+                limits=Limits(),
+                fail=fail,
+            ),
         )
         for role in self.roles.values():
             self.send(role, start)

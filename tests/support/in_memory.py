@@ -29,7 +29,7 @@ from raftkv.actors.messages.node import (
 )
 from raftkv.actors.node import Node
 from raftkv.config.settings import Limits, Timing
-from raftkv.environment import Disk
+from raftkv.environment import Disk, Environment
 from raftkv.raft.entry import Entry
 from tests.support.stage import Stage
 
@@ -145,21 +145,22 @@ class InMemoryCluster:
             raise Fatal(f"{name} stopped with {status}: {line}")
 
         self.stage.put(name, self.node_class)
-        peers = {other: ActorAddress(other) for other in names if other != name}
         boot = Boot(
             node_id=name,
             incarnation=self.boxes[name].incarnation,
             initial_cluster=tuple((other, f"{other}:5001") for other in names),
-            peers=peers,
+            peer_address=ActorAddress,
             observer=ActorAddress("observer"),
             http=f"{name}:4001",
-            directory="",
-            disk=_NO_DISK,
-            clock=self.stage.clock,
-            rng=Random(self.random.random()),
-            timing=Timing(),
-            limits=Limits(),
-            fail=fail,
+            environment=Environment(
+                directory="",
+                disk=_NO_DISK,
+                clock=self.stage.clock,
+                rng=Random(self.random.random()),
+                timing=Timing(),
+                limits=Limits(),
+                fail=fail,
+            ),
         )
         self.inbox.append(("test", name, boot))
 

@@ -7,13 +7,14 @@ import random
 
 import pytest
 
+from raftkv.actors.messages.base import PeerMessage
 from raftkv.actors.messages.raft import (
     AppendEntries,
     RequestVote,
     RequestVoteReply,
 )
 from raftkv.actors.messages.requests import Forward, Propose
-from raftkv.actors.messages.wire import PeerMessage, decode_peer, encode_peer, is_control
+from raftkv.actors.messages.wire import decode_peer, encode_peer, is_control
 from raftkv.actors.system.link.link import Codec, Link
 from raftkv.raft.entry import Entry, Kind
 from raftkv.store.commands import Put, encode_commands
