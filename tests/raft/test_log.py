@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -87,3 +88,62 @@ def test_the_configuration_is_that_of_the_latest_entry_and_goes_with_it() -> Non
     assert log.configuration == two
     log.truncate(3)
     assert log.configuration == one
+
+
+def behind_snapshot(terms: list[int], snapshot_index: int) -> tuple[Log, Log]:
+    """Return a whole log, and the same one behind a snapshot of its first entries."""
+    whole = Log(entries(*terms))
+    rest = whole.span(snapshot_index + 1, len(terms))
+    return whole, Log(rest, snapshot_index=snapshot_index, snapshot_term=whole.term(snapshot_index))
+
+
+@given(TERMS, st.data())
+def test_a_log_behind_a_snapshot_is_the_same_from_there_on(terms: list[int], data: st.DataObject) -> None:
+    """Section 5: indexes are positions in the whole history, however much of it is in the log."""
+    start = data.draw(st.integers(0, len(terms)))
+    whole, log = behind_snapshot(terms, start)
+
+    assert (log.last_index, log.last_term) == (whole.last_index, whole.last_term)
+    for index in range(start, len(terms) + 2):
+        for term in range(7):
+            assert log.matches(index, term) == whole.matches(index, term)
+            assert log.is_up_to_date(index, term) == whole.is_up_to_date(index, term)
+    for first in range(start + 1, len(terms) + 1):
+        assert log.entry(first) == whole.entry(first)
+        assert log.first_of_term(first) == max(start + 1, whole.first_of_term(first))
+        assert log.bytes_after(first) == whole.bytes_after(first)
+        for last in range(first, len(terms) + 1):
+            assert log.between(first, last, 70) == whole.between(first, last, 70)
+    for term in range(7):
+        for before in range(start + 1, len(terms) + 2):
+            found = whole.last_of_term(term, before)
+            assert log.last_of_term(term, before) == (found if found > start else 0)
+
+
+@given(TERMS.filter(bool), st.data())
+def test_what_a_snapshot_stands_for_can_not_be_cut_off_or_looked_at(terms: list[int], data: st.DataObject) -> None:
+    start = data.draw(st.integers(1, len(terms)))
+    _, log = behind_snapshot(terms, start)
+
+    with pytest.raises(AssertionError):
+        log.truncate(start)
+    with pytest.raises(AssertionError):
+        log.entry(start)
+    with pytest.raises(AssertionError):
+        log.term(start - 1)
+    log.truncate(start + 1)
+    assert (log.last_index, log.last_term) == (start, terms[start - 1])
+    log.append((Entry(start + 1, 9, Kind.NOOP, b""),))
+    assert log.last_term == 9
+
+
+def test_the_configuration_of_a_snapshot_is_in_force_until_a_later_entry_changes_it() -> None:
+    """4.1; and again when that entry is cut off."""
+    old, new = (founding_configuration([Member(f"n{i}", f"n{i}:1", "1") for i in range(1, n)]) for n in (3, 4))
+    log = Log(snapshot_index=5, snapshot_term=2, configuration=old)
+    assert log.configuration == old
+
+    log.append((Entry(6, 2, Kind.CONFIGURATION, new.encode()),))
+    assert log.configuration == new
+    log.truncate(6)
+    assert log.configuration == old
