@@ -12,7 +12,7 @@ import pytest
 from thespian.actors import ActorTypeDispatcher, InvalidActorSourceHash, LoadedSource, UnloadedSource, ValidatedSource
 
 from raftkv.actors.system.base.eventloop import EventLoopSystem
-from raftkv.actors.system.base.source_loading import ALLOWED
+from raftkv.actors.system.base.sources import ALLOWED
 from tests.system.eventloop_tools import Puppet, on_loop, reply, seen, until
 
 MODULE = """

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from raftkv.actors.system.link.handshake import (
     DETAIL_CHARACTERS,
+    ID_BYTES,
     MAGIC,
     PREAMBLE,
     RECORD_BYTES,
@@ -26,6 +27,7 @@ from raftkv.actors.system.link.handshake import (
     Rejected,
     Welcome,
 )
+from raftkv.raft.names import NAME_LENGTH
 
 ONE = PeerIdentity("n1", "i1", "", "list")
 TWO = PeerIdentity("n2", "i2", "", "list")
@@ -78,6 +80,11 @@ def refusal(left: Dialler, right: Acceptor) -> tuple[str, Refusal]:
             data = left.gets(read(answer))
         except Refusal as error:
             return "dialler", error
+
+
+def test_a_handshake_takes_every_name_that_a_node_can_have() -> None:
+    """Link and Raft state the limit each for itself, since neither may import the other."""
+    assert ID_BYTES == NAME_LENGTH
 
 
 def test_both_prove_themselves_and_learn_who_the_other_is() -> None:

@@ -21,7 +21,7 @@ import thespian.test
 from thespian.actors import ActorSystem
 
 from raftkv.actors.system.base import eventloop
-from raftkv.actors.system.base.source_loading import ALLOWED
+from raftkv.actors.system.base.sources import ALLOWED
 
 CAPABILITIES = {
     "Foo Allowed": True,

@@ -1,35 +1,33 @@
-"""Whoever takes part in the system: actors, the code outside of them, and the system itself."""
+"""Participants: everything that has an address and sends messages (actors, code outside of them, the system itself)."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from raftkv.actors.system.base.addresses import NodeAddress
-
-if TYPE_CHECKING:
-    from raftkv.actors.system.base.base import EventLoopBase
+from raftkv.actors.system.base.router import Router
 
 
 class Participant:
-    """Whoever has an address: who can be sent to and can send to others."""
+    """Something that can be sent to and can send to others, through its system's router."""
 
-    __slots__ = ("_copy", "_receivers", "address", "base", "globalName")
+    __slots__ = ("_copy", "_receivers", "_router", "address", "globalName")
 
-    def __init__(self, base: EventLoopBase, address: NodeAddress, global_name: str | None = None) -> None:
-        self.base = base
+    def __init__(self, router: Router, address: NodeAddress, global_name: str | None = None) -> None:
         self.address = address
         self.globalName = global_name
-        self._receivers = base.receivers
-        self._copy = base.copy_message
+        self._router = router
+        self._receivers = router.receivers
+        self._copy = router.copy_message
 
     def actor_send(self, target: Any, message: Any) -> None:
-        """Send ``message`` to the actor at ``target``, wherever it is."""
+        """Send ``message`` to the actor at ``target``, on any node."""
         if self._copy is not None:
             message = self._copy(message)
         try:
             receiver = self._receivers[target.number]
         except (AttributeError, KeyError):
-            self.base.send_elsewhere(target, message, self.address, self.globalName)
+            self._router.send_elsewhere(target, message, self.address, self.globalName)
         else:
             receiver.post(message, self.address)
 
@@ -38,5 +36,5 @@ class Participant:
         raise NotImplementedError
 
     def handle(self, message: Any, sender: Any) -> None:
-        """Deal with a message whose turn has come."""
+        """Handle a message whose turn has come."""
         raise NotImplementedError

@@ -25,18 +25,19 @@ from typing import Annotated, NamedTuple
 
 import msgspec
 
-from raftkv.raft.names import NAME_LENGTH
-
 VERSION = 1
 MAGIC = b"RKVL"
 PREAMBLE = Struct(">4sHH")
 """Magic, protocol version, length of the body: the same in every version, so that versions can refuse each other."""
 
+ID_BYTES = 64
+"""Most bytes of a node's id, of an incarnation, and of the other texts of a handshake."""
+
 RECORD_BYTES = 1024
 DETAIL_CHARACTERS = 200
 
-Id = Annotated[str, msgspec.Meta(min_length=1, max_length=NAME_LENGTH)]
-Text = Annotated[str, msgspec.Meta(max_length=NAME_LENGTH)]
+Id = Annotated[str, msgspec.Meta(min_length=1, max_length=ID_BYTES)]
+Text = Annotated[str, msgspec.Meta(max_length=ID_BYTES)]
 Hash = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 
 

@@ -13,12 +13,11 @@ from collections.abc import Callable
 from typing import Any
 
 from raftkv.actors.system.link.dialling import OutboundPeer
-from raftkv.actors.system.link.handshake import PeerIdentity
+from raftkv.actors.system.link.handshake import ID_BYTES, PeerIdentity
 from raftkv.actors.system.link.incoming import InboundConnections
 from raftkv.actors.system.link.listener import Listener
 from raftkv.actors.system.link.resolver import split_address
 from raftkv.actors.system.link.settings import Codec, Context, LinkSettings, Stats
-from raftkv.raft.names import NAME_LENGTH
 
 __all__ = ["Codec", "Link", "LinkSettings", "Stats"]
 
@@ -102,7 +101,7 @@ class Link:
 
     def add_peer(self, peer: str, address: str) -> None:
         """Dial ``peer`` and let it in; a known one has a new address. Raises ``ValueError`` for what can't be one."""
-        if peer == self._context.settings.node_id or not 0 < len(peer.encode()) <= NAME_LENGTH:
+        if peer == self._context.settings.node_id or not 0 < len(peer.encode()) <= ID_BYTES:
             raise ValueError(f"not the id of a peer: {peer!r}")
         split_address(address)
         self._addresses[peer] = address

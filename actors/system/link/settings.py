@@ -12,9 +12,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from raftkv.actors.system.link.handshake import PeerIdentity
+from raftkv.actors.system.link.handshake import ID_BYTES, PeerIdentity
 from raftkv.actors.system.link.lanes import PARCEL_OVERHEAD
-from raftkv.raft.names import NAME_LENGTH
 
 logger = logging.getLogger("raftkv.link")
 
@@ -64,10 +63,10 @@ class LinkSettings(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         """Refuse limits that contradict each other and names that fit no handshake; raises ``ValueError``."""
         if not self.node_id or any(
-            len(name.encode()) > NAME_LENGTH for name in (self.node_id, self.incarnation, self.initial_cluster)
+            len(name.encode()) > ID_BYTES for name in (self.node_id, self.incarnation, self.initial_cluster)
         ):
             raise ValueError(
-                f"node_id, incarnation and start_list take at most {NAME_LENGTH} bytes each, node_id at least one"
+                f"node_id, incarnation and start_list take at most {ID_BYTES} bytes each, node_id at least one"
             )
         if not 0 < self.frame_bytes <= self.message_bytes <= self.bulk_bytes - PARCEL_OVERHEAD:
             raise ValueError("frame_bytes, message_bytes and bulk_bytes must grow in this order")

@@ -8,6 +8,7 @@ comes from one generator. So the same seed gives the same run, message by messag
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from random import Random
 from threading import get_ident
@@ -76,7 +77,7 @@ class SimulatedBase(EventLoopBase):
         loop = VirtualLoop(simulation.scheduler, clock, self.lane)  # type: ignore[abstract]
         super().__init__(loop, get_ident(), capabilities, node_id, transport)
 
-    def _make_pump(self, thread: int) -> Any:
+    def _make_message_loop(self, loop: asyncio.AbstractEventLoop, thread: int) -> Lane:
         return self.lane
 
     def _make_cell(self, address: NodeAddress, spec: ActorSpec, parent: Participant) -> ActorCell:
@@ -104,7 +105,7 @@ class SimulatedBase(EventLoopBase):
         for lane in self._lanes:
             lane.close()
         self.loop.close()
-        self.close_office()
+        self.close_router()
 
     def send_elsewhere(self, target: Any, message: Any, sender: NodeAddress, source: str | None) -> None:
         """Send to an address that is no local actor's number; the dead send nothing."""
