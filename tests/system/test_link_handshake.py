@@ -115,7 +115,7 @@ def test_an_empty_secret_is_a_secret_too() -> None:
 def test_the_dialler_proves_itself_only_to_who_has_proved_itself() -> None:
     """A wrong secret is seen by the dialler, which has said nothing but its hello by then."""
     side, error = refusal(dialler(secret=b"other"), acceptor())
-    assert (side, error.reason, error.tell) == ("dialler", Reason.SECRET, True)
+    assert (side, error.reason, error.tell_peer) == ("dialler", Reason.SECRET, True)
 
 
 def test_a_node_that_is_not_the_one_meant_is_refused() -> None:
@@ -220,10 +220,10 @@ def test_a_proof_is_worth_nothing_to_who_sends_it_back() -> None:
 def test_a_record_out_of_turn_is_malformed(record: HandshakeRecord) -> None:
     with pytest.raises(Refusal) as raised:
         acceptor().gets(record)
-    assert (raised.value.reason, raised.value.tell) == (Reason.MALFORMED, False)
+    assert (raised.value.reason, raised.value.tell_peer) == (Reason.MALFORMED, False)
     with pytest.raises(Refusal) as raised:
         dialler().gets(record)
-    assert (raised.value.reason, raised.value.tell) == (Reason.MALFORMED, False)
+    assert (raised.value.reason, raised.value.tell_peer) == (Reason.MALFORMED, False)
 
 
 def test_a_record_with_text_that_is_not_utf_8_is_malformed() -> None:
@@ -231,7 +231,7 @@ def test_a_record_with_text_that_is_not_utf_8_is_malformed() -> None:
     body = bytes(dialler().hello())[PREAMBLE.size :].replace(b"n1", b"n\xa3", 1)
     with pytest.raises(Refusal) as raised:
         read(PREAMBLE.pack(MAGIC, VERSION, len(body)) + body)
-    assert (raised.value.reason, raised.value.tell) == (Reason.MALFORMED, False)
+    assert (raised.value.reason, raised.value.tell_peer) == (Reason.MALFORMED, False)
 
 
 def test_a_hello_or_challenge_is_heard_once() -> None:
@@ -249,7 +249,7 @@ def test_another_version_is_refused_in_words_that_every_version_understands() ->
     with pytest.raises(Refusal) as raised:
         read(PREAMBLE.pack(MAGIC, VERSION + 1, 3) + b"???")
     assert str(raised.value) == "wrong protocol version: one side speaks version 2, the other 1"
-    assert raised.value.tell
+    assert raised.value.tell_peer
     assert PREAMBLE.unpack_from(raised.value.record())[:2] == (MAGIC, VERSION)
 
 
@@ -258,7 +258,7 @@ def test_what_is_told_is_understood_and_not_told_back() -> None:
         with pytest.raises(Refusal) as raised:
             side.gets(read(Refusal(Reason.UNKNOWN, "who are you?").record()))
         assert str(raised.value) == "unknown node id: who are you?"
-        assert not raised.value.tell
+        assert not raised.value.tell_peer
 
 
 def test_what_a_stranger_tells_can_not_forge_a_line_in_a_log() -> None:
@@ -298,7 +298,7 @@ def test_any_bytes_are_records_or_a_refusal(noise: bytes, begins_well: bool, siz
 def test_who_speaks_something_else_is_told_nothing(data: bytes) -> None:
     with pytest.raises(Refusal) as raised:
         read(data[: PREAMBLE.size + 1])
-    assert (raised.value.reason, raised.value.tell) == (Reason.MALFORMED, False)
+    assert (raised.value.reason, raised.value.tell_peer) == (Reason.MALFORMED, False)
 
 
 def test_the_longest_names_fit_a_record() -> None:

@@ -263,7 +263,7 @@ async def test_a_receiver_that_raises_costs_the_connection_only(caplog: pytest.L
         n1.note("n2", "two")
         await until(lambda: n2.texts == ["two"])
     assert [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR] == [
-        "a connection is closed, because handling what it brought has failed"
+        "closed a connection, because handling its data failed"
     ]
 
 
@@ -476,7 +476,7 @@ async def test_a_keepalive_that_nobody_asked_for_ends_the_connection() -> None:
     async with running(n1), Listener(talkative) as n2:
         n1.link.add_peer("n2", n2.address)
         await until(lambda: n1.told("down"))
-        assert n1.events[:2] == [("up", "n2"), ("down", "n2", "keepalive that nobody asked for")]
+        assert n1.events[:2] == [("up", "n2"), ("down", "n2", "unexpected keepalive")]
 
 
 @on_a_loop

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from raftkv.actors.system.link.frames import BULK_FRAGMENT, BULK_LAST, CONTROL_MESSAGE, HEADER, KEEPALIVE, frame
-from raftkv.actors.system.link.lanes import PARCEL_OVERHEAD, Lanes, QueuedMessage
+from raftkv.actors.system.link.lanes import MESSAGE_OVERHEAD, Lanes, QueuedMessage
 
 EVERYTHING = 1 << 30
 
@@ -67,19 +67,19 @@ def test_takes_no_more_than_the_budget_but_always_one_frame() -> None:
 
 
 def test_bulk_that_does_not_fit_is_left_out() -> None:
-    queue = lanes(bulk_bytes=2 * (PARCEL_OVERHEAD + 2))
+    queue = lanes(bulk_bytes=2 * (MESSAGE_OVERHEAD + 2))
 
     assert [queue.put_bulk(parcel(body)) for body in (b"b1", b"b2", b"b3")] == [True, True, False]
-    assert queue.bulk_bytes == 2 * (PARCEL_OVERHEAD + 2)
-    assert not queue.relieved()
+    assert queue.bulk_bytes == 2 * (MESSAGE_OVERHEAD + 2)
+    assert not queue.is_half_empty()
     assert taken(queue, 1) == (frame(BULK_LAST, b"b1"), 1)
-    assert queue.relieved()
+    assert queue.is_half_empty()
     assert queue.put_bulk(parcel(b"b3"))
     assert taken(queue) == (frame(BULK_LAST, b"b2") + frame(BULK_LAST, b"b3"), 2)
 
 
 def test_a_message_counts_until_its_last_fragment_is_taken() -> None:
-    queue = lanes(bulk_bytes=PARCEL_OVERHEAD + 10)
+    queue = lanes(bulk_bytes=MESSAGE_OVERHEAD + 10)
     assert queue.put_bulk(parcel(b"abcdefgh"))
 
     assert taken(queue, 1) == (frame(BULK_FRAGMENT, b"abcd"), 1)

@@ -86,7 +86,7 @@ async def test_a_message_over_the_limit_is_given_back_and_the_rest_goes_on() -> 
 @on_a_loop
 async def test_overflow_is_told_once_and_so_is_its_end() -> None:
     n1, n2 = Node("n1", message_bytes=300_000, bulk_bytes=1_000_000), Node("n2")
-    full = "more waits to be sent than may wait"
+    full = "too much is queued to be sent"
     async with cluster(n1, n2):
         notes = [n1.note("n2", str(number), data=bytes(200_000)) for number in range(8)]
         # It would fit, but it would overtake those that have just been refused.
@@ -128,7 +128,7 @@ async def test_too_many_control_messages_cost_the_oldest_and_are_told() -> None:
 
         assert n2.texts == [str(number) for number in range(5, 15)]
         await until(lambda: len(n1.events) == 3)
-        assert n1.events == [("up", "n2"), ("down", "n2", "more waits to be sent than may wait"), ("up", "n2")]
+        assert n1.events == [("up", "n2"), ("down", "n2", "too much is queued to be sent"), ("up", "n2")]
         assert n1.link.stats.control_dropped == 5
 
 
@@ -279,13 +279,13 @@ async def test_a_peer_that_stops_reading_is_given_up_within_bounds() -> None:
             texts.append(n1.note("n3", str(len(texts))).text)
             await until(lambda: n3.texts == texts)
             most = max(most, n1.link.waiting("n2"))
-        assert n1.told("down") == [("down", "n2", "more waits to be sent than may wait")]
+        assert n1.told("down") == [("down", "n2", "too much is queued to be sent")]
         assert most <= (4 << 20) + (4 << 20) + (512 << 10)
         await until(lambda: n1.link.stats.losses == 1)
         await turns(2)
 
         # Down was told already. What was never begun comes back; the link forgets the rest.
-        assert n1.told("down") == [("down", "n2", "more waits to be sent than may wait")]
+        assert n1.told("down") == [("down", "n2", "too much is queued to be sent")]
         assert n1.link.waiting("n2") == 0
         given_back = [event for event in n1.told("refused") if event[5] == "no answer for 1000 ms"]
         assert len(given_back) >= 3
