@@ -40,7 +40,7 @@ class Source:
 
 
 class Sources:
-    """The loaded sources, their authority and their listeners. On the loop's thread, where nothing else is said."""
+    """The loaded sources, their authority and their listeners. On the loop's thread, unless noted."""
 
     def __init__(
         self, router: Router, sender: NodeAddress, capabilities: Mapping[str, Any], in_use: Callable[[str], bool]

@@ -12,7 +12,7 @@ The acceptor proves itself first: the dialler sends no proof to a node that does
 send ``Rejected`` instead and close. Nothing here reads or writes a socket.
 
 The handshake authenticates nodes, not the frames after it: the network or a tunnel has to keep out attackers that can
-alter packets between nodes. And whoever connects gets the acceptor's proof, against which guesses of the secret can be
+alter packets between nodes. And any dialler gets the acceptor's proof, against which guesses of the secret can be
 tested offline, so the secret should be random.
 """
 
