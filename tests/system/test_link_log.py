@@ -1,4 +1,4 @@
-"""What the link writes to the log is bounded, whoever makes it write."""
+"""The link's log is bounded, whatever arrives from the network."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.system.link_nodes import on_a_loop, until
 
 
 @on_a_loop
-async def test_a_kind_of_line_is_logged_once_in_a_while_with_the_number_left_out(
+async def test_each_kind_of_line_is_logged_once_per_interval_with_the_number_left_out(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     log = BoundedLog(every_s=60)
@@ -20,20 +20,20 @@ async def test_a_kind_of_line_is_logged_once_in_a_while_with_the_number_left_out
     assert [record.getMessage() for record in caplog.records] == ["one comes", "three goes"]
 
     caplog.clear()
-    said = 0
+    lines_logged = 0
     log = BoundedLog(every_s=0.02)
 
     def say_again() -> bool:
-        nonlocal said
-        said += 1
+        nonlocal lines_logged
+        lines_logged += 1
         log.warning("one kind", "%s comes", "it")
         return len(caplog.records) == 2
 
     await until(say_again)
     lines = [record.getMessage() for record in caplog.records]
-    assert lines == ["it comes", f"it comes (and {said - 2} more like it)"]
+    assert lines == ["it comes", f"it comes (and {lines_logged - 2} more like it)"]
 
 
-def test_what_strangers_say_is_made_printable_and_short() -> None:
+def test_text_from_the_network_is_made_printable_and_short() -> None:
     assert printable("a\r\nb\x00\x1b[31mé") == "a??b??[31mé"
     assert printable("x" * 1000) == "x" * 200
