@@ -3,7 +3,7 @@
 Supervision is Thespian's. When a handler raises, the actor gets a copy of the message once more; when that raises too,
 the sender gets the message back in a ``PoisonMessage``, and the actor goes on with its next message. So a handler may
 run twice for one message. A class with ``retry_failed_messages = False`` gets no second attempt; a class that must
-never go on after an error has to stop itself in its ``receiveMessage``. The parent hears of the end of an actor by
+not go on after an error has to handle the error in its ``receiveMessage``. The parent is notified of an actor's end by
 ``ChildActorExited``, after the actor's last message.
 """
 
@@ -27,9 +27,9 @@ from thespian.actors import (
 from thespian.system.timing import ExpirationTimer
 
 from raftkv.actors.system.base.actor_spec import ActorSpec
+from raftkv.actors.system.base.addressable import Addressable
 from raftkv.actors.system.base.addresses import NodeAddress, new_number
 from raftkv.actors.system.base.host import ActorHost
-from raftkv.actors.system.base.participant import Participant
 from raftkv.actors.system.base.watch import Watch
 
 log = logging.getLogger("raftkv.system")
@@ -39,7 +39,7 @@ class Create(ActorSystemMessage):
     """The first message of a cell whose actor must be created on another thread than its creator's."""
 
 
-class ActorCell(Participant):
+class ActorCell(Addressable):
     """An actor with its children, wake-ups and watched files, from its creation to its end.
 
     Everything but ``post`` runs on the actor's thread; subclasses decide which thread that is. ``instance`` is None
@@ -49,7 +49,7 @@ class ActorCell(Participant):
 
     __slots__ = ("children", "host", "instance", "parent", "running", "spec", "watch")
 
-    def __init__(self, host: ActorHost, address: NodeAddress, spec: ActorSpec, parent: Participant) -> None:
+    def __init__(self, host: ActorHost, address: NodeAddress, spec: ActorSpec, parent: Addressable) -> None:
         super().__init__(host, address, spec.global_name)
         self.host = host
         self.spec = spec
@@ -131,7 +131,7 @@ class ActorCell(Participant):
 
     # --- Creation and end
 
-    def announce(self) -> None:
+    def enqueue_creation(self) -> None:
         """Queue the actor's creation before its first message, where ``start`` does not create it."""
 
     def start(self) -> None:

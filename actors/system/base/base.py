@@ -18,6 +18,7 @@ from thespian.actors import ActorExitRequest, ThespianGeneration
 
 from raftkv.actors.system.base.actor_cell import ActorCell
 from raftkv.actors.system.base.actor_spec import ActorSpec
+from raftkv.actors.system.base.addressable import Addressable
 from raftkv.actors.system.base.addresses import NodeAddress
 from raftkv.actors.system.base.convention import Convention
 from raftkv.actors.system.base.endpoint import Ask, Endpoint, PrivateContext
@@ -25,7 +26,6 @@ from raftkv.actors.system.base.guardian import Guardian
 from raftkv.actors.system.base.host import ActorHost
 from raftkv.actors.system.base.loop_cell import LoopCell
 from raftkv.actors.system.base.message_loop import Dispatcher, MessageLoop
-from raftkv.actors.system.base.participant import Participant
 from raftkv.actors.system.base.pickled_copy import pickled_copy
 from raftkv.actors.system.base.router import Transport
 from raftkv.actors.system.base.sources import Sources
@@ -140,7 +140,7 @@ class EventLoopBase(ActorHost):
 
     # --- What actors and the guardian call (``ActorHost``)
 
-    def start_actor(self, address: NodeAddress, spec: ActorSpec, parent: Participant) -> NodeAddress:
+    def start_actor(self, address: NodeAddress, spec: ActorSpec, parent: Addressable) -> NodeAddress:
         """Create an actor; returns its address, or that of the actor that has its global name. From any thread.
 
         Raises what is wrong with the class, and what its ``__init__`` raises if that runs on this thread.
@@ -156,7 +156,7 @@ class EventLoopBase(ActorHost):
             # The name is registered last: another thread that finds it may send at once, and that message must get
             # into the mailbox, behind the actor's creation.
             self.receivers[address.number] = cell
-            cell.announce()
+            cell.enqueue_creation()
             if name:
                 self.names[name] = address
         try:
@@ -167,7 +167,7 @@ class EventLoopBase(ActorHost):
             raise
         return address
 
-    def _make_cell(self, address: NodeAddress, spec: ActorSpec, parent: Participant) -> ActorCell:
+    def _make_cell(self, address: NodeAddress, spec: ActorSpec, parent: Addressable) -> ActorCell:
         return (ThreadCell if spec.own_thread else LoopCell)(self, address, spec, parent)
 
     def request_exit(self, address: NodeAddress) -> None:

@@ -16,8 +16,8 @@ from typing import Any
 from thespian.system import isInternalActorSystemMessage
 from thespian.system.timing import timePeriodSeconds
 
+from raftkv.actors.system.base.addressable import Addressable
 from raftkv.actors.system.base.addresses import NodeAddress, new_number
-from raftkv.actors.system.base.participant import Participant
 from raftkv.actors.system.base.router import Router
 
 # The most messages that wait for a `listen`. Replies to a `tell` for which no one listens must not pile up in a node
@@ -74,7 +74,7 @@ class Ask(asyncio.Future[Any]):
             self._timer = None
 
 
-class Endpoint(Participant):
+class Endpoint(Addressable):
     """The mailbox of code outside of any actor: of an ``ActorSystem``, or of one of its ``private`` contexts.
 
     On the loop's thread ``ask`` and ``listen`` return awaitables; on any other they block.

@@ -16,14 +16,14 @@ from thespian.actors import (
 
 from raftkv.actors.system.base.actor_cell import ActorCell
 from raftkv.actors.system.base.actor_spec import ActorSpec
+from raftkv.actors.system.base.addressable import Addressable
 from raftkv.actors.system.base.addresses import NodeAddress, new_number
 from raftkv.actors.system.base.host import ActorHost
-from raftkv.actors.system.base.participant import Participant
 
 log = logging.getLogger("raftkv.system")
 
 
-class Guardian(Participant):
+class Guardian(Addressable):
     """Creates actors for code outside of any actor, adopts orphans, ends all actors, and answers for the system."""
 
     __slots__ = ("_host", "children")

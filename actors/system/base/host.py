@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from raftkv.actors.system.base.actor_spec import ActorSpec
+from raftkv.actors.system.base.addressable import Addressable
 from raftkv.actors.system.base.addresses import NodeAddress
 from raftkv.actors.system.base.convention import Convention
-from raftkv.actors.system.base.participant import Participant
 from raftkv.actors.system.base.router import Router
 from raftkv.actors.system.base.sources import Sources
 
@@ -34,7 +34,7 @@ class ActorHost(Router, ABC):
     threads: set[threading.Thread]
 
     @abstractmethod
-    def start_actor(self, address: NodeAddress, spec: ActorSpec, parent: Participant) -> NodeAddress:
+    def start_actor(self, address: NodeAddress, spec: ActorSpec, parent: Addressable) -> NodeAddress:
         """Create an actor; returns its address, or that of the actor that has its global name. From any thread.
 
         Raises what is wrong with the class, and what its ``__init__`` raises if that runs on this thread.

@@ -11,9 +11,9 @@ from thespian.system.timing import timePeriodSeconds
 
 from raftkv.actors.system.base.actor_cell import ActorCell, Create
 from raftkv.actors.system.base.actor_spec import ActorSpec
+from raftkv.actors.system.base.addressable import Addressable
 from raftkv.actors.system.base.addresses import NodeAddress
 from raftkv.actors.system.base.host import ActorHost
-from raftkv.actors.system.base.participant import Participant
 
 
 class LoopCell(ActorCell):
@@ -21,7 +21,7 @@ class LoopCell(ActorCell):
 
     __slots__ = ("_wakeup_numbers", "_wakeups")
 
-    def __init__(self, host: ActorHost, address: NodeAddress, spec: ActorSpec, parent: Participant) -> None:
+    def __init__(self, host: ActorHost, address: NodeAddress, spec: ActorSpec, parent: Addressable) -> None:
         super().__init__(host, address, spec, parent)
         self._wakeup_numbers = itertools.count()
         self._wakeups: dict[int, asyncio.TimerHandle] = {}
@@ -30,7 +30,7 @@ class LoopCell(ActorCell):
         """Queue ``message`` on the message loop."""
         self.host.message_loop.put(self, message, sender)
 
-    def announce(self) -> None:
+    def enqueue_creation(self) -> None:
         """Queue the actor's creation, unless this is the loop's thread."""
         if not self.host.on_loop():
             self.post(Create(), self.host.address)

@@ -1,8 +1,8 @@
 """Loading modules from the zip files of actor sources, with Thespian's ``sourceLoader``.
 
 A loaded source patches ``sys.meta_path`` and ``builtins.__import__`` for the whole process, and runs code that was
-handed in. So this module is imported only once a source has been validated (see ``sources``); a node never is in that
-case.
+handed in. So this module is imported only after a source has been validated (see ``sources``), which never happens in a
+node.
 """
 
 from __future__ import annotations

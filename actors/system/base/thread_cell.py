@@ -18,9 +18,9 @@ from thespian.system.timing import timePeriodSeconds
 
 from raftkv.actors.system.base.actor_cell import ActorCell
 from raftkv.actors.system.base.actor_spec import ActorSpec
+from raftkv.actors.system.base.addressable import Addressable
 from raftkv.actors.system.base.addresses import NodeAddress
 from raftkv.actors.system.base.host import ActorHost
-from raftkv.actors.system.base.participant import Participant
 
 log = logging.getLogger("raftkv.system")
 
@@ -48,7 +48,7 @@ class ThreadCell(ActorCell):
 
     __slots__ = ("_due", "_due_numbers", "_ended", "_queue", "thread")
 
-    def __init__(self, host: ActorHost, address: NodeAddress, spec: ActorSpec, parent: Participant) -> None:
+    def __init__(self, host: ActorHost, address: NodeAddress, spec: ActorSpec, parent: Addressable) -> None:
         super().__init__(host, address, spec, parent)
         self._queue: SimpleQueue[tuple[Any, Any]] = SimpleQueue()
         self._due: list[tuple[float, int, Any, Any]] = []

@@ -8,8 +8,8 @@ import select
 
 from thespian.actors import WatchMessage
 
+from raftkv.actors.system.base.addressable import Addressable
 from raftkv.actors.system.base.message_loop import Dispatcher
-from raftkv.actors.system.base.participant import Participant
 
 log = logging.getLogger("raftkv.system")
 
@@ -23,7 +23,7 @@ class Watch:
 
     __slots__ = ("_loop", "_message_loop", "_owner", "filenos")
 
-    def __init__(self, owner: Participant, loop: asyncio.AbstractEventLoop, message_loop: Dispatcher) -> None:
+    def __init__(self, owner: Addressable, loop: asyncio.AbstractEventLoop, message_loop: Dispatcher) -> None:
         self.filenos: list[int] = []
         self._owner = owner
         self._loop = loop

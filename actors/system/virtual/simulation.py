@@ -16,12 +16,12 @@ from typing import Any
 
 from raftkv.actors.system.base.actor_cell import ActorCell
 from raftkv.actors.system.base.actor_spec import ActorSpec
+from raftkv.actors.system.base.addressable import Addressable
 from raftkv.actors.system.base.addresses import NodeAddress
 from raftkv.actors.system.base.base import EventLoopBase
 from raftkv.actors.system.base.eventloop import EventLoopSystem
 from raftkv.actors.system.base.loop_cell import LoopCell
 from raftkv.actors.system.base.message_loop import Receiver
-from raftkv.actors.system.base.participant import Participant
 from raftkv.actors.system.base.router import Transport
 from raftkv.actors.system.virtual.scheduler import Cost, Scheduler, VirtualClock, VirtualDispatcher, VirtualLoop
 
@@ -40,7 +40,7 @@ class SimulatedCell(LoopCell):
 
     __slots__ = ("_system", "dispatcher")
 
-    def __init__(self, base: SimulatedBase, address: NodeAddress, spec: ActorSpec, parent: Participant) -> None:
+    def __init__(self, base: SimulatedBase, address: NodeAddress, spec: ActorSpec, parent: Addressable) -> None:
         super().__init__(base, address, spec, parent)
         self._system = base
         self.dispatcher = base.new_dispatcher() if spec.own_thread else base.dispatcher
@@ -80,7 +80,7 @@ class SimulatedBase(EventLoopBase):
     def _make_message_loop(self, loop: asyncio.AbstractEventLoop, thread: int) -> VirtualDispatcher:
         return self.dispatcher
 
-    def _make_cell(self, address: NodeAddress, spec: ActorSpec, parent: Participant) -> ActorCell:
+    def _make_cell(self, address: NodeAddress, spec: ActorSpec, parent: Addressable) -> ActorCell:
         return SimulatedCell(self, address, spec, parent)
 
     def new_dispatcher(self) -> VirtualDispatcher:

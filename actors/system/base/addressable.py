@@ -1,4 +1,4 @@
-"""Participants: everything that has an address and sends messages (actors, code outside of them, the system itself)."""
+"""Everything that has an address: actors, code outside of them, and the system itself."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from raftkv.actors.system.base.addresses import NodeAddress
 from raftkv.actors.system.base.router import Router
 
 
-class Participant:
+class Addressable:
     """Something that can be sent to and can send to others, through its system's router."""
 
     __slots__ = ("_copy", "_receivers", "_router", "address", "globalName")
