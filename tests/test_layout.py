@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
 import tomllib
@@ -14,6 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 LINKED = ("actors", "http", "simulation")
 OURS = ("raftkv", *LINKED)
+SYSTEM = "actors/system"
 
 
 def sources(*folders: str) -> Iterator[Path]:
@@ -87,6 +89,25 @@ def test_rules_and_data_know_nothing_of_actors_and_http() -> None:
     found = offenders(lambda name: under(name, *outside), "raftkv")
 
     assert set(found) == {"raftkv/process/server.py"}
+
+
+def test_the_actor_system_imports_only_itself_and_without_cycles() -> None:
+    """Imports for type checking and imports inside of functions count: they are dependencies too."""
+    modules = {".".join(("raftkv", *path.relative_to(ROOT).with_suffix("").parts)): path for path in sources(SYSTEM)}
+    needed = {module: {name for name in imports(path) if under(name, *OURS)} for module, path in modules.items()}
+    graph = {module: names & modules.keys() for module, names in needed.items()}
+
+    assert {name for names in needed.values() for name in names if not under(name, "raftkv.actors.system")} == set()
+    assert sum(map(len, graph.values())) > len(graph)
+    graphlib.TopologicalSorter(graph).prepare()
+
+
+def test_a_node_does_not_patch_the_import_machinery() -> None:
+    """Loading actors from zip files does, for the whole process; its module is imported only where that is done."""
+    loaded = python("import sys, raftkv.process.server; print(*sys.modules)").split()
+
+    assert "raftkv.actors.system.base.sources" in loaded
+    assert not {"raftkv.actors.system.base.source_loading", "thespian.system.sourceLoader"} & set(loaded)
 
 
 def test_there_is_no_pickle() -> None:

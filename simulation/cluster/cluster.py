@@ -175,7 +175,7 @@ class Machine:
             return
         system = cluster.simulation.start(self.name, clock=self.clock, cost=self._cost, transport=self)
         loop: Any = system.base.loop
-        loop.task_failed = self._task_failed
+        loop.on_task_failed = self._task_failed
         node = system.createActor(cluster.node_class, globalName=NODE)
         self.node = SimulatedNode(self, system, node)
         observer = system.createActor(Observer)
@@ -220,10 +220,10 @@ class Machine:
     def _write_in_part(self, random: Random) -> None:
         """Let the journal come as far as it may have come with what it writes just now.
 
-        Its lane does all of that at the end of the time that it takes, so there is nothing half-written in between.
+        Its dispatcher does all of that at the end of the time that it takes, so nothing is half-written in between.
         """
         journal = None if self.node is None else self.node.actor(Journal)
-        if journal is not None and type(journal._myRef.lane.next_message) is Flush and not self.disk.is_cut:
+        if journal is not None and type(journal._myRef.dispatcher.next_message) is Flush and not self.disk.is_cut:
             self.disk.cut_after(random.randint(1, 4))
             with contextlib.suppress(PowerCut):
                 journal.receiveMessage(Flush(), None)
@@ -250,14 +250,14 @@ class Machine:
         """Let the process stand still, as a SIGSTOP does."""
         if self.node is not None and not self.is_stopped:
             self.is_stopped = True
-            self.node.base.stop()
+            self.node.base.pause()
             self.cluster.network.look()
 
     def go_on(self) -> None:
         """Let the process go on."""
         if self.node is not None and self.is_stopped:
             self.is_stopped = False
-            self.node.base.go_on()
+            self.node.base.resume()
             self.cluster.network.look()
 
     def wipe(self) -> None:
@@ -291,15 +291,15 @@ class Machine:
 
     def _cost(self, receiver: Receiver, message: Any) -> float:
         random = self.cluster.simulation.random
-        if type(message) is Flush and getattr(receiver, "lane", None) is not self.node_lane:
+        if type(message) is Flush and getattr(receiver, "dispatcher", None) is not self.node_dispatcher:
             due_ms = self.hangs_until_ms - self.cluster.simulation.scheduler.now_ms
             return max(due_ms, random.uniform(*self.sync_ms))
         return random.random() * 2 * self.handling_ms
 
     @property
-    def node_lane(self) -> Any:
-        """The lane of all actors that have none of their own."""
-        return None if self.node is None else self.node.base.lane
+    def node_dispatcher(self) -> Any:
+        """The dispatcher of all actors that have none of their own."""
+        return None if self.node is None else self.node.base.dispatcher
 
 
 class SimulatedCluster:
@@ -315,7 +315,7 @@ class SimulatedCluster:
         timing: Timing | None = None,
         limits: Limits = SIMULATED_LIMITS,
     ) -> None:
-        self.simulation = Simulation(seed, shuffled=shuffled, watch=self._watch, raised=self._raised)
+        self.simulation = Simulation(seed, shuffled=shuffled, on_handled=self._watch, on_raised=self._raised)
         self.node_class = node_class
         self.timing = timing or Timing()
         self.limits = limits

@@ -150,7 +150,7 @@ class Handshakes(Target):
                     hello = record
             if hello is None:
                 return "no hello"
-            _, challenge = cast(tuple[Hello, Challenge], acceptor._said)
+            _, challenge = cast(tuple[Hello, Challenge], acceptor._exchange)
             acceptor.gets(Proof(handshake._proof(SECRET, "dialler", hello, challenge)))
         except Refusal as refusal:
             return self._told(refusal)
@@ -358,7 +358,7 @@ class Connections(Target):
         connection.connection_made(socket)
         dialler = Dialler(THEM, "n1", SECRET)
         self._feed(connection, dialler.hello())
-        hello, challenge = cast(tuple[Hello, Challenge], connection._acceptor._said)
+        hello, challenge = cast(tuple[Hello, Challenge], connection._acceptor._exchange)
         self._feed(connection, handshake._record(Proof(handshake._proof(SECRET, "dialler", hello, challenge))))
         assert admitted == ["n2"]
         said = socket.sent

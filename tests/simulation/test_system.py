@@ -114,7 +114,7 @@ def test_a_handler_that_raises_gets_its_message_twice_and_gives_it_back_as_poiso
         tried.append(me)
         raise ValueError("no")
 
-    simulation = Simulation(seed=1, raised=lambda base, error: raised.append((base.node_id, str(error))))
+    simulation = Simulation(seed=1, on_raised=lambda base, error: raised.append((base.node_id, str(error))))
     system = simulation.start("n1")
     address, actor = keeper(system)
 
@@ -160,7 +160,7 @@ def test_hours_pass_in_no_time() -> None:
 @pytest.mark.parametrize("rate", [0.5, 1.0, 2.0])
 def test_timers_follow_the_clock_of_their_machine(rate: float) -> None:
     simulation = Simulation(seed=1)
-    clock = VirtualClock(simulation.scheduler, told_ms=5000.0)
+    clock = VirtualClock(simulation.scheduler, start_ms=5000.0)
     clock.run_at(rate)
     system = simulation.start("n1", clock=clock)
     address, actor = keeper(system)
@@ -293,12 +293,12 @@ def test_a_stopped_machine_catches_up_when_it_goes_on() -> None:
     system.tell(address, lambda me, sender: me.wakeupAfter(timedelta(seconds=1)))
     simulation.run_ms(10.0)
 
-    base.stop()
+    base.pause()
     system.tell(address, "a")
     system.tell(own, "b")
     simulation.run_ms(60_000.0)
     assert (actor.seen, on_its_own.seen) == ([], [])
-    base.go_on()
+    base.resume()
     simulation.run_ms(10.0)
 
     assert [each if isinstance(each, str) else type(each) for each in actor.seen] == ["a", WakeupMessage]
@@ -337,7 +337,7 @@ def run(seed: int, shuffled: bool = False) -> list[tuple[float, str, str]]:
     def watch(base: Any, cell: Any, message: Any, sender: Any) -> None:
         handled.append((simulation.scheduler.now_ms, base.node_id, repr(message)))
 
-    simulation = Simulation(seed, shuffled=shuffled, watch=watch)
+    simulation = Simulation(seed, shuffled=shuffled, on_handled=watch)
     systems = [simulation.start(name) for name in ("n1", "n2", "n3")]
     addresses = [system.createActor(Passes, globalName="passes") for system in systems]
     systems[0].tell(addresses[0], 5)

@@ -1,4 +1,4 @@
-"""The roles are ordinary Thespian actors: created on Thespian's own system bases, they do what they do on ours."""
+"""The roles are ordinary Thespian actors: on Thespian's own system bases they do the same as on ours."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from raftkv.raft.entry import Entry, Kind
 from raftkv.raft.replica import Replica
 from raftkv.store.commands import Put, encode_commands
 from tests.roles.rehearsal import log
-from tests.stock_bases.world import AskSaid, Begin, ToRole, World
+from tests.stock_bases.world import GetSent, SetUp, ToRole, World
 from tests.support.processes import free_ports
 
 WITHIN_S = 30.0
@@ -55,24 +55,24 @@ class Scene:
         self.system = system
         self.world = system.createActor(World)
 
-    def begins(self, *, election_ms: tuple[float, float] = (PATIENT_MS, 2 * PATIENT_MS)) -> None:
+    def set_up(self, *, election_ms: tuple[float, float] = (PATIENT_MS, 2 * PATIENT_MS)) -> None:
         """Give a follower of term 1 the replica, with a log of two entries."""
         replica = Replica("n1", "n1-1", 7, current_term=1, entries=log(1), free_bytes=1 << 40)
-        self.system.tell(self.world, Begin(replica, *election_ms))
+        self.system.tell(self.world, SetUp(replica, *election_ms))
 
-    def tells(self, message: Any) -> None:
+    def tell(self, message: Any) -> None:
         """Give a message to the role that has the replica."""
         self.system.tell(self.world, ToRole(message))
 
-    def waits_for(self, condition: Callable[[list[Any]], bool]) -> list[Any]:
-        """Return all that was said, as soon as it fulfils the condition."""
+    def wait_for(self, condition: Callable[[list[Any]], bool]) -> list[Any]:
+        """Return the messages that the roles have sent, once they fulfil the condition."""
         deadline = time.monotonic() + WITHIN_S
-        said: list[Any] = []
+        sent: list[Any] = []
         while time.monotonic() < deadline:
-            said = list(self.system.ask(self.world, AskSaid(), 1.0) or ())
-            if condition(said):
-                return said
-        raise AssertionError(f"not within {WITHIN_S} s: {said}")
+            sent = list(self.system.ask(self.world, GetSent(), 1.0) or ())
+            if condition(sent):
+                return sent
+        raise AssertionError(f"not within {WITHIN_S} s: {sent}")
 
 
 @pytest.fixture(params=list(BASES))
@@ -83,7 +83,7 @@ def scene(request: pytest.FixtureRequest) -> Iterator[Scene]:
     logging: Any = False
     if name == "multiprocTCPBase":
         capabilities = {**capabilities, "Admin Port": free_ports()}
-        # Its processes can't do with none.
+        # Its processes need a logging configuration.
         logging = {"version": 1, "disable_existing_loggers": False}
     system = ActorSystem(name, capabilities, logDefs=logging, transientUnique=True)
     scene = Scene(system)
@@ -91,51 +91,51 @@ def scene(request: pytest.FixtureRequest) -> Iterator[Scene]:
         yield scene
     finally:
         system.shutdown()
-        # Here, where their warnings are ignored, and not in some other test.
+        # Collected here, where the warnings are ignored, and not in another test.
         del system, scene.system
         gc.collect()
 
 
 def test_a_follower_votes_once_in_a_term(scene: Scene) -> None:
     """3.4, and 3.8: the save comes before the answer."""
-    scene.begins()
-    scene.tells(RequestVote("n2", 2, 2, 1))
-    scene.waits_for(lambda said: len(said) == 2)
-    scene.tells(RequestVote("n3", 2, 2, 1))
+    scene.set_up()
+    scene.tell(RequestVote("n2", 2, 2, 1))
+    scene.wait_for(lambda sent: len(sent) == 2)
+    scene.tell(RequestVote("n3", 2, 2, 1))
 
-    said = scene.waits_for(lambda said: len(said) == 3)
+    sent = scene.wait_for(lambda sent: len(sent) == 3)
 
-    assert said == [Save(1, 2, "n2"), RequestVoteReply("n1", 2, True), RequestVoteReply("n1", 2, False)]
+    assert sent == [Save(1, 2, "n2"), RequestVoteReply("n1", 2, True), RequestVoteReply("n1", 2, False)]
 
 
 def test_a_follower_appends_and_confirms(scene: Scene) -> None:
     """3.5."""
-    scene.begins()
+    scene.set_up()
     entry = Entry(3, 2, Kind.NOOP, b"")
-    scene.tells(AppendEntries("n2", 2, 2, 1, (entry,), 3))
+    scene.tell(AppendEntries("n2", 2, 2, 1, (entry,), 3))
 
-    said = scene.waits_for(lambda said: any(isinstance(m, Apply) and entry in m.entries for m in said))
+    sent = scene.wait_for(lambda sent: any(isinstance(m, Apply) and entry in m.entries for m in sent))
 
-    # What it asks the leader for its own first read comes in between.
-    answers = [message for message in said if not isinstance(message, Apply | Forward)]
+    # Its request for a first read index from the leader may come in between.
+    answers = [message for message in sent if not isinstance(message, Apply | Forward)]
     assert answers == [Save(1, 2, None, (entry,)), AppendEntriesReply("n1", 2, True, 3)]
 
 
-def test_a_node_that_hears_nobody_is_elected_and_commits_a_write(scene: Scene) -> None:
-    """3.4 to 3.6: from follower to candidate to leader, with wake-ups of the base's own clock."""
-    # It begins soon (chance here is always the same), but on a busy machine it must not give up before it is answered.
-    scene.begins(election_ms=(1000.0, 10_000.0))
-    scene.waits_for(lambda said: RequestVote("n1", 2, 2, 1, pre_vote=True) in said)
-    grant_until(scene, lambda said: any(isinstance(message, AppendEntries) for message in said))
-    term = scene.waits_for(lambda said: any(isinstance(message, AppendEntries) for message in said))[-1].term
+def test_a_node_without_a_leader_is_elected_and_commits_a_write(scene: Scene) -> None:
+    """3.4 to 3.6: from follower to candidate to leader, with wake-ups on the base's own clock."""
+    # The follower times out soon (the seed is fixed); the candidate gets time for its votes on a busy machine.
+    scene.set_up(election_ms=(1000.0, 10_000.0))
+    scene.wait_for(lambda sent: RequestVote("n1", 2, 2, 1, pre_vote=True) in sent)
+    grant_until(scene, lambda sent: any(isinstance(message, AppendEntries) for message in sent))
+    term = scene.wait_for(lambda sent: any(isinstance(message, AppendEntries) for message in sent))[-1].term
     command = Put("k", b"v")
-    scene.tells(PendingRequest(Propose((command,), 1000.0), ReplyTo(ActorAddress("nobody")), 1e15))
-    scene.waits_for(lambda said: any(isinstance(m, Save) and any(e.index == 4 for e in m.entries) for m in said))
-    scene.tells(AppendEntriesReply("n2", term, True, 4))
+    scene.tell(PendingRequest(Propose((command,), 1000.0), ReplyTo(ActorAddress("nobody")), 1e15))
+    scene.wait_for(lambda sent: any(isinstance(m, Save) and any(e.index == 4 for e in m.entries) for m in sent))
+    scene.tell(AppendEntriesReply("n2", term, True, 4))
 
-    said = scene.waits_for(lambda said: any(isinstance(m, Apply) and m.entries[-1].index == 4 for m in said))
+    sent = scene.wait_for(lambda sent: any(isinstance(m, Apply) and m.entries[-1].index == 4 for m in sent))
 
-    applied = [entry for message in said if isinstance(message, Apply) for entry in message.entries]
+    applied = [entry for message in sent if isinstance(message, Apply) for entry in message.entries]
     assert applied == [
         *log(1),
         Entry(3, term, Kind.NOOP, b""),
@@ -144,17 +144,17 @@ def test_a_node_that_hears_nobody_is_elected_and_commits_a_write(scene: Scene) -
 
 
 def grant_until(scene: Scene, condition: Callable[[list[Any]], bool]) -> None:
-    """Answer every request for a (pre-)vote as n2 would, until the condition holds."""
+    """Grant every RequestVote and pre-vote as n2 would, until the condition holds."""
     granted = 0
 
-    def answered(said: list[Any]) -> bool:
+    def answered(sent: list[Any]) -> bool:
         nonlocal granted
-        if condition(said):
+        if condition(sent):
             return True
-        requests = [message for message in said if isinstance(message, RequestVote)]
+        requests = [message for message in sent if isinstance(message, RequestVote)]
         for request in requests[granted:]:
-            scene.tells(RequestVoteReply("n2", request.term, True, request.pre_vote))
+            scene.tell(RequestVoteReply("n2", request.term, True, request.pre_vote))
         granted = len(requests)
         return False
 
-    scene.waits_for(answered)
+    scene.wait_for(answered)

@@ -1,4 +1,4 @@
-"""Everything that a role talks to, as one ordinary Thespian actor: it passes the baton on, saves, and remembers."""
+"""Node, journal, store and peers of a role in one ordinary Thespian actor, which records what the roles send."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from raftkv.raft.replica import Replica
 ROLES: dict[str, type[Role]] = {"follower": Follower, "candidate": Candidate, "leader": Leader}
 
 
-class Begin(Message, frozen=True):
-    """Create the roles and give this replica to the follower, which waits so long for a leader."""
+class SetUp(Message, frozen=True):
+    """Create the roles and give this replica to the follower, with these bounds of its election timeout."""
 
     replica: Replica
     election_min_ms: float
@@ -38,17 +38,17 @@ class Begin(Message, frozen=True):
 
 
 class ToRole(Message, frozen=True):
-    """Give a message to whichever role has the replica."""
+    """Pass a message to the role that has the replica."""
 
     message: Any
 
 
-class AskSaid(Message, frozen=True):
-    """Answer with everything that roles have sent to their peers, the journal, the store and the observer, in order."""
+class GetSent(Message, frozen=True):
+    """Reply with all messages from the roles to peers, journal and store, in order."""
 
 
 def fail(status: int, line: str) -> None:
-    """Stop, as a node would: the test then waits in vain."""
+    """Stop the actor, as a node would stop; the test then times out."""
     raise SystemExit(line)
 
 
@@ -59,48 +59,48 @@ class World(Actor):
         super().__init__()
         self.roles: dict[str, ActorAddress] = {}
         self.active: ActorAddress | None = None
-        self.said: list[Any] = []
+        self.sent: list[Any] = []
 
     def receiveMessage(self, message: Any, sender: ActorAddress) -> None:
-        """Do what the one would do to whom the message is addressed."""
-        if isinstance(message, Begin):
-            self._begin(message)
+        """Do what the receiver of the message would do in a node."""
+        if isinstance(message, SetUp):
+            self._set_up(message)
         elif isinstance(message, ToRole):
             self.send(self.active, message.message)
-        elif isinstance(message, AskSaid):
-            self.send(sender, tuple(self.said))
+        elif isinstance(message, GetSent):
+            self.send(sender, tuple(self.sent))
         elif isinstance(message, Assume):
             self.active = self.roles[message.role]
             self.send(self.active, message)
         elif isinstance(message, Save):
-            self.said.append(message)
+            self.sent.append(message)
             self.send(self.active, Saved(message.number, 1 << 40))
         elif isinstance(message, Apply):
-            self.said.append(message)
+            self.sent.append(message)
             self.send(self.active, AppliedUpTo(message.entries[-1].index))
         elif isinstance(message, Saved | AppliedUpTo):
-            # Given back by a role that no longer has the replica.
+            # Returned by a role that no longer has the replica.
             self.send(self.active, message)
         elif not isinstance(message, ActorSystemMessage | RoleChanged):
-            self.said.append(message)
+            self.sent.append(message)
 
-    def _begin(self, begin: Begin) -> None:
+    def _set_up(self, set_up: SetUp) -> None:
         self.roles = {name: self.createActor(role) for name, role in ROLES.items()}
-        peers = begin.replica.peers
+        peers = set_up.replica.peers
         start = Start(
             node_id="n1",
             node=self.myAddress,
             journal=self.myAddress,
             store=self.myAddress,
             peer_address=dict.fromkeys(peers, self.myAddress).__getitem__,
-            initial_cluster=tuple((name, f"{name}:5001") for name in begin.replica.configuration.ids),
+            initial_cluster=tuple((name, f"{name}:5001") for name in set_up.replica.configuration.ids),
             initial_cluster_hash="",
             environment=Environment(
                 directory="",
                 disk=None,  # type: ignore[arg-type]
                 clock=SystemClock(),
                 rng=Random(1),
-                timing=Timing(10.0, begin.election_min_ms, begin.election_max_ms),
+                timing=Timing(10.0, set_up.election_min_ms, set_up.election_max_ms),
                 limits=Limits(),
                 fail=fail,
             ),
@@ -108,4 +108,4 @@ class World(Actor):
         for role in self.roles.values():
             self.send(role, start)
         self.active = self.roles["follower"]
-        self.send(self.active, Assume(begin.replica, "follower", "the test says so"))
+        self.send(self.active, Assume(set_up.replica, "follower", "the test says so"))

@@ -1,4 +1,4 @@
-"""What the tests of the event-loop base share: a system per test that has to end clean, and an actor to play with."""
+"""Helpers for the tests of the event-loop base: a system per test that must end clean, and scriptable actors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WITHIN_S = 45.0
 
 
 class Puppet(Actor):
-    """An actor that does what it gets: a function is called with the actor and the sender; the rest is kept."""
+    """Calls each message that is a function with itself and the sender, and keeps the other messages in ``seen``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,31 +35,31 @@ class ThreadPuppet(Puppet):
 
 
 class Echo(Actor):
-    """Sends back what it gets."""
+    """Sends each message back."""
 
     def receiveMessage(self, message: Any, sender: Any) -> None:
         self.send(sender, message)
 
 
 def reply(value: Callable[[Any], Any]) -> Callable[[Any, Any], None]:
-    """Return a message that makes a puppet answer with ``value`` of itself."""
+    """Return a message that makes a puppet reply with ``value(puppet)``."""
     return lambda me, sender: me.send(sender, value(me))
 
 
 def seen(me: Any, sender: Any) -> None:
-    """Make a puppet answer with what it has kept. (A message.)"""
+    """Make a puppet reply with the messages that it has kept. (This function is itself a message.)"""
     me.send(sender, list(me.seen))
 
 
 def create(actor_class: Any = Puppet, **options: Any) -> Callable[[Any, Any], None]:
-    """Return a message that makes a puppet create a child and answer with its address."""
+    """Return a message that makes a puppet create a child and reply with its address."""
     return reply(lambda me: me.createActor(actor_class, **options))
 
 
 def on_loop(
     *, within_s: float = WITHIN_S, **options: Any
 ) -> Callable[[Callable[[EventLoopSystem], Awaitable[None]]], Callable[[], None]]:
-    """Make a test of a coroutine that gets a system on a running loop; afterwards nothing of it may be left."""
+    """Turn a coroutine function into a test with a system on a running loop; afterwards nothing of it may be left."""
 
     def decorate(test: Callable[[EventLoopSystem], Awaitable[None]]) -> Callable[[], None]:
         async def scenario() -> None:
@@ -84,7 +84,7 @@ def on_loop(
 
 
 async def seen_by(system: EventLoopSystem, puppet: Any, count: int) -> list[Any]:
-    """Return what a puppet has kept, once that is ``count`` messages at least."""
+    """Return the messages that a puppet has kept, once there are at least ``count``."""
     while True:
         kept: list[Any] = await system.ask(puppet, seen)
         if len(kept) >= count:

@@ -1,4 +1,4 @@
-"""What the tests of the link share: nodes on one loop, and ways to be a bad neighbour."""
+"""Helpers for the tests of the link: nodes on one loop, and peers that misbehave."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ P = ParamSpec("P")
 
 
 class Note(msgspec.Struct, frozen=True, array_like=True):
-    """A message as simple as can be."""
+    """A minimal message."""
 
     sender: str
     text: str
@@ -40,7 +40,7 @@ NOTES = Codec(
 
 
 def on_a_loop(test: Callable[P, Awaitable[None]]) -> Callable[P, None]:
-    """Make a test of a coroutine; nothing may reach the loop's exception handler while it runs."""
+    """Turn a coroutine function into a test; nothing may reach the loop's exception handler while it runs."""
 
     @functools.wraps(test)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -71,14 +71,14 @@ async def turns(count: int) -> None:
 
 
 def settings(node_id: str, **changes: Any) -> LinkSettings:
-    """Return settings that are quick to reconnect and slow to give up."""
+    """Return settings with a short backoff and a long silence."""
     quick = {"backoff_min_ms": 2, "backoff_max_ms": 20, "ping_ms": 1000, "silence_ms": 60_000}
     fixed = {"node_id": node_id, "incarnation": f"{node_id}-1", "secret": SECRET}
     return LinkSettings(**(fixed | quick | changes))
 
 
 class Node:
-    """A link, and everything it has told: messages in ``received``, the rest in ``events``, in order."""
+    """A link and its callbacks: messages in ``received``, all other calls in ``events``, in order."""
 
     def __init__(self, node_id: str, *, codec: Codec = NOTES, cluster_id: str | None = None, **changes: Any) -> None:
         self.id = node_id
@@ -108,7 +108,7 @@ class Node:
         """The texts of the notes received."""
         return [note.text for _, _, _, note in self.received]
 
-    def told(self, *kinds: str) -> list[tuple[Any, ...]]:
+    def events_of(self, *kinds: str) -> list[tuple[Any, ...]]:
         """Return the events of these kinds."""
         return [event for event in self.events if event[0] in kinds]
 
@@ -121,7 +121,7 @@ class Node:
 
 @asynccontextmanager
 async def running(*nodes: Node) -> AsyncIterator[None]:
-    """Start the nodes, which know of each other as far as they are started; close them in the end."""
+    """Start the nodes, and close them in the end."""
     try:
         for node in nodes:
             await node.link.start()
@@ -140,7 +140,7 @@ def introduce(*nodes: Node) -> None:
 
 
 async def connected(*nodes: Node) -> None:
-    """Wait until all nodes are connected to each other, and have been told so."""
+    """Wait until all nodes are connected to each other, and this has been reported."""
     for node in nodes:
         for peer in nodes:
             if peer is not node:
@@ -158,7 +158,7 @@ async def cluster(*nodes: Node) -> AsyncIterator[None]:
 
 
 class Raw:
-    """A bare connection, for saying what no link would say."""
+    """A bare connection, for sending bytes that no link would send."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
@@ -210,7 +210,7 @@ class Raw:
 
 @asynccontextmanager
 async def dialled(node: Node, receive_buffer: int = 0) -> AsyncIterator[Raw]:
-    """Connect to a node, as a stranger, whose kernel holds about ``receive_buffer`` bytes (0: its own choice)."""
+    """Connect to a node without a handshake; the kernel buffers about ``receive_buffer`` bytes (0: its default)."""
     sock = socket.socket()
     sock.setblocking(False)
     if receive_buffer:
@@ -229,7 +229,7 @@ def identity(node_id: str, cluster_id: str = "") -> PeerIdentity:
 
 
 class Listener:
-    """Something that peers connect to; ``serve`` is run for each connection, which ends with it."""
+    """Listens for peers; runs ``serve`` for each connection and closes the connection after it."""
 
     def __init__(self, serve: Callable[[Raw], Awaitable[None]]) -> None:
         self._serve = serve
@@ -257,7 +257,7 @@ class Listener:
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.get_running_loop().create_task(self._run(Raw(reader, writer)))
-        # A task that is cancelled before it has begun closes nothing itself.
+        # A task that is cancelled before it has started closes nothing itself.
         task.add_done_callback(lambda _: writer.close())
         self._tasks.add(task)
 
@@ -270,7 +270,7 @@ class Listener:
 
 
 class Relay:
-    """A way to a port that can swallow everything from a moment on, as a broken network does, or be recorded."""
+    """A proxy to a port that records both directions, and can drop everything, as a broken network does."""
 
     def __init__(self, port: int) -> None:
         self._port = port

@@ -1,4 +1,4 @@
-"""Awaitable asks: each has an endpoint of its own, a time-out, and an end."""
+"""Awaitable asks: each has an address of its own, a time-out, and an end."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tests.system.eventloop_tools import Echo, Puppet, ThreadPuppet, on_loop, re
 
 
 @on_loop()
-async def test_many_asks_at_once_each_get_their_own_reply(system: EventLoopSystem) -> None:
-    """The actor answers in the opposite order, and on the way through another one."""
+async def test_concurrent_asks_each_get_their_own_reply(system: EventLoopSystem) -> None:
+    """One actor answers in reverse order, another one at once."""
     echo = system.createActor(Echo)
     holder = system.createActor(Puppet)
     asks = [
@@ -35,7 +35,7 @@ async def test_many_asks_at_once_each_get_their_own_reply(system: EventLoopSyste
 
 
 @on_loop()
-async def test_an_ask_that_nobody_answers_resolves_to_none(system: EventLoopSystem) -> None:
+async def test_an_ask_without_a_reply_resolves_to_none(system: EventLoopSystem) -> None:
     silent = system.createActor(Puppet)
 
     asks = [system.ask(silent, "?", timeout) for timeout in (0, 0.001, 1e-9, timedelta(milliseconds=1))]
@@ -44,7 +44,7 @@ async def test_an_ask_that_nobody_answers_resolves_to_none(system: EventLoopSyst
 
 
 @on_loop()
-async def test_an_ask_without_a_time_out_waits(system: EventLoopSystem) -> None:
+async def test_an_ask_without_a_time_out_waits_for_its_reply(system: EventLoopSystem) -> None:
     puppet = system.createActor(Puppet)
     ask = system.ask(puppet, lambda me, sender: me.seen.append(sender))
 
@@ -102,14 +102,14 @@ async def test_a_cancelled_ask_leaves_nothing_behind(system: EventLoopSystem) ->
 
 
 @on_loop()
-async def test_none_is_a_reply_like_any_other(system: EventLoopSystem) -> None:
+async def test_none_is_a_valid_reply(system: EventLoopSystem) -> None:
     puppet = system.createActor(Puppet)
 
     assert await system.ask(puppet, reply(lambda me: None)) is None
 
 
 @on_loop()
-async def test_thespians_own_messages_are_no_replies_but_poison_is(system: EventLoopSystem) -> None:
+async def test_system_messages_do_not_count_as_replies_but_poison_does(system: EventLoopSystem) -> None:
     puppet = system.createActor(Puppet)
 
     def answer(me: Any, sender: Any) -> None:
@@ -126,7 +126,7 @@ async def test_thespians_own_messages_are_no_replies_but_poison_is(system: Event
 
 
 @on_loop()
-async def test_a_thread_actor_answers_asks_too(system: EventLoopSystem) -> None:
+async def test_a_thread_actor_answers_asks(system: EventLoopSystem) -> None:
     puppet = system.createActor(ThreadPuppet)
 
     asks = [system.ask(puppet, reply(lambda me, n=n: n), 10) for n in range(200)]  # type: ignore[misc]
@@ -135,7 +135,7 @@ async def test_a_thread_actor_answers_asks_too(system: EventLoopSystem) -> None:
 
 
 @on_loop()
-async def test_listen_gets_what_is_sent_to_the_outside_in_order(system: EventLoopSystem) -> None:
+async def test_listen_gets_messages_to_the_outside_in_order(system: EventLoopSystem) -> None:
     puppet = system.createActor(Puppet)
     early = system.listen(10)
 
@@ -161,7 +161,7 @@ async def test_private_contexts_do_not_get_each_others_messages(system: EventLoo
 
 
 @on_loop()
-async def test_a_private_context_whose_block_raises_is_closed_all_the_same(system: EventLoopSystem) -> None:
+async def test_a_private_context_is_closed_when_its_block_raises(system: EventLoopSystem) -> None:
     before = set(system.base.receivers)
 
     def raising() -> None:

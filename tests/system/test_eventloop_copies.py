@@ -1,4 +1,4 @@
-"""Messages go by reference; in the debug mode every one is pickled, so that changing what was sent shows."""
+"""Messages are passed by reference; debug mode pickles each one, so that changes after sending have no effect."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.system.eventloop_tools import Echo, Puppet, ThreadPuppet, on_loop, re
 
 @dataclass
 class Note:
-    """A message that can be changed, and holds an address."""
+    """A mutable message that holds an address."""
 
     words: list[str]
     address: Any = None
@@ -25,7 +25,7 @@ class Note:
 
 
 def iter_nothing() -> Iterator[None]:
-    """Return a generator, of which there can't be two alike."""
+    """Return a generator, which can't be copied."""
     yield
 
 
@@ -37,7 +37,7 @@ class Secret:
 
 
 @on_loop()
-async def test_messages_go_by_reference(system: EventLoopSystem) -> None:
+async def test_messages_are_passed_by_reference(system: EventLoopSystem) -> None:
     for kind in (Puppet, ThreadPuppet):
         note, puppet = Note(["a"]), system.createActor(kind)
         system.tell(puppet, note)
@@ -46,7 +46,7 @@ async def test_messages_go_by_reference(system: EventLoopSystem) -> None:
 
 
 @on_loop(pickle_messages=True)
-async def test_in_the_debug_mode_everybody_gets_a_copy(system: EventLoopSystem) -> None:
+async def test_debug_mode_copies_every_message(system: EventLoopSystem) -> None:
     for kind in (Puppet, ThreadPuppet):
         puppet = system.createActor(kind)
         note = Note(["a"], puppet)
@@ -60,19 +60,19 @@ async def test_in_the_debug_mode_everybody_gets_a_copy(system: EventLoopSystem) 
 
 
 @on_loop(pickle_messages=True)
-async def test_in_the_debug_mode_functions_are_still_shared(system: EventLoopSystem) -> None:
-    """Who puts one into a message wants it called, like the `fail` of a `Start`."""
+async def test_debug_mode_passes_functions_by_reference(system: EventLoopSystem) -> None:
+    """A function in a message, like the `fail` of a `Start`, is meant to be called."""
     called: list[str] = []
     echo = system.createActor(Echo)
 
-    note = await system.ask(echo, Note([], call=(called.append, test_in_the_debug_mode_functions_are_still_shared)), 10)
+    note = await system.ask(echo, Note([], call=(called.append, test_debug_mode_passes_functions_by_reference)), 10)
 
     note.call[0]("yes")
-    assert (called, note.call[1]) == (["yes"], test_in_the_debug_mode_functions_are_still_shared)
+    assert (called, note.call[1]) == (["yes"], test_debug_mode_passes_functions_by_reference)
 
 
 @on_loop(pickle_messages=True)
-async def test_in_the_debug_mode_what_can_not_be_pickled_fails_its_sender(system: EventLoopSystem) -> None:
+async def test_debug_mode_raises_in_the_sender_of_a_message_that_can_not_be_pickled(system: EventLoopSystem) -> None:
     before = set(system.base.receivers)
     puppet = system.createActor(Puppet)
     with pytest.raises(TypeError, match="pickle"):
@@ -91,7 +91,7 @@ async def test_in_the_debug_mode_what_can_not_be_pickled_fails_its_sender(system
 
 
 @on_loop(node_id="n1")
-async def test_an_address_survives_copying_and_pickling(system: EventLoopSystem) -> None:
+async def test_an_address_can_be_copied_and_pickled(system: EventLoopSystem) -> None:
     puppet = system.createActor(Puppet)
 
     assert copy.deepcopy(puppet) is puppet

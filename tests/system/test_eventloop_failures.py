@@ -1,4 +1,4 @@
-"""Handlers that raise: a second attempt, then poison for the sender; and the exceptions that are something else."""
+"""Handlers that raise: a second attempt, then poison for the sender; and the exceptions to that rule."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.system.eventloop_tools import Echo, Puppet, create, on_loop, reply, s
 
 
 class Grumpy(Actor):
-    """Raises on every attempt at a message that is an exception, and counts the attempts."""
+    """Raises the exception in a message on every attempt, and keeps the attempts."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,13 +36,13 @@ class ThreadGrumpy(Grumpy):
 
 
 class GrumpyOnce(Grumpy):
-    """Wants no second attempt."""
+    """Has its second attempt turned off."""
 
     retry_failed_messages = False
 
 
 class GrumpyAtFirst(Grumpy):
-    """Fails at the first attempt only."""
+    """Fails only at the first attempt."""
 
     def receiveMessage(self, message: Any, sender: Any) -> None:
         self.attempts.append(message)
@@ -52,7 +52,7 @@ class GrumpyAtFirst(Grumpy):
 
 
 @on_loop()
-async def test_a_message_on_which_a_handler_fails_twice_goes_back_as_poison(system: EventLoopSystem) -> None:
+async def test_a_message_that_fails_twice_is_returned_as_poison(system: EventLoopSystem) -> None:
     for failing in (Grumpy, ThreadGrumpy):
         for error in (ValueError("no"), asyncio.CancelledError("no"), GeneratorExit("no")):
             actor, message = system.createActor(failing), (error,)
@@ -64,12 +64,12 @@ async def test_a_message_on_which_a_handler_fails_twice_goes_back_as_poison(syst
             assert f"{type(error).__name__}: no" in poison.details
             attempts = await system.ask(actor, "attempts", 10)
             assert len(attempts) == 2
-            # The second attempt gets a copy: the first may have changed what it got.
+            # The second attempt gets a copy: the first may have changed the message.
             assert [attempt is message for attempt in attempts] == [True, False]
 
 
 @on_loop()
-async def test_a_class_can_do_without_the_second_attempt(system: EventLoopSystem) -> None:
+async def test_a_class_can_turn_the_second_attempt_off(system: EventLoopSystem) -> None:
     actor, message = system.createActor(GrumpyOnce), (ValueError("no"),)
 
     assert (await system.ask(actor, message, 10)).poisonMessage is message
@@ -77,12 +77,12 @@ async def test_a_class_can_do_without_the_second_attempt(system: EventLoopSystem
 
 
 @on_loop()
-async def test_a_second_attempt_that_succeeds_is_as_good_as_a_first(system: EventLoopSystem) -> None:
+async def test_a_second_attempt_may_succeed(system: EventLoopSystem) -> None:
     assert await system.ask(system.createActor(GrumpyAtFirst), "do it", 10) == "managed"
 
 
 @on_loop()
-async def test_a_message_that_can_not_be_copied_has_failed_twice(system: EventLoopSystem) -> None:
+async def test_a_message_that_can_not_be_copied_counts_as_failed_twice(system: EventLoopSystem) -> None:
     class Unique(ValueError):
         def __deepcopy__(self, memo: Any) -> Any:
             raise copy.Error("there is only one")
@@ -93,8 +93,8 @@ async def test_a_message_that_can_not_be_copied_has_failed_twice(system: EventLo
 
 
 @on_loop()
-async def test_poison_is_not_poisonous(system: EventLoopSystem) -> None:
-    """An actor that fails on getting poison back is left alone, and gets its next message."""
+async def test_failing_on_poison_returns_no_poison(system: EventLoopSystem) -> None:
+    """An actor that fails on returned poison goes on with its next message."""
     grumpy, echo = system.createActor(Grumpy), system.createActor(Echo)
 
     class Sensitive(Puppet):
@@ -112,7 +112,7 @@ async def test_poison_is_not_poisonous(system: EventLoopSystem) -> None:
 
 
 @on_loop()
-async def test_a_parent_that_fails_on_bad_news_has_heard_it(system: EventLoopSystem) -> None:
+async def test_a_parent_that_fails_on_a_child_exit_has_still_lost_the_child(system: EventLoopSystem) -> None:
     class Touchy(Puppet):
         def receiveMessage(self, message: Any, sender: Any) -> None:
             super().receiveMessage(message, sender)
@@ -132,7 +132,7 @@ async def test_a_parent_that_fails_on_bad_news_has_heard_it(system: EventLoopSys
 
 
 @on_loop()
-async def test_a_failure_on_a_wakeup_is_poison_to_the_actor_itself(system: EventLoopSystem) -> None:
+async def test_a_failed_wakeup_returns_poison_to_the_actor_itself(system: EventLoopSystem) -> None:
     class Sleepy(Puppet):
         def receiveMessage(self, message: Any, sender: Any) -> None:
             super().receiveMessage(message, sender)
@@ -145,8 +145,8 @@ async def test_a_failure_on_a_wakeup_is_poison_to_the_actor_itself(system: Event
     assert await seen_by(system, sleepy, 3) == [wakeup, wakeup, PoisonMessage(wakeup)]
 
 
-def test_a_keyboard_interrupt_goes_through_and_the_rest_of_the_queue_is_kept() -> None:
-    """It is the program's to deal with; one that goes on finds all its actors and messages in place."""
+def test_a_keyboard_interrupt_propagates_and_keeps_the_rest_of_the_queue() -> None:
+    """The program handles it; if it runs the loop again, all actors and messages are in place."""
     loop = asyncio.new_event_loop()
     made: list[Any] = []
 
@@ -161,7 +161,7 @@ def test_a_keyboard_interrupt_goes_through_and_the_rest_of_the_queue_is_kept() -
         system.tell(puppet, "after it")
         await asyncio.Event().wait()
 
-    async def go_on(system: EventLoopSystem, puppet: Any) -> None:
+    async def resume(system: EventLoopSystem, puppet: Any) -> None:
         assert await system.ask(puppet, seen, 10) == ["after it"]
         base = system.base
         system.shutdown()
@@ -170,14 +170,14 @@ def test_a_keyboard_interrupt_goes_through_and_the_rest_of_the_queue_is_kept() -
     first = loop.create_task(run())
     with pytest.raises(KeyboardInterrupt):
         loop.run_until_complete(first)
-    loop.run_until_complete(go_on(*made))
+    loop.run_until_complete(resume(*made))
     first.cancel()
     loop.run_until_complete(asyncio.wait([first]))
     loop.close()
 
 
 @on_loop()
-async def test_failures_are_logged_with_their_trace(system: EventLoopSystem) -> None:
+async def test_failures_are_logged_with_their_traceback(system: EventLoopSystem) -> None:
     records: list[logging.LogRecord] = []
     handler = logging.Handler()
     handler.emit = records.append  # type: ignore[method-assign, assignment]

@@ -1,4 +1,4 @@
-"""Nothing is left of actors, asks and wake-ups that are over: a node runs for months."""
+"""Ended actors, asks and wake-ups leave nothing behind: a node runs for months."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from raftkv.actors.system.base.eventloop import EventLoopSystem
 from tests.system.eventloop_tools import Echo, Puppet, ThreadPuppet, on_loop, reply, until
 
 MANY_WITHIN_S = 110.0
-"""For a hundred thousand actors: on an idle machine they take five seconds."""
+"""The limit for a hundred thousand actors, which take five seconds on an idle machine."""
 
 
 def alive(kind: type) -> int:
-    """Return how many objects of a kind there are."""
+    """Return the number of objects of a class."""
     gc.collect()
     return sum(isinstance(each, kind) for each in gc.get_objects())
 
 
 class Maker(Puppet):
-    """Makes children one after the other, each of which exits before the next is made."""
+    """Creates children one after the other; each exits before the next is created."""
 
     def make(self, sender: Any, kind: type, count: int) -> None:
         self.kind, self.left, self.asker = kind, count, sender
@@ -52,7 +52,7 @@ class Maker(Puppet):
 
 
 @on_loop()
-async def test_many_actors_created_and_ended_leave_nothing(system: EventLoopSystem) -> None:
+async def test_ended_actors_leave_nothing_behind(system: EventLoopSystem) -> None:
     maker = system.createActor(Maker)
     cells, receivers, threads = alive(ActorCell), dict(system.base.receivers), threading.active_count()
 
@@ -71,14 +71,14 @@ async def test_many_actors_created_and_ended_leave_nothing(system: EventLoopSyst
 
 
 def allocated() -> int:
-    """Return how many blocks of memory Python objects take."""
+    """Return the number of allocated memory blocks."""
     gc.collect()
     return sys.getallocatedblocks()
 
 
 @on_loop(within_s=MANY_WITHIN_S)
-async def test_a_hundred_thousand_actors_leave_no_memory_taken(system: EventLoopSystem) -> None:
-    """Whatever they did in their lives: the few blocks that are left have nothing to do with their number."""
+async def test_a_hundred_thousand_actors_leave_no_memory_allocated(system: EventLoopSystem) -> None:
+    """The few blocks that are left do not depend on the number of actors."""
     maker = system.createActor(Maker)
 
     async def make(*what: tuple[type, int]) -> None:
@@ -87,7 +87,7 @@ async def test_a_hundred_thousand_actors_leave_no_memory_taken(system: EventLoop
             assert await system.ask(maker, message) == "done"
         await until(lambda: not system.base.threads)
 
-    # What Python and the loop keep once and for all is there after the first ones.
+    # The first actors allocate what Python and the loop keep for ever.
     await make((Puppet, 2000), (ThreadPuppet, 20))
     before = allocated()
     for _ in range(4):
@@ -109,7 +109,7 @@ async def test_an_ended_loop_actor_is_freed_without_the_garbage_collector(system
 
 
 @on_loop()
-async def test_asks_leave_nothing_however_they_end(system: EventLoopSystem) -> None:
+async def test_asks_leave_nothing_behind_however_they_end(system: EventLoopSystem) -> None:
     echo, silent = system.createActor(Echo), system.createActor(Puppet)
     asks, receivers = alive(Ask), dict(system.base.receivers)
 
@@ -118,7 +118,7 @@ async def test_asks_leave_nothing_however_they_end(system: EventLoopSystem) -> N
     for _ in range(100):
         system.ask(silent, "?", 1000).cancel()
 
-    # The loop itself holds on to what has woken this task until the next turn.
+    # Until the next turn, the loop holds a reference to the future that has woken this task.
     await asyncio.sleep(0)
 
     assert system.base.receivers == receivers
@@ -126,7 +126,7 @@ async def test_asks_leave_nothing_however_they_end(system: EventLoopSystem) -> N
 
 
 @on_loop()
-async def test_messages_to_the_outside_that_nobody_listens_for_do_not_pile_up(system: EventLoopSystem) -> None:
+async def test_messages_to_the_outside_without_a_listener_do_not_pile_up(system: EventLoopSystem) -> None:
     puppet = system.createActor(Puppet)
 
     def flood(me: Any, sender: Any) -> None:

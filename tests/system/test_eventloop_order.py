@@ -1,4 +1,4 @@
-"""Order and fairness: first in, first out between any two; nothing inline; timers and sockets get their turn."""
+"""Order and fairness: FIFO between any two actors; no handler runs inside send; timers and sockets get their turn."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.system.eventloop_tools import Echo, Puppet, ThreadPuppet, on_loop, re
 
 
 @on_loop()
-async def test_a_message_is_never_handled_inside_the_send(system: EventLoopSystem) -> None:
+async def test_a_message_is_never_handled_inside_send(system: EventLoopSystem) -> None:
     puppet = system.createActor(Puppet)
 
     def send_to_myself(me: Any, sender: Any) -> None:
@@ -28,7 +28,7 @@ async def test_a_message_is_never_handled_inside_the_send(system: EventLoopSyste
 
 
 @on_loop()
-async def test_messages_are_handled_in_the_order_of_sending_whoever_sent_them(system: EventLoopSystem) -> None:
+async def test_messages_of_different_senders_are_handled_in_the_order_of_sending(system: EventLoopSystem) -> None:
     target, other = system.createActor(Puppet), system.createActor(Puppet)
     system.tell(target, 1)
     system.tell(other, lambda me, _: me.send(target, 3))
@@ -39,7 +39,7 @@ async def test_messages_are_handled_in_the_order_of_sending_whoever_sent_them(sy
 
 
 @on_loop()
-async def test_messages_from_many_threads_keep_the_order_of_each(system: EventLoopSystem) -> None:
+async def test_messages_of_each_thread_keep_their_order(system: EventLoopSystem) -> None:
     count, writers = 2000, 4
     targets = [system.createActor(Puppet), system.createActor(ThreadPuppet)]
 
@@ -60,7 +60,7 @@ async def test_messages_from_many_threads_keep_the_order_of_each(system: EventLo
 
 
 @on_loop()
-async def test_thread_actors_and_loop_actors_keep_each_others_order(system: EventLoopSystem) -> None:
+async def test_messages_between_thread_actors_and_loop_actors_keep_their_order(system: EventLoopSystem) -> None:
     def burst(target: Any) -> Any:
         def send_all(me: Any, sender: Any) -> None:
             for number in range(1000):
@@ -79,7 +79,7 @@ async def test_thread_actors_and_loop_actors_keep_each_others_order(system: Even
 
 
 class Flooder(Actor):
-    """Never lets its mailbox become empty, until told otherwise."""
+    """Keeps its mailbox filled until it is stopped."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,8 +102,8 @@ class Flooder(Actor):
 
 
 @on_loop()
-async def test_timers_wakeups_and_sockets_get_their_turn_under_a_flood(system: EventLoopSystem) -> None:
-    """While the queue is never empty, a timer, a wake-up, a connection and an ask all come through."""
+async def test_timers_wakeups_and_sockets_get_their_turn_under_a_flood_of_messages(system: EventLoopSystem) -> None:
+    """While the queue is never empty, a timer, a wake-up, a connection and an ask are all served."""
     flooders = [system.createActor(Flooder) for _ in range(3)]
     for flooder in flooders:
         for _ in range(100):
@@ -132,7 +132,7 @@ async def test_timers_wakeups_and_sockets_get_their_turn_under_a_flood(system: E
 
 
 @on_loop()
-async def test_wakeups_come_with_their_period_and_payload(system: EventLoopSystem) -> None:
+async def test_wakeups_carry_their_period_and_payload(system: EventLoopSystem) -> None:
     wanted = [(0.03, "c"), (0.01, "a"), (timedelta(milliseconds=2), "b"), (0, None)]
     for puppet in (system.createActor(Puppet), system.createActor(ThreadPuppet)):
 

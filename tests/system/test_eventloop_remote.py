@@ -1,4 +1,4 @@
-"""Other nodes: addresses by name, what goes to the transport, what comes from it, and peers that come and go."""
+"""Other nodes: addresses by name, messages to and from the transport, and convention updates."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.system.eventloop_tools import Echo, Puppet, ThreadPuppet, on_loop, re
 
 
 class Wire:
-    """A transport that keeps what it is given, or hands it to the base of the peer."""
+    """A transport that keeps messages, or delivers them to the base of the peer."""
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, str, str, Any]] = []
@@ -37,7 +37,7 @@ def _empty_wire() -> None:
     wire.__init__()  # type: ignore[misc]
 
 
-def test_an_address_by_name_says_what_it_is() -> None:
+def test_an_address_by_name_shows_its_node_and_name() -> None:
     address = remote_address("n2", "node")
 
     assert isinstance(address, ActorAddress)
@@ -57,7 +57,7 @@ def test_an_address_by_name_says_what_it_is() -> None:
 
 
 @on_loop(node_id="n1", transport=wire)
-async def test_what_is_sent_to_a_peer_goes_to_the_transport_on_the_loops_thread(system: EventLoopSystem) -> None:
+async def test_messages_to_a_peer_go_to_the_transport_on_the_loops_thread(system: EventLoopSystem) -> None:
     peer = remote_address("n2", "node")
     named = system.createActor(Puppet, globalName="mine")
     on_thread = system.createActor(ThreadPuppet, globalName="threaded")
@@ -101,7 +101,7 @@ async def test_a_name_on_our_own_node_is_local(system: EventLoopSystem) -> None:
 
 
 @on_loop(node_id="n1", transport=wire)
-async def test_what_comes_from_a_peer_is_put_into_the_mailbox_with_the_senders_address(
+async def test_messages_from_a_peer_carry_the_senders_address(
     system: EventLoopSystem,
 ) -> None:
     def note(me: Any, sender: Any) -> None:
@@ -117,7 +117,7 @@ async def test_what_comes_from_a_peer_is_put_into_the_mailbox_with_the_senders_a
 
 
 @on_loop(node_id="n1", transport=wire)
-async def test_what_can_not_be_delivered_or_sent_is_a_dead_letter(system: EventLoopSystem) -> None:
+async def test_undeliverable_messages_are_dead_letters(system: EventLoopSystem) -> None:
     undertaker = system.createActor(Puppet)
     await system.ask(undertaker, reply(lambda me: me.handleDeadLetters()), 10)
 
@@ -136,7 +136,7 @@ async def test_what_can_not_be_delivered_or_sent_is_a_dead_letter(system: EventL
 
 
 @on_loop(node_id="n1")
-async def test_without_a_transport_other_nodes_get_nothing(system: EventLoopSystem) -> None:
+async def test_without_a_transport_messages_to_other_nodes_are_dead_letters(system: EventLoopSystem) -> None:
     system.tell(remote_address("n2", "node"), "hello")
 
     assert system.base.dead_letters == 1
@@ -156,7 +156,7 @@ async def test_a_transport_that_raises_fails_the_handler_that_sent(system: Event
 
 
 @on_loop(node_id="n1")
-async def test_peers_that_come_and_go_are_told_to_those_who_asked(system: EventLoopSystem) -> None:
+async def test_registered_actors_are_notified_of_peers(system: EventLoopSystem) -> None:
     for puppet_class in (Puppet, ThreadPuppet):
         puppet = system.createActor(puppet_class)
         system.base.peer_changed("n2", up=True)
@@ -169,8 +169,8 @@ async def test_peers_that_come_and_go_are_told_to_those_who_asked(system: EventL
         await until(lambda: not system.base.convention.listeners())
         system.base.peer_changed("n3", up=False)
 
-        told = await system.ask(puppet, seen, 10)
-        assert told == [
+        updates = await system.ask(puppet, seen, 10)
+        assert updates == [
             ActorSystemConventionUpdate(remote_address("n2", ""), {"Node": "n2"}, True),
             ActorSystemConventionUpdate(remote_address("n3", ""), {"Node": "n3"}, True),
             ActorSystemConventionUpdate(remote_address("n2", ""), {"Node": "n2"}, False),
@@ -178,7 +178,7 @@ async def test_peers_that_come_and_go_are_told_to_those_who_asked(system: EventL
 
 
 @on_loop(node_id="n1")
-async def test_a_listener_that_exits_is_told_no_more(system: EventLoopSystem) -> None:
+async def test_a_listener_that_exits_is_unregistered(system: EventLoopSystem) -> None:
     puppet = system.createActor(Puppet)
     await system.ask(puppet, reply(lambda me: me.notifyOnSystemRegistrationChanges()), 10)
     system.tell(puppet, ActorExitRequest())
@@ -190,7 +190,7 @@ async def test_a_listener_that_exits_is_told_no_more(system: EventLoopSystem) ->
 
 
 @on_loop(node_id="n1", transport=wire)
-async def test_two_nodes_in_one_process_talk_by_name(system: EventLoopSystem) -> None:
+async def test_two_nodes_in_one_process_exchange_messages_by_name(system: EventLoopSystem) -> None:
     other = start_on_loop(node_id="n2", transport=wire)
     wire.ends = {"n1": ("n2", system.base), "n2": ("n1", other.base)}
     other.createActor(Echo, globalName="echo")

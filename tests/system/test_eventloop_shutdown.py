@@ -1,4 +1,4 @@
-"""The end of a system, begun from every side: all actors exit, all that wait are released, no thread stays."""
+"""Shutdown, begun from every thread: all actors exit, every wait ends, no thread is left."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.system.eventloop_tools import (
 
 @pytest.fixture
 def by_name() -> Any:
-    """A system as Thespian makes it by name, with a loop's thread of its own."""
+    """A system that Thespian creates by name, with a loop thread of its own."""
     eventloop.install()
     threads = set(threading.enumerate())
     system = ActorSystem(eventloop.BASE_NAME, {}, transientUnique=True)
@@ -38,12 +38,12 @@ def by_name() -> Any:
 
 
 def mail(base: Any, puppet: Any) -> list[Any]:
-    """Return what a puppet has kept, without asking it."""
+    """Return the messages that a puppet has kept, without asking it."""
     return list(base.receivers[puppet.number].instance.seen)
 
 
 @on_loop()
-async def test_shutdown_on_the_loop_returns_at_once_and_can_be_waited_for(system: EventLoopSystem) -> None:
+async def test_shutdown_on_the_loop_returns_at_once_and_can_be_awaited(system: EventLoopSystem) -> None:
     exits: list[str] = []
 
     class Noting(Puppet):
@@ -88,7 +88,7 @@ async def test_a_shutdown_releases_asks_and_listeners(system: EventLoopSystem) -
 
 
 @on_loop()
-async def test_after_the_shutdown_nothing_can_be_created_and_all_mail_is_dead(system: EventLoopSystem) -> None:
+async def test_after_the_shutdown_creation_is_refused_and_messages_are_dead_letters(system: EventLoopSystem) -> None:
     puppet = system.createActor(Puppet)
     base = system.base
     base.shutdown()
@@ -121,7 +121,7 @@ async def test_a_thread_actor_may_shut_the_system_down_either_way(system: EventL
 
 
 @on_loop()
-async def test_another_thread_may_shut_down_and_waits_for_it(system: EventLoopSystem) -> None:
+async def test_a_shutdown_from_another_thread_blocks_until_the_end(system: EventLoopSystem) -> None:
     puppet = system.createActor(Puppet)
 
     await asyncio.get_running_loop().run_in_executor(None, system.base.shutdown)
@@ -131,13 +131,13 @@ async def test_another_thread_may_shut_down_and_waits_for_it(system: EventLoopSy
 
 
 @on_loop(shutdown_timeout_s=0.05)
-async def test_a_thread_actor_that_is_stuck_is_given_up(system: EventLoopSystem) -> None:
+async def test_a_blocked_thread_actor_is_given_up(system: EventLoopSystem) -> None:
     stuck, freed = threading.Event(), threading.Event()
 
     def get_stuck(me: Any, sender: Any) -> None:
         stuck.set()
         freed.wait(WITHIN_S)
-        me.send(me.myAddress, "nobody gets this")
+        me.send(me.myAddress, "undeliverable")
 
     puppet = system.createActor(ThreadPuppet)
     parent = system.createActor(Puppet)
@@ -149,7 +149,7 @@ async def test_a_thread_actor_that_is_stuck_is_given_up(system: EventLoopSystem)
     system.base.shutdown()
     await system.base.wait_closed()
 
-    # Whoever is not stuck ends, if not within the time that is waited for it on a busy machine.
+    # Actors that are not blocked end; on a busy machine they may need longer than the shutdown time-out.
     await until(lambda: not threads[1].is_alive())
     assert threads[0].is_alive()
     freed.set()
@@ -157,7 +157,7 @@ async def test_a_thread_actor_that_is_stuck_is_given_up(system: EventLoopSystem)
 
 
 @on_loop(shutdown_timeout_s=0.05)
-async def test_a_thread_actor_that_is_stuck_while_it_is_made_is_given_up(system: EventLoopSystem) -> None:
+async def test_a_thread_actor_that_blocks_in_its_init_is_given_up(system: EventLoopSystem) -> None:
     stuck, freed = threading.Event(), threading.Event()
 
     class Slow(ThreadPuppet):
@@ -218,7 +218,7 @@ def test_a_blocked_ask_is_released_by_a_shutdown(by_name: Any) -> None:
 def test_a_keyboard_interrupt_in_a_handler_is_passed_to_the_main_thread(
     by_name: Any, request: pytest.FixtureRequest
 ) -> None:
-    # A shell has what it runs in the background ignore this signal.
+    # A shell makes its background jobs ignore this signal.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
 
@@ -232,7 +232,7 @@ def test_a_keyboard_interrupt_in_a_handler_is_passed_to_the_main_thread(
     assert by_name.ask(puppet, reply(lambda me: "alive"), 10) == "alive"
 
 
-def test_a_system_whose_loop_was_closed_under_it_still_answers_with_dead_letters_and_refusals() -> None:
+def test_a_system_on_a_closed_loop_refuses_calls_and_makes_dead_letters() -> None:
     async def start() -> tuple[EventLoopSystem, Any]:
         system = start_on_loop()
         return system, system.createActor(Puppet)

@@ -1,4 +1,4 @@
-"""Source loading (all of it is in Thespian's own suite): off unless asked for, and Python is itself again after it."""
+"""Source loading is off by default, and Python's import is restored after it (Thespian's own suite tests the rest)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from thespian.actors import ActorTypeDispatcher, InvalidActorSourceHash, LoadedSource, UnloadedSource, ValidatedSource
 
 from raftkv.actors.system.base.eventloop import EventLoopSystem
-from raftkv.actors.system.base.source_loading import ALLOWED
+from raftkv.actors.system.base.sources import ALLOWED
 from tests.system.eventloop_tools import Puppet, on_loop, reply, seen, until
 
 MODULE = """
@@ -25,7 +25,7 @@ class Greeter(Actor):
 
 
 class Authority(ActorTypeDispatcher):
-    """Approves of every source."""
+    """Approves every source."""
 
     def receiveMsg_str(self, message: str, sender: Any) -> None:
         self.registerSourceAuthority()
@@ -62,9 +62,9 @@ async def test_sources_are_not_loaded_unless_the_system_allows_it(system: EventL
     assert python_itself() == before
 
 
-# Thespian's loader has no exec_module(), so that Python falls back to its older way.
+# Thespian's loader has no exec_module(), so Python falls back to load_module().
 @pytest.mark.filterwarnings("ignore:HashRootLoader:ImportWarning")
-def test_python_is_itself_again_after_a_system_that_loaded_sources() -> None:
+def test_pythons_import_is_restored_after_a_system_that_loaded_sources() -> None:
     before = python_itself()
 
     @on_loop(capabilities={ALLOWED: True})
@@ -79,7 +79,7 @@ def test_python_is_itself_again_after_a_system_that_loaded_sources() -> None:
         system.unloadActorSource(source_hash)
         await until(lambda: not system.base.sources.loaded)
 
-        # An actor that is there already goes on, and goes on importing.
+        # An existing actor keeps running, and can still import.
         assert await system.ask(greeter, "hello?", 10) == "hello"
         with pytest.raises(InvalidActorSourceHash):
             system.createActor("greeter.Greeter", sourceHash=source_hash)

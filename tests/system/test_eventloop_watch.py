@@ -1,4 +1,4 @@
-"""ThespianWatch: an actor is told when one of its files can be read, until it returns something else."""
+"""ThespianWatch: an actor is notified when one of its files is readable, until a handler returns something else."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.system.eventloop_tools import Puppet, on_loop, reply, seen, seen_by, 
 
 
 class Reader(Puppet):
-    """Watches ``files``, and keeps a byte of each that is ready, until it has seen ``enough``."""
+    """Watches ``files`` and keeps a byte of each that is readable, until it has ``enough``."""
 
     files: tuple[int, ...] = ()
     enough = 1000
@@ -49,7 +49,7 @@ def pipe() -> Iterator[tuple[int, int]]:
 
 
 @on_loop()
-async def test_an_actor_is_told_of_its_files_as_often_as_they_are_ready(system: EventLoopSystem) -> None:
+async def test_an_actor_is_notified_each_time_its_files_are_readable(system: EventLoopSystem) -> None:
     for kind in (Reader, ThreadReader):
         with pipe() as (first, to_first), pipe() as (second, to_second):
             reader = system.createActor(kind)
@@ -78,7 +78,7 @@ async def test_any_other_result_ends_the_watch(system: EventLoopSystem) -> None:
 
 
 @on_loop()
-async def test_a_plain_file_is_always_ready_and_a_closed_one_never(system: EventLoopSystem) -> None:
+async def test_a_regular_file_is_always_readable_and_a_closed_one_never(system: EventLoopSystem) -> None:
     with tempfile.TemporaryFile() as file, pipe() as (closed, _):
         os.write(file.fileno(), b"ab")
         os.lseek(file.fileno(), 0, os.SEEK_SET)

@@ -1,4 +1,4 @@
-"""The link between nodes that mean well: what is sent arrives, in order, control first."""
+"""The link between well-behaved nodes: messages arrive, in order, control first."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ PEER_MESSAGES = Codec(encode_peer, decode_peer, is_control, lambda message: mess
 
 
 @on_a_loop
-async def test_three_nodes_exchange_messages_every_way() -> None:
+async def test_three_nodes_exchange_messages_in_all_directions() -> None:
     nodes = [Node(name) for name in ("n1", "n2", "n3")]
     async with cluster(*nodes):
         for node in nodes:
@@ -57,7 +57,7 @@ async def test_three_nodes_exchange_messages_every_way() -> None:
 
 
 @on_a_loop
-async def test_raft_messages_arrive_as_they_were_sent() -> None:
+async def test_raft_messages_arrive_unchanged() -> None:
     n1, n2 = Node("n1", codec=PEER_MESSAGES), Node("n2", codec=PEER_MESSAGES)
     entries = tuple(
         Entry(index, 3, Kind.COMMANDS, encode_commands((Put("k", bytes(index)),))) for index in range(1, 50)
@@ -92,7 +92,7 @@ async def test_each_lane_keeps_its_order() -> None:
         await until(lambda: len(n2.received) == 500)
 
     notes = [note for _, _, _, note in n2.received]
-    # A control message too large for one frame goes the way of bulk.
+    # A control message too large for one frame is sent in the bulk lane.
     for lane in (True, False):
         numbers = [int(note.text) for note in notes if (note.control and len(note.data) <= 3000) is lane]
         assert numbers == sorted(numbers)
@@ -100,7 +100,7 @@ async def test_each_lane_keeps_its_order() -> None:
 
 
 @on_a_loop
-async def test_control_goes_before_bulk_of_the_same_turn() -> None:
+async def test_control_is_sent_before_bulk_of_the_same_turn() -> None:
     n1, n2 = Node("n1"), Node("n2")
     async with cluster(n1, n2):
         n1.note("n2", "bulk 1")
@@ -112,7 +112,7 @@ async def test_control_goes_before_bulk_of_the_same_turn() -> None:
 
 
 @on_a_loop
-async def test_control_overtakes_a_large_message_that_is_under_way() -> None:
+async def test_control_overtakes_a_large_message_that_is_being_sent() -> None:
     n1, n2 = Node("n1"), Node("n2")
     async with cluster(n1, n2):
         frames = n1.link.stats.frames_sent
@@ -127,7 +127,7 @@ async def test_control_overtakes_a_large_message_that_is_under_way() -> None:
 
 
 @on_a_loop
-async def test_a_control_message_too_large_for_a_frame_arrives_all_the_same() -> None:
+async def test_a_control_message_too_large_for_a_frame_arrives() -> None:
     n1, n2 = Node("n1"), Node("n2")
     async with cluster(n1, n2):
         note = n1.note("n2", "large", control=True, data=bytes(1 << 20))
@@ -136,8 +136,8 @@ async def test_a_control_message_too_large_for_a_frame_arrives_all_the_same() ->
 
 
 @on_a_loop
-async def test_messages_of_one_turn_leave_together_and_none_before_its_end() -> None:
-    # No keepalive is to come in between, however slow the machine.
+async def test_messages_of_one_turn_are_sent_together_at_its_end() -> None:
+    # No keepalive may come in between, however slow the machine.
     n1, n2 = Node("n1", ping_ms=60_000), Node("n2")
     async with cluster(n1, n2):
         before = n1.link.stats.bytes_sent
@@ -151,14 +151,14 @@ async def test_messages_of_one_turn_leave_together_and_none_before_its_end() -> 
 
 
 @on_a_loop
-async def test_keeps_little_ahead_in_the_transport_so_that_control_can_overtake() -> None:
+async def test_the_transport_gets_little_at_once_so_that_control_can_overtake() -> None:
     n1, n2 = Node("n1"), Node("n2")
     async with cluster(n1, n2):
         n2.link.pause_receiving()
         sent = 30 << 20
         for number in range(30):
             n1.note("n2", str(number), data=bytes(1 << 20))
-        # What the kernel takes is bounded too; the rest must stay where control messages can go before it.
+        # The kernel's buffer is bounded too; the rest must stay in the lanes, where control messages can overtake it.
         await turns(200)
         assert n1.link.waiting("n2") > sent // 2
         n1.note("n2", "control", control=True)
@@ -168,7 +168,7 @@ async def test_keeps_little_ahead_in_the_transport_so_that_control_can_overtake(
 
 
 @on_a_loop
-async def test_who_pauses_receiving_gets_everything_later() -> None:
+async def test_messages_that_arrive_while_receiving_is_paused_are_received_later() -> None:
     n1, n2 = Node("n1"), Node("n2")
     async with cluster(n1, n2):
         n2.link.pause_receiving()
@@ -182,7 +182,7 @@ async def test_who_pauses_receiving_gets_everything_later() -> None:
 
 
 @on_a_loop
-async def test_who_pauses_receiving_pauses_those_to_come_too() -> None:
+async def test_pausing_also_pauses_connections_made_later() -> None:
     n1, n2 = Node("n1"), Node("n2")
     async with running(n1, n2):
         n2.link.pause_receiving()
@@ -196,7 +196,7 @@ async def test_who_pauses_receiving_pauses_those_to_come_too() -> None:
 
 
 @on_a_loop
-async def test_close_sends_what_waits() -> None:
+async def test_close_sends_queued_messages() -> None:
     n1, n2 = Node("n1", close_ms=20_000), Node("n2")
     async with cluster(n1, n2):
         for number in range(20):
@@ -205,12 +205,12 @@ async def test_close_sends_what_waits() -> None:
         await until(lambda: ("down", "n1", "closed by the peer") in n2.events)
 
         assert n2.texts == [str(number) for number in range(20)]
-        await until(lambda: n1.told("down"))
+        await until(lambda: n1.events_of("down"))
         assert n1.events == [("up", "n2"), ("down", "n2", "closing")]
 
 
 @on_a_loop
-async def test_close_waits_for_nobody_for_long() -> None:
+async def test_close_waits_for_a_slow_peer_only_for_a_bounded_time() -> None:
     n1, n2 = Node("n1", close_ms=50), Node("n2")
     async with cluster(n1, n2):
         n2.link.pause_receiving()
@@ -220,18 +220,18 @@ async def test_close_waits_for_nobody_for_long() -> None:
         assert connection is not None
         await n1.link.close()
         assert connection.closed.done()
-        await until(lambda: n1.told("down"))
+        await until(lambda: n1.events_of("down"))
         await turns(2)
 
-        assert n1.told("up", "down") == [("up", "n2"), ("down", "n2", "closing")]
-        refused = [message.text for _, _, _, _, message, reason in n1.told("refused") if reason == "closing"]
-        # What was given to the transport is lost; of all others nothing has left.
+        assert n1.events_of("up", "down") == [("up", "n2"), ("down", "n2", "closing")]
+        refused = [message.text for _, _, _, _, message, reason in n1.events_of("refused") if reason == "closing"]
+        # Messages that the transport had are lost; of all others nothing has left.
         assert refused == [str(number) for number in range(20 - len(refused), 20)]
         assert len(refused) >= 10
 
 
 @on_a_loop
-async def test_a_port_in_use_is_an_error_at_the_start() -> None:
+async def test_start_raises_if_the_port_is_in_use() -> None:
     n1 = Node("n1")
     async with running(n1):
         n2 = Node("n2", listen_port=n1.link.port)
@@ -240,7 +240,7 @@ async def test_a_port_in_use_is_an_error_at_the_start() -> None:
 
 
 @on_a_loop
-async def test_each_learns_who_the_other_is() -> None:
+async def test_each_node_learns_the_identity_of_the_other() -> None:
     n1, n2 = Node("n1", cluster_id="c", initial_cluster="l1"), Node("n2", initial_cluster="l2")
     async with cluster(n1, n2):
         assert n2.link.identity("n1") == identity("n1", "c")._replace(initial_cluster="l1")
@@ -249,7 +249,7 @@ async def test_each_learns_who_the_other_is() -> None:
 
 
 @on_a_loop
-async def test_keepalives_keep_an_idle_connection() -> None:
+async def test_keepalives_keep_an_idle_connection_open() -> None:
     n1, n2 = Node("n1", ping_ms=5, silence_ms=20_000), Node("n2", ping_ms=5, silence_ms=20_000)
     async with cluster(n1, n2):
         await until(lambda: n1.link.stats.frames_received > 20)
@@ -258,8 +258,8 @@ async def test_keepalives_keep_an_idle_connection() -> None:
 
 
 @on_a_loop
-async def test_nothing_crosses_the_network_in_the_clear_before_both_have_proved_themselves() -> None:
-    """What a dialler says first is its hello; the secret itself is never sent."""
+async def test_only_handshake_records_are_sent_before_both_sides_have_proved_themselves() -> None:
+    """A dialler first sends its hello; the secret itself is never sent."""
     n1, n2 = Node("n1"), Node("n2")
     async with running(n1, n2), Relay(n2.link.port) as relay:
         n2.link.add_peer("n1", n1.address)
@@ -291,13 +291,13 @@ def test_settings_that_contradict_each_other_are_refused() -> None:
 @pytest.mark.parametrize(
     ("peer", "address"), [("n1", "h:1"), ("", "h:1"), ("n" * 65, "h:1"), ("n2", "h"), ("n2", ":1"), ("n2", "h:99999")]
 )
-def test_what_can_not_be_a_peer_is_refused(peer: str, address: str) -> None:
+def test_invalid_peers_are_refused(peer: str, address: str) -> None:
     with pytest.raises(ValueError):
         Node("n1").link.add_peer(peer, address)
 
 
 @on_a_loop
-async def test_peers_may_be_given_at_once_or_later() -> None:
+async def test_peers_may_be_added_before_or_after_the_start() -> None:
     n2, n3 = Node("n2"), Node("n3")
     async with running(n2, n3):
         up: list[str] = []
@@ -321,5 +321,5 @@ async def test_peers_may_be_given_at_once_or_later() -> None:
         await asyncio.gather(link.close())
 
 
-def test_votes_are_control() -> None:
+def test_votes_are_control_messages() -> None:
     assert PEER_MESSAGES.is_control(RequestVoteReply("n1", 1, True))

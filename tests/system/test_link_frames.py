@@ -1,4 +1,4 @@
-"""Frames: however the stream is cut, the same messages come out; whatever comes in, only ``BadFrame`` is raised."""
+"""Frames: any split of the stream gives the same messages, and any bytes raise ``BadFrame`` at most."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def cuts(draw: st.DrawFn, data: bytes) -> list[bytes]:
 
 
 @given(st.lists(st.binary(min_size=1, max_size=MESSAGE_BYTES), max_size=10), st.integers(1, 200), st.data())
-def test_messages_survive_any_cut_of_the_stream(messages: list[bytes], budget: int, data: st.DataObject) -> None:
+def test_messages_survive_any_split_of_the_stream(messages: list[bytes], budget: int, data: st.DataObject) -> None:
     sender = lanes()
     for message in messages:
         assert sender.put_bulk(QueuedMessage("t", "s", None, message))
@@ -73,7 +73,7 @@ def test_messages_survive_any_cut_of_the_stream(messages: list[bytes], budget: i
 
 
 @given(st.binary(max_size=300), st.data())
-def test_any_bytes_are_frames_or_a_bad_frame(noise: bytes, data: st.DataObject) -> None:
+def test_any_bytes_are_frames_or_raise_bad_frame(noise: bytes, data: st.DataObject) -> None:
     receiver = Receiver()
     try:
         for piece in data.draw(cuts(noise)):
@@ -103,24 +103,24 @@ def test_any_bytes_are_frames_or_a_bad_frame(noise: bytes, data: st.DataObject) 
         (frame(BULK_FRAGMENT, b"x") + frame(BULK_LAST, b""), "empty fragment"),
     ],
 )
-def test_what_no_link_sends_is_a_bad_frame(stream: bytes, problem: str) -> None:
+def test_bytes_that_no_link_sends_raise_bad_frame(stream: bytes, problem: str) -> None:
     with pytest.raises(BadFrame, match=f"^{problem}$"):
         Receiver().gets(stream)
 
 
-def test_a_message_of_exactly_the_limit_passes() -> None:
+def test_a_message_of_exactly_the_limit_is_accepted() -> None:
     receiver = Receiver()
     receiver.gets(frame(BULK_FRAGMENT, b"x" * FRAME_BYTES) * 3 + frame(BULK_LAST, b"y" * FRAME_BYTES))
     assert receiver.messages == [b"x" * 48 + b"y" * 16]
 
 
-def test_control_messages_come_between_fragments() -> None:
+def test_control_messages_may_come_between_fragments() -> None:
     receiver = Receiver()
     receiver.gets(frame(BULK_FRAGMENT, b"bu") + frame(CONTROL_MESSAGE, b"control") + frame(BULK_LAST, b"lk"))
     assert receiver.messages == [b"control", b"bulk"]
 
 
-def test_an_acceptor_sends_nothing_but_keepalives() -> None:
+def test_an_acceptor_may_send_only_keepalives() -> None:
     reader = FrameReader(FRAME_BYTES, FROM_ACCEPTOR)
     stream = frame(KEEPALIVE, b"id") + frame(CONTROL_MESSAGE, b"x")
     reader.room()[: len(stream)] = stream

@@ -1,4 +1,4 @@
-"""The handshake: who belongs together gets through, nobody else does, and a recording is worth nothing."""
+"""The handshake: only nodes of one cluster pass it, and a recording can't be replayed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from raftkv.actors.system.link.handshake import (
     DETAIL_CHARACTERS,
+    ID_BYTES,
     MAGIC,
     PREAMBLE,
     RECORD_BYTES,
@@ -26,6 +27,7 @@ from raftkv.actors.system.link.handshake import (
     Rejected,
     Welcome,
 )
+from raftkv.raft.names import NAME_LENGTH
 
 ONE = PeerIdentity("n1", "i1", "", "list")
 TWO = PeerIdentity("n2", "i2", "", "list")
@@ -54,20 +56,20 @@ def acceptor(us: PeerIdentity = TWO, secret: bytes = b"s", known: tuple[str, ...
 
 
 def shake(left: Dialler, right: Acceptor) -> list[type[HandshakeRecord]]:
-    """Run a handshake; return what was said, of which the last record is the acceptor's."""
-    said: list[HandshakeRecord] = []
+    """Run a handshake; return the types of its records, of which the last is the acceptor's."""
+    records: list[HandshakeRecord] = []
     data = left.hello()
     while True:
-        said.append(read(data))
-        said.append(read(right.gets(said[-1])))
-        data = left.gets(said[-1])
+        records.append(read(data))
+        records.append(read(right.gets(records[-1])))
+        data = left.gets(records[-1])
         if left.peer is not None:
             assert data == b""
-            return [type(record) for record in said]
+            return [type(record) for record in records]
 
 
 def refusal(left: Dialler, right: Acceptor) -> tuple[str, Refusal]:
-    """Return which side ended a handshake, and why."""
+    """Return the side that ended a handshake, and its refusal."""
     data = left.hello()
     while True:
         try:
@@ -80,7 +82,12 @@ def refusal(left: Dialler, right: Acceptor) -> tuple[str, Refusal]:
             return "dialler", error
 
 
-def test_both_prove_themselves_and_learn_who_the_other_is() -> None:
+def test_every_valid_node_name_fits_into_a_handshake() -> None:
+    """The link and Raft each define the limit, since neither may import the other."""
+    assert ID_BYTES == NAME_LENGTH
+
+
+def test_both_sides_prove_themselves_and_learn_each_others_identity() -> None:
     left, right = dialler(), acceptor()
 
     assert shake(left, right) == [Hello, Challenge, Proof, Welcome]
@@ -88,7 +95,7 @@ def test_both_prove_themselves_and_learn_who_the_other_is() -> None:
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [("", ""), ("c", ""), ("", "c"), ("c", "c")])
-def test_a_node_without_a_cluster_may_talk_to_any(ours: str, theirs: str) -> None:
+def test_a_node_without_a_cluster_may_connect_to_any(ours: str, theirs: str) -> None:
     left, right = dialler(ONE._replace(cluster_id=ours)), acceptor(TWO._replace(cluster_id=theirs))
 
     shake(left, right)
@@ -98,20 +105,20 @@ def test_a_node_without_a_cluster_may_talk_to_any(ours: str, theirs: str) -> Non
     assert (left.peer.cluster_id, right.peer.cluster_id) == (theirs, ours)
 
 
-def test_an_empty_secret_is_a_secret_too() -> None:
+def test_an_empty_secret_works_like_any_other() -> None:
     left, right = dialler(secret=b""), acceptor(secret=b"")
     shake(left, right)
     assert (left.peer, right.peer) == (TWO, ONE)
     assert refusal(dialler(secret=b""), acceptor(secret=b"s"))[1].reason is Reason.SECRET
 
 
-def test_the_dialler_proves_itself_only_to_who_has_proved_itself() -> None:
-    """A wrong secret is seen by the dialler, which has said nothing but its hello by then."""
+def test_the_dialler_sends_its_proof_only_after_the_acceptors() -> None:
+    """The dialler detects a wrong secret when it has sent nothing but its hello."""
     side, error = refusal(dialler(secret=b"other"), acceptor())
-    assert (side, error.reason, error.tell) == ("dialler", Reason.SECRET, True)
+    assert (side, error.reason, error.tell_peer) == ("dialler", Reason.SECRET, True)
 
 
-def test_a_node_that_is_not_the_one_meant_is_refused() -> None:
+def test_a_node_other_than_the_target_is_refused() -> None:
     side, error = refusal(dialler(target="n3"), acceptor())
     assert (side, str(error)) == ("dialler", "wrong node reached: n2 answers where n3 was expected")
 
@@ -121,7 +128,7 @@ def test_another_cluster_is_refused() -> None:
     assert (side, str(error)) == ("dialler", "wrong cluster id: the nodes belong to different clusters")
 
 
-def test_an_unknown_node_is_refused_once_it_has_proved_to_have_the_secret() -> None:
+def test_an_unknown_node_is_refused_after_it_has_proved_that_it_knows_the_secret() -> None:
     side, error = refusal(dialler(ONE._replace(node_id="n9")), acceptor())
     assert (side, str(error)) == ("acceptor", "unknown node id: n9 is not one of the peers of n2")
 
@@ -135,8 +142,8 @@ def test_a_node_with_our_own_id_is_refused() -> None:
     ("change", "reason"),
     [({"target": "n3"}, Reason.TARGET), ({"cluster_id": "c1"}, Reason.CLUSTER)],
 )
-def test_the_acceptor_checks_for_itself_what_a_dialler_should_have_seen(change: dict[str, str], reason: Reason) -> None:
-    """A dialler that has the secret but not the manners: it proves itself whatever it was told."""
+def test_the_acceptor_checks_everything_that_a_dialler_checks(change: dict[str, str], reason: Reason) -> None:
+    """This dialler knows the secret, but sends its proof whatever the challenge says."""
     hello = read(dialler().hello())
     hello = msgspec.structs.replace(hello, **change)
     right = acceptor(TWO._replace(cluster_id="c2"))
@@ -155,7 +162,7 @@ def _proof_of(hello: Hello, challenge: Challenge) -> bytes:
 
 
 @pytest.mark.parametrize("changed", Hello.__struct_fields__)
-def test_nothing_in_a_hello_can_be_altered_on_the_way(changed: str) -> None:
+def test_no_field_of_a_hello_can_be_altered_in_transit(changed: str) -> None:
     left, right = dialler(), acceptor()
     hello = read(left.hello())
     altered = msgspec.structs.replace(hello, **{changed: _other(getattr(hello, changed))})
@@ -166,7 +173,7 @@ def test_nothing_in_a_hello_can_be_altered_on_the_way(changed: str) -> None:
 
 
 @pytest.mark.parametrize("changed", Challenge.__struct_fields__)
-def test_nothing_in_a_challenge_can_be_altered_on_the_way(changed: str) -> None:
+def test_no_field_of_a_challenge_can_be_altered_in_transit(changed: str) -> None:
     left, right = dialler(), acceptor()
     challenge = read(right.gets(read(left.hello())))
     altered = msgspec.structs.replace(challenge, **{changed: _other(getattr(challenge, changed))})
@@ -180,7 +187,7 @@ def _other(value: str | bytes) -> str | bytes:
     return "x" if isinstance(value, str) else bytes(byte ^ 1 for byte in value)
 
 
-def test_a_recorded_dialler_does_not_get_through_again() -> None:
+def test_a_recorded_dialler_can_not_be_replayed() -> None:
     left, right = dialler(), acceptor()
     hello = read(left.hello())
     proof = read(left.gets(read(right.gets(hello))))
@@ -193,14 +200,14 @@ def test_a_recorded_dialler_does_not_get_through_again() -> None:
     assert (raised.value.reason, again.peer) == (Reason.SECRET, None)
 
 
-def test_a_recorded_acceptor_does_not_get_through_again() -> None:
+def test_a_recorded_acceptor_can_not_be_replayed() -> None:
     challenge = read(acceptor().gets(read(dialler().hello())))
     with pytest.raises(Refusal) as raised:
         dialler().gets(challenge)
     assert raised.value.reason is Reason.SECRET
 
 
-def test_a_proof_is_worth_nothing_to_who_sends_it_back() -> None:
+def test_a_proof_can_not_be_reflected() -> None:
     left, right = dialler(), acceptor()
     challenge = read(right.gets(read(left.hello())))
     assert isinstance(challenge, Challenge)
@@ -213,21 +220,21 @@ def test_a_proof_is_worth_nothing_to_who_sends_it_back() -> None:
 def test_a_record_out_of_turn_is_malformed(record: HandshakeRecord) -> None:
     with pytest.raises(Refusal) as raised:
         acceptor().gets(record)
-    assert (raised.value.reason, raised.value.tell) == (Reason.MALFORMED, False)
+    assert (raised.value.reason, raised.value.tell_peer) == (Reason.MALFORMED, False)
     with pytest.raises(Refusal) as raised:
         dialler().gets(record)
-    assert (raised.value.reason, raised.value.tell) == (Reason.MALFORMED, False)
+    assert (raised.value.reason, raised.value.tell_peer) == (Reason.MALFORMED, False)
 
 
 def test_a_record_with_text_that_is_not_utf_8_is_malformed() -> None:
-    """The decoder tells of it by another exception than of all else; rubbish at a node's port found that."""
+    """The decoder raises another exception for it than for all other errors; random bytes at a port found that."""
     body = bytes(dialler().hello())[PREAMBLE.size :].replace(b"n1", b"n\xa3", 1)
     with pytest.raises(Refusal) as raised:
         read(PREAMBLE.pack(MAGIC, VERSION, len(body)) + body)
-    assert (raised.value.reason, raised.value.tell) == (Reason.MALFORMED, False)
+    assert (raised.value.reason, raised.value.tell_peer) == (Reason.MALFORMED, False)
 
 
-def test_a_hello_or_challenge_is_heard_once() -> None:
+def test_a_second_hello_or_challenge_is_malformed() -> None:
     left, right = dialler(), acceptor()
     hello = read(left.hello())
     challenge = read(right.gets(hello))
@@ -238,23 +245,23 @@ def test_a_hello_or_challenge_is_heard_once() -> None:
         assert raised.value.reason is Reason.MALFORMED
 
 
-def test_another_version_is_refused_in_words_that_every_version_understands() -> None:
+def test_another_version_is_refused_in_a_form_that_every_version_understands() -> None:
     with pytest.raises(Refusal) as raised:
         read(PREAMBLE.pack(MAGIC, VERSION + 1, 3) + b"???")
     assert str(raised.value) == "wrong protocol version: one side speaks version 2, the other 1"
-    assert raised.value.tell
+    assert raised.value.tell_peer
     assert PREAMBLE.unpack_from(raised.value.record())[:2] == (MAGIC, VERSION)
 
 
-def test_what_is_told_is_understood_and_not_told_back() -> None:
+def test_a_rejection_is_understood_and_not_sent_back() -> None:
     for side in (dialler(), acceptor()):
         with pytest.raises(Refusal) as raised:
             side.gets(read(Refusal(Reason.UNKNOWN, "who are you?").record()))
         assert str(raised.value) == "unknown node id: who are you?"
-        assert not raised.value.tell
+        assert not raised.value.tell_peer
 
 
-def test_what_a_stranger_tells_can_not_forge_a_line_in_a_log() -> None:
+def test_a_detail_from_the_network_can_not_forge_a_log_line() -> None:
     with pytest.raises(Refusal) as raised:
         acceptor().gets(Rejected("a reason of version 9", "a\nb\x1b[2J"))
     assert str(raised.value) == "refused: a?b?[2J"
@@ -263,7 +270,7 @@ def test_what_a_stranger_tells_can_not_forge_a_line_in_a_log() -> None:
 
 
 @given(st.binary(max_size=200), st.booleans(), st.lists(st.integers(1, 50), max_size=20))
-def test_any_bytes_are_records_or_a_refusal(noise: bytes, begins_well: bool, sizes: list[int]) -> None:
+def test_any_bytes_are_records_or_raise_a_refusal(noise: bytes, begins_well: bool, sizes: list[int]) -> None:
     data = (PREAMBLE.pack(MAGIC, VERSION, len(noise)) if begins_well else b"") + noise
     reader = RecordReader()
     while data:
@@ -288,13 +295,13 @@ def test_any_bytes_are_records_or_a_refusal(noise: bytes, begins_well: bool, siz
         PREAMBLE.pack(MAGIC, VERSION, 1) + b"\xc1",
     ],
 )
-def test_who_speaks_something_else_is_told_nothing(data: bytes) -> None:
+def test_another_protocol_gets_no_answer(data: bytes) -> None:
     with pytest.raises(Refusal) as raised:
         read(data[: PREAMBLE.size + 1])
-    assert (raised.value.reason, raised.value.tell) == (Reason.MALFORMED, False)
+    assert (raised.value.reason, raised.value.tell_peer) == (Reason.MALFORMED, False)
 
 
-def test_the_longest_names_fit_a_record() -> None:
+def test_the_longest_names_fit_into_a_record() -> None:
     longest = "\U0001f600" * 16
     us = PeerIdentity(longest, longest, longest, longest)
     assert isinstance(read(Dialler(us, longest, b"s").hello()), Hello)

@@ -1,4 +1,4 @@
-"""The link among strangers and liars: they are refused, counted, and cost nobody else anything."""
+"""The link and hostile connections: they are refused and counted, and do not affect other peers."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def message(sender: str, text: str) -> bytes:
 
 
 async def refused(n1: Node, n2: Node, reason: str) -> None:
-    """Wait until n1 has been told why n2 does not let it in."""
+    """Wait until n1 knows why n2 refuses it."""
     await until(lambda: n1.link.peer_refusals().get("n2", "").startswith(reason))
     assert not n1.link.connected("n2")
     await until(lambda: n2.link.stats.refused_handshakes[reason] >= 1)
@@ -74,7 +74,7 @@ async def test_another_cluster_is_refused() -> None:
 
 
 @on_a_loop
-async def test_another_node_than_the_one_meant_is_refused() -> None:
+async def test_a_node_other_than_the_target_is_refused() -> None:
     n1, n3 = Node("n1"), Node("n3")
     async with running(n1, n3):
         n3.link.add_peer("n1", "127.0.0.1:1")
@@ -92,7 +92,7 @@ async def test_an_unknown_node_is_refused() -> None:
 
 
 @on_a_loop
-async def test_a_twin_at_the_address_of_another_is_refused() -> None:
+async def test_a_node_with_our_id_at_the_address_of_a_peer_is_refused() -> None:
     n1, twin = Node("n1"), Node("n1")
     async with running(n1, twin):
         n1.link.add_peer("n2", twin.address)
@@ -109,7 +109,7 @@ async def test_a_node_with_our_own_id_is_refused() -> None:
 
 
 @on_a_loop
-async def test_another_version_is_told_in_which_version_we_speak() -> None:
+async def test_another_version_gets_a_rejection_with_both_versions() -> None:
     n2 = Node("n2")
     async with running(n2), dialled(n2) as raw:
         raw.writer.write(PREAMBLE.pack(MAGIC, VERSION + 1, 2) + b"hi")
@@ -120,7 +120,7 @@ async def test_another_version_is_told_in_which_version_we_speak() -> None:
 
 
 @on_a_loop
-async def test_a_peer_of_another_version_is_named_as_the_reason() -> None:
+async def test_a_peer_of_another_version_is_reported_as_such() -> None:
     async def answer(raw: Raw) -> None:
         await raw.raw_record()
         raw.writer.write(PREAMBLE.pack(MAGIC, 9, 2) + b"hi")
@@ -134,20 +134,20 @@ async def test_a_peer_of_another_version_is_named_as_the_reason() -> None:
 
 
 @on_a_loop
-async def test_a_cluster_id_found_later_is_compared_by_keepalives() -> None:
+async def test_keepalives_compare_a_cluster_id_that_is_found_later() -> None:
     n1, n2 = Node("n1", ping_ms=5, silence_ms=20_000), Node("n2", ping_ms=5, silence_ms=20_000)
     async with cluster(n1, n2):
         n1.cluster_id = "c1"
         before = n1.link.stats.frames_received
         await until(lambda: n1.link.stats.frames_received > before + 5)
-        assert (n1.told("down"), n2.told("down")) == ([], [])
+        assert (n1.events_of("down"), n2.events_of("down")) == ([], [])
         n2.cluster_id = "c2"
         await until(lambda: n1.link.peer_refusals().get("n2", "").startswith("wrong cluster id"))
         await until(lambda: n2.link.peer_refusals().get("n1", "").startswith("wrong cluster id"))
 
 
 @on_a_loop
-async def test_a_replayed_session_gets_nowhere() -> None:
+async def test_a_replayed_session_is_refused() -> None:
     n1, n2 = Node("n1"), Node("n2")
     async with running(n1, n2), Relay(n2.link.port) as relay:
         n2.link.add_peer("n1", "127.0.0.1:1")
@@ -174,19 +174,19 @@ async def test_a_replayed_acceptor_gets_nothing_but_a_hello() -> None:
         n1.link.add_peer("n2", relay.address)
         await until(lambda: n1.link.connected("n2"))
         recorded = bytes(relay.back)
-    said: list[bytes] = []
+    sent: list[bytes] = []
 
     async def replay(raw: Raw) -> None:
         hello = await raw.raw_record()
         raw.writer.write(recorded)
-        said.extend((hello, await raw.rest()))
+        sent.extend((hello, await raw.rest()))
 
     n1 = Node("n1")
     async with running(n1), Listener(replay) as liar:
         n1.link.add_peer("n2", liar.address)
         await until(lambda: n1.link.peer_refusals() == {"n2": "wrong cluster secret"})
-        await until(lambda: len(said) >= 2)
-        assert said[1] in (b"", _record(Rejected("wrong cluster secret")))
+        await until(lambda: len(sent) >= 2)
+        assert sent[1] in (b"", _record(Rejected("wrong cluster secret")))
         assert n1.events == []
 
 
@@ -220,7 +220,7 @@ def _record(record: Rejected) -> bytes:
     ],
 )
 @on_a_loop
-async def test_a_peer_that_breaks_the_protocol_is_cut_off(stream: bytes, problem: str) -> None:
+async def test_a_peer_that_breaks_the_protocol_is_disconnected(stream: bytes, problem: str) -> None:
     n2 = Node("n2", cluster_id="c1")
     async with running(n2), dialled(n2) as raw:
         n2.link.add_peer("n1", "127.0.0.1:1")
@@ -236,19 +236,19 @@ async def test_a_peer_that_breaks_the_protocol_is_cut_off(stream: bytes, problem
 
 
 @on_a_loop
-async def test_a_codec_that_raises_anything_costs_the_connection_only() -> None:
+async def test_any_exception_of_a_codec_ends_only_the_connection() -> None:
     def decode(data: object) -> object:
         raise KeyError("nothing that a decoder should raise")
 
     n1, n2 = Node("n1"), Node("n2", codec=NOTES._replace(decode=decode))
     async with cluster(n1, n2):
         n1.note("n2", "one")
-        await until(lambda: len(n1.told("up")) == 2)
+        await until(lambda: len(n1.events_of("up")) == 2)
         assert n2.link.stats.bad_frames == Counter({"undecodable message": 1})
 
 
 @on_a_loop
-async def test_a_receiver_that_raises_costs_the_connection_only(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_exception_of_a_receiver_ends_only_the_connection(caplog: pytest.LogCaptureFixture) -> None:
     n1, n2 = Node("n1"), Node("n2")
 
     class Full(list[object]):
@@ -258,12 +258,12 @@ async def test_a_receiver_that_raises_costs_the_connection_only(caplog: pytest.L
     async with cluster(n1, n2):
         n2.received = Full()  # type: ignore[assignment]
         n1.note("n2", "one")
-        await until(lambda: len(n1.told("up")) == 2)
+        await until(lambda: len(n1.events_of("up")) == 2)
         n2.received = []
         n1.note("n2", "two")
         await until(lambda: n2.texts == ["two"])
     assert [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR] == [
-        "a connection is closed, because handling what it brought has failed"
+        "closed a connection, because handling its data failed"
     ]
 
 
@@ -289,7 +289,7 @@ async def test_random_bytes_before_and_after_the_handshake_do_no_harm() -> None:
         n3.note("n2", "still here")
         await until(lambda: "still here" in n2.texts)
         assert n2.texts == ["still here"]
-        assert (n2.told("down"), n3.told("down")) == ([], [])
+        assert (n2.events_of("down"), n3.events_of("down")) == ([], [])
 
 
 @on_a_loop
@@ -327,7 +327,7 @@ async def test_damaged_frames_do_no_harm() -> None:
 
 
 @on_a_loop
-async def test_a_frame_that_never_ends_takes_no_more_than_its_limit_and_its_time() -> None:
+async def test_an_endless_frame_is_bounded_in_memory_and_time() -> None:
     n2 = Node("n2", ping_ms=20, silence_ms=200)
     async with running(n2), dialled(n2) as raw:
         n2.link.add_peer("n1", "127.0.0.1:1")
@@ -350,7 +350,7 @@ async def test_a_handshake_has_a_deadline() -> None:
 
 
 @on_a_loop
-async def test_a_peer_that_accepts_and_says_nothing_is_told_as_such() -> None:
+async def test_a_peer_that_accepts_and_sends_nothing_is_reported_as_such() -> None:
     async def silent(raw: Raw) -> None:
         await raw.rest()
 
@@ -362,7 +362,7 @@ async def test_a_peer_that_accepts_and_says_nothing_is_told_as_such() -> None:
 
 
 @on_a_loop
-async def test_a_port_that_speaks_something_else_is_told_as_such() -> None:
+async def test_a_port_with_another_protocol_is_reported_as_such() -> None:
     async def web_server(raw: Raw) -> None:
         raw.writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         await raw.rest()
@@ -374,7 +374,7 @@ async def test_a_port_that_speaks_something_else_is_told_as_such() -> None:
 
 
 @on_a_loop
-async def test_a_flood_of_strangers_keeps_no_peer_out() -> None:
+async def test_a_flood_of_unauthenticated_connections_keeps_no_peer_out() -> None:
     n1, n2 = Node("n1"), Node("n2", handshakes=70, handshake_ms=60_000)
     async with running(n1, n2):
         flood = [Raw(*await asyncio.open_connection("127.0.0.1", n2.link.port)) for _ in range(200)]
@@ -385,7 +385,7 @@ async def test_a_flood_of_strangers_keeps_no_peer_out() -> None:
 
         crowded = n2.link.stats.refused_handshakes["too many handshakes"]
         assert 200 - 70 <= crowded <= 200 - 70 + n1.link.stats.connects + sum(n1.link.stats.failed_dials.values())
-        # The oldest had to go.
+        # The oldest was ended.
         for raw in flood[:130]:
             assert await raw.rest() == b""
         for raw in flood:
@@ -394,7 +394,7 @@ async def test_a_flood_of_strangers_keeps_no_peer_out() -> None:
 
 
 @on_a_loop
-async def test_refused_strangers_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+async def test_refused_connections_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
     n2 = Node("n2")
     async with running(n2):
         for _ in range(20):
@@ -406,7 +406,7 @@ async def test_refused_strangers_do_not_fill_the_log(caplog: pytest.LogCaptureFi
 
 
 @on_a_loop
-async def test_the_newest_connection_of_a_peer_replaces_the_one_before() -> None:
+async def test_a_new_connection_of_a_peer_replaces_its_previous_one() -> None:
     n2 = Node("n2")
     async with running(n2), dialled(n2) as old, dialled(n2) as new:
         n2.link.add_peer("n1", "127.0.0.1:1")
@@ -422,12 +422,12 @@ async def test_the_newest_connection_of_a_peer_replaces_the_one_before() -> None
 
 
 @on_a_loop
-async def test_who_asks_without_reading_the_answers_gets_none() -> None:
-    """A peer floods us with keepalives and never reads: the answers must not pile up here."""
+async def test_keepalives_are_not_answered_while_the_peer_does_not_read() -> None:
+    """A peer floods us with keepalives and never reads: answers must not pile up here."""
     n2 = Node("n2", cluster_id="c" * 64)
     answer = frame(KEEPALIVE, b"c" * 64)
     async with running(n2):
-        # The kernel would hold many thousand answers before any waited here.
+        # The kernel would buffer many thousand answers before any waited here.
         n2.link._listener._sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
         async with dialled(n2, receive_buffer=1) as raw:
             n2.link.add_peer("n1", "127.0.0.1:1")
@@ -466,7 +466,7 @@ async def test_many_keepalives_at_once_get_one_answer() -> None:
 
 
 @on_a_loop
-async def test_a_keepalive_that_nobody_asked_for_ends_the_connection() -> None:
+async def test_an_unexpected_keepalive_ends_the_connection() -> None:
     async def talkative(raw: Raw) -> None:
         await raw.admit(identity("n2"))
         raw.writer.write(frame(KEEPALIVE, b""))
@@ -475,12 +475,12 @@ async def test_a_keepalive_that_nobody_asked_for_ends_the_connection() -> None:
     n1 = Node("n1")
     async with running(n1), Listener(talkative) as n2:
         n1.link.add_peer("n2", n2.address)
-        await until(lambda: n1.told("down"))
-        assert n1.events[:2] == [("up", "n2"), ("down", "n2", "keepalive that nobody asked for")]
+        await until(lambda: n1.events_of("down"))
+        assert n1.events[:2] == [("up", "n2"), ("down", "n2", "unexpected keepalive")]
 
 
 @on_a_loop
-async def test_an_acceptor_can_not_send_messages_the_wrong_way() -> None:
+async def test_a_message_from_an_acceptor_ends_the_connection() -> None:
     async def backwards(raw: Raw) -> None:
         await raw.admit(identity("n2"))
         raw.writer.write(frame(CONTROL_MESSAGE, message("n2", "backwards")))
@@ -489,14 +489,14 @@ async def test_an_acceptor_can_not_send_messages_the_wrong_way() -> None:
     n1 = Node("n1")
     async with running(n1), Listener(backwards) as n2:
         n1.link.add_peer("n2", n2.address)
-        await until(lambda: n1.told("down"))
+        await until(lambda: n1.events_of("down"))
         assert n1.events[:2] == [("up", "n2"), ("down", "n2", "unknown flags")]
         assert n1.received == []
 
 
 @on_a_loop
-async def test_a_peer_that_hangs_up_at_once_is_dialled_with_a_pause() -> None:
-    """Two processes that were given one id push each other out; each loss counts as a failure."""
+async def test_a_peer_that_disconnects_at_once_is_dialled_after_a_backoff() -> None:
+    """Two processes with the same id replace each other's connections; each loss counts as a failure."""
 
     async def hang_up(raw: Raw) -> None:
         await raw.admit(identity("n2"))
@@ -504,6 +504,6 @@ async def test_a_peer_that_hangs_up_at_once_is_dialled_with_a_pause() -> None:
     n1 = Node("n1", backoff_min_ms=1, backoff_max_ms=10_000)
     async with running(n1), Listener(hang_up) as n2:
         n1.link.add_peer("n2", n2.address)
-        await until(lambda: len(n1.told("down")) == 4)
+        await until(lambda: len(n1.events_of("down")) == 4)
         await turns(2)
         assert n1.link._peers["n2"].failures == n1.link.stats.connects == 4

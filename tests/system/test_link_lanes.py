@@ -1,9 +1,9 @@
-"""The two lanes of a peer: what goes first, what fits, what is given back."""
+"""The two lanes to a peer: order, bounds, and messages that are given back."""
 
 from __future__ import annotations
 
 from raftkv.actors.system.link.frames import BULK_FRAGMENT, BULK_LAST, CONTROL_MESSAGE, HEADER, KEEPALIVE, frame
-from raftkv.actors.system.link.lanes import PARCEL_OVERHEAD, Lanes, QueuedMessage
+from raftkv.actors.system.link.lanes import MESSAGE_OVERHEAD, Lanes, QueuedMessage
 
 EVERYTHING = 1 << 30
 
@@ -19,7 +19,7 @@ def lanes(
     )
 
 
-def parcel(body: bytes) -> QueuedMessage:
+def queued(body: bytes) -> QueuedMessage:
     return QueuedMessage("target", "source", body.decode(), body)
 
 
@@ -28,11 +28,11 @@ def taken(queue: Lanes, budget: int = EVERYTHING) -> tuple[bytes, int]:
     return b"".join(pieces), frames
 
 
-def test_control_goes_before_bulk_and_each_lane_in_order() -> None:
+def test_control_is_taken_before_bulk_and_each_lane_in_order() -> None:
     queue = lanes()
-    queue.put_bulk(parcel(b"b1"))
+    queue.put_bulk(queued(b"b1"))
     queue.put_control(b"c1")
-    queue.put_bulk(parcel(b"b2"))
+    queue.put_bulk(queued(b"b2"))
     queue.put_control(b"c2")
     queue.put_keepalive(b"k")
 
@@ -43,7 +43,7 @@ def test_control_goes_before_bulk_and_each_lane_in_order() -> None:
 
 def test_control_comes_between_the_fragments_of_a_large_message() -> None:
     queue = lanes()
-    queue.put_bulk(parcel(b"abcdefghi"))
+    queue.put_bulk(queued(b"abcdefghi"))
 
     assert taken(queue, HEADER.size + 4) == (frame(BULK_FRAGMENT, b"abcd"), 1)
     queue.put_control(b"c")
@@ -53,10 +53,10 @@ def test_control_comes_between_the_fragments_of_a_large_message() -> None:
     )
 
 
-def test_takes_no_more_than_the_budget_but_always_one_frame() -> None:
+def test_takes_at_most_the_budget_but_at_least_one_frame() -> None:
     queue = lanes()
     for number in range(3):
-        queue.put_bulk(parcel(b"%d234" % number))
+        queue.put_bulk(queued(b"%d234" % number))
 
     assert taken(queue, 1) == (frame(BULK_LAST, b"0234"), 1)
     assert taken(queue, 2 * (HEADER.size + 4) - 1) == (frame(BULK_LAST, b"1234"), 1)
@@ -66,26 +66,26 @@ def test_takes_no_more_than_the_budget_but_always_one_frame() -> None:
     assert taken(queue) == (b"", 0)
 
 
-def test_bulk_that_does_not_fit_is_left_out() -> None:
-    queue = lanes(bulk_bytes=2 * (PARCEL_OVERHEAD + 2))
+def test_bulk_that_does_not_fit_is_refused() -> None:
+    queue = lanes(bulk_bytes=2 * (MESSAGE_OVERHEAD + 2))
 
-    assert [queue.put_bulk(parcel(body)) for body in (b"b1", b"b2", b"b3")] == [True, True, False]
-    assert queue.bulk_bytes == 2 * (PARCEL_OVERHEAD + 2)
-    assert not queue.relieved()
+    assert [queue.put_bulk(queued(body)) for body in (b"b1", b"b2", b"b3")] == [True, True, False]
+    assert queue.bulk_bytes == 2 * (MESSAGE_OVERHEAD + 2)
+    assert not queue.is_half_empty()
     assert taken(queue, 1) == (frame(BULK_LAST, b"b1"), 1)
-    assert queue.relieved()
-    assert queue.put_bulk(parcel(b"b3"))
+    assert queue.is_half_empty()
+    assert queue.put_bulk(queued(b"b3"))
     assert taken(queue) == (frame(BULK_LAST, b"b2") + frame(BULK_LAST, b"b3"), 2)
 
 
 def test_a_message_counts_until_its_last_fragment_is_taken() -> None:
-    queue = lanes(bulk_bytes=PARCEL_OVERHEAD + 10)
-    assert queue.put_bulk(parcel(b"abcdefgh"))
+    queue = lanes(bulk_bytes=MESSAGE_OVERHEAD + 10)
+    assert queue.put_bulk(queued(b"abcdefgh"))
 
     assert taken(queue, 1) == (frame(BULK_FRAGMENT, b"abcd"), 1)
-    assert not queue.put_bulk(parcel(b"x"))
+    assert not queue.put_bulk(queued(b"x"))
     assert taken(queue, 1) == (frame(BULK_LAST, b"efgh"), 1)
-    assert queue.put_bulk(parcel(b"x"))
+    assert queue.put_bulk(queued(b"x"))
 
 
 def test_the_oldest_control_messages_make_room_for_the_newest() -> None:
@@ -102,13 +102,13 @@ def test_the_oldest_control_messages_make_room_for_the_newest() -> None:
 
 def test_gives_back_only_bulk_of_which_nothing_was_taken() -> None:
     queue = lanes()
-    parcels = [parcel(body) for body in (b"gone", b"in parts", b"whole", b"also whole")]
-    for one in parcels:
+    messages = [queued(body) for body in (b"gone", b"in parts", b"whole", b"also whole")]
+    for one in messages:
         queue.put_bulk(one)
     taken(queue, HEADER.size + 4)
     taken(queue, HEADER.size + 4)
     queue.put_control(b"c")
 
-    assert queue.clear() == parcels[2:]
+    assert queue.clear() == messages[2:]
     assert (bool(queue), queue.bulk_bytes, queue.control_bytes) == (False, 0, 0)
     assert queue.clear() == []

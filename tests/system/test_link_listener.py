@@ -1,4 +1,4 @@
-"""The port on which peers reach a node."""
+"""The port on which peers connect to a node."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.system.link_nodes import on_a_loop, turns, until
 
 
 class Greeter(asyncio.Protocol):
-    """Greets who connects and hangs up."""
+    """Greets each connection and closes it."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.WriteTransport)
@@ -58,7 +58,7 @@ async def test_listens_on_one_port_of_every_address_of_its_host(host: str) -> No
 
 
 @on_a_loop
-async def test_says_which_address_it_can_not_have() -> None:
+async def test_an_error_names_the_address_that_is_in_use() -> None:
     listener = Listener(Greeter, BoundedLog())
     port = await listener.start("127.0.0.1", 0)
     try:
@@ -74,7 +74,7 @@ async def test_says_which_address_it_can_not_have() -> None:
 
 
 @on_a_loop
-async def test_goes_on_after_a_lack_of_file_descriptors() -> None:
+async def test_accepts_again_after_a_lack_of_file_descriptors() -> None:
     log = CountingLog()
     listener = Listener(Greeter, log)
     port = await listener.start("127.0.0.1", 0)
@@ -87,7 +87,7 @@ async def test_goes_on_after_a_lack_of_file_descriptors() -> None:
     try:
         await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", port))
         await until(lambda: log.lines)
-        # It tries again after a pause, not in each turn of the loop.
+        # It retries after a pause, not in each turn of the loop.
         await turns(1000)
         assert log.lines < 100
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

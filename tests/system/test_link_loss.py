@@ -1,4 +1,4 @@
-"""The link when peers are away, slow, or come back: what is refused, what is told, and in which order."""
+"""The link with absent, slow and returning peers: what is refused and reported, and in which order."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ from tests.system.link_nodes import (
 
 @pytest.fixture
 def reserved_port() -> Iterator[int]:
-    """Return a port on which nobody listens, unless this test does."""
+    """Return a port that only this test uses."""
     reserved = Reserved()
     yield reserved.port
     reserved.close()
 
 
 @on_a_loop
-async def test_bulk_to_an_unconnected_peer_is_given_back_in_a_later_turn_and_control_is_dropped() -> None:
+async def test_bulk_to_an_unconnected_peer_is_given_back_and_control_is_dropped() -> None:
     n1 = Node("n1")
     async with running(n1):
         n1.link.add_peer("n2", "127.0.0.1:1")
@@ -57,7 +57,7 @@ async def test_bulk_to_an_unconnected_peer_is_given_back_in_a_later_turn_and_con
 
 
 @on_a_loop
-async def test_who_is_not_a_peer_gets_nothing() -> None:
+async def test_a_message_to_an_unknown_peer_is_refused() -> None:
     n1 = Node("n1")
     async with running(n1):
         n1.note("n9", "control", control=True)
@@ -68,7 +68,7 @@ async def test_who_is_not_a_peer_gets_nothing() -> None:
 
 
 @on_a_loop
-async def test_a_message_over_the_limit_is_given_back_and_the_rest_goes_on() -> None:
+async def test_a_message_over_the_limit_is_given_back_and_others_are_sent() -> None:
     small: dict[str, Any] = {"frame_bytes": 1000, "message_bytes": 2000, "bulk_bytes": 100_000}
     n1, n2 = Node("n1", **small), Node("n2", **small)
     async with cluster(n1, n2):
@@ -78,26 +78,26 @@ async def test_a_message_over_the_limit_is_given_back_and_the_rest_goes_on() -> 
         await until(lambda: n2.received)
 
         assert n2.texts == ["largest"]
-        assert [event[:5] for event in n1.told("refused")] == [("refused", "n2", "target", "source", note)]
-        assert "over the limit" in n1.told("refused")[0][5]
-        assert n1.told("down") == []
+        assert [event[:5] for event in n1.events_of("refused")] == [("refused", "n2", "target", "source", note)]
+        assert "over the limit" in n1.events_of("refused")[0][5]
+        assert n1.events_of("down") == []
 
 
 @on_a_loop
-async def test_overflow_is_told_once_and_so_is_its_end() -> None:
+async def test_overflow_and_its_end_are_each_reported_once() -> None:
     n1, n2 = Node("n1", message_bytes=300_000, bulk_bytes=1_000_000), Node("n2")
-    full = "more waits to be sent than may wait"
+    full = "too much is queued to be sent"
     async with cluster(n1, n2):
         notes = [n1.note("n2", str(number), data=bytes(200_000)) for number in range(8)]
-        # It would fit, but it would overtake those that have just been refused.
+        # It would fit, but it would overtake the messages that have just been refused.
         notes.append(n1.note("n2", "small"))
         n1.note("n2", "control", control=True)
         assert not n1.link.connected("n2")
         assert n1.link.peer_refusals() == {"n2": full}
-        await until(lambda: len(n1.told("up")) == 2)
+        await until(lambda: len(n1.events_of("up")) == 2)
 
         refused = [("refused", "n2", "target", "source", note, full) for note in notes[4:]]
-        # The refused first: who asked again at "down" would not know that this one was certainly not sent.
+        # "refused" comes before "down": a sender that retries at "down" must know that this one was not sent.
         assert n1.events == [("up", "n2"), refused[0], ("down", "n2", full), *refused[1:], ("up", "n2")]
         await until(lambda: len(n2.received) == 5)
         assert n2.texts == ["control", "0", "1", "2", "3"]
@@ -107,19 +107,19 @@ async def test_overflow_is_told_once_and_so_is_its_end() -> None:
 
 
 @on_a_loop
-async def test_overflow_ends_even_where_nothing_waits() -> None:
-    """One message can be too much for lanes that are less than half full: none will leave them to tell the end."""
+async def test_overflow_ends_even_if_nothing_is_queued() -> None:
+    """One message can be too large for lanes that are less than half full; then no departure signals the end."""
     n1, n2 = Node("n1", message_bytes=600_000, bulk_bytes=1_000_000), Node("n2")
     async with cluster(n1, n2):
         n1.note("n2", "0", data=bytes(450_000))
         n1.note("n2", "1", data=bytes(590_000))
-        await until(lambda: len(n1.told("up")) == 2 and n2.received)
+        await until(lambda: len(n1.events_of("up")) == 2 and n2.received)
         assert [event[0] for event in n1.events] == ["up", "refused", "down", "up"]
         assert n2.texts == ["0"]
 
 
 @on_a_loop
-async def test_too_many_control_messages_cost_the_oldest_and_are_told() -> None:
+async def test_too_many_control_messages_drop_the_oldest_and_report_overflow() -> None:
     n1, n2 = Node("n1", control_messages=10), Node("n2")
     async with cluster(n1, n2):
         for number in range(15):
@@ -128,12 +128,12 @@ async def test_too_many_control_messages_cost_the_oldest_and_are_told() -> None:
 
         assert n2.texts == [str(number) for number in range(5, 15)]
         await until(lambda: len(n1.events) == 3)
-        assert n1.events == [("up", "n2"), ("down", "n2", "more waits to be sent than may wait"), ("up", "n2")]
+        assert n1.events == [("up", "n2"), ("down", "n2", "too much is queued to be sent"), ("up", "n2")]
         assert n1.link.stats.control_dropped == 5
 
 
 @on_a_loop
-async def test_a_restarted_peer_is_told_down_once_then_up(reserved_port: int) -> None:
+async def test_a_restarted_peer_is_reported_down_once_then_up(reserved_port: int) -> None:
     n1, n2 = Node("n1"), Node("n2", listen_port=reserved_port)
     async with running(n1):
         async with running(n2):
@@ -161,7 +161,7 @@ async def test_a_restarted_peer_is_told_down_once_then_up(reserved_port: int) ->
 
 
 @on_a_loop
-async def test_a_peer_that_connects_to_us_is_dialled_without_waiting(reserved_port: int) -> None:
+async def test_a_peer_that_connects_to_us_is_dialled_without_backoff(reserved_port: int) -> None:
     n1 = Node("n1", backoff_min_ms=100_000, backoff_max_ms=100_000)
     async with running(n1):
         n1.link.add_peer("n2", f"127.0.0.1:{reserved_port}")
@@ -173,7 +173,7 @@ async def test_a_peer_that_connects_to_us_is_dialled_without_waiting(reserved_po
 
 
 @on_a_loop
-async def test_a_peer_that_has_moved_is_found() -> None:
+async def test_a_peer_is_dialled_at_its_new_address() -> None:
     n1, n2 = Node("n1", backoff_min_ms=100_000, backoff_max_ms=100_000), Node("n2")
     async with running(n1, n2):
         n1.link.add_peer("n2", "127.0.0.1:1")
@@ -184,7 +184,7 @@ async def test_a_peer_that_has_moved_is_found() -> None:
 
 
 @on_a_loop
-async def test_to_hurry_once_is_to_dial_once() -> None:
+async def test_skipping_the_backoff_once_dials_once() -> None:
     n1 = Node("n1", backoff_min_ms=100_000, backoff_max_ms=100_000)
     async with running(n1):
         for dials in (1, 2, 3):
@@ -195,7 +195,7 @@ async def test_to_hurry_once_is_to_dial_once() -> None:
 
 
 @on_a_loop
-async def test_a_connection_that_has_lasted_ends_the_row_of_failures() -> None:
+async def test_a_connection_that_has_lasted_resets_the_failures() -> None:
     n1 = Node("n1", backoff_min_ms=1, backoff_max_ms=20)
     async with running(n1):
         n1.link.add_peer("n2", "127.0.0.1:1")
@@ -211,14 +211,14 @@ async def test_a_connection_that_has_lasted_ends_the_row_of_failures() -> None:
             await until(lambda: n1.link.connected("n2"))
             since = asyncio.get_running_loop().time()
             await until(lambda: asyncio.get_running_loop().time() > since + 0.03)
-            told = len(n1.events)
+            seen = len(n1.events)
             before = n1.link._peers["n2"].failures
             release.set()
-            await until(lambda: len(n1.events) > told)
+            await until(lambda: len(n1.events) > seen)
             await until(lambda: n1.link._peers["n2"].failures < before)
 
 
-def test_waits_twice_as_long_after_each_failure_at_random_and_no_longer_than_allowed() -> None:
+def test_the_backoff_doubles_with_jitter_up_to_its_maximum() -> None:
     times = settings("n1", backoff_min_ms=50, backoff_max_ms=1000)
     rng = random.Random(1)
     for failures, longest in ((1, 50), (2, 100), (3, 200), (5, 800), (6, 1000), (7, 1000), (10_000, 1000)):
@@ -228,7 +228,7 @@ def test_waits_twice_as_long_after_each_failure_at_random_and_no_longer_than_all
 
 
 @on_a_loop
-async def test_a_black_hole_is_noticed_by_both_ends_and_costs_the_others_nothing() -> None:
+async def test_a_silent_network_is_noticed_by_both_ends_and_does_not_affect_other_peers() -> None:
     quick: dict[str, Any] = {"ping_ms": 20, "silence_ms": 400, "connect_ms": 200, "handshake_ms": 200}
     n1, n2, n3 = Node("n1", **quick), Node("n2", **quick), Node("n3")
     async with running(n1, n2, n3), Relay(n2.link.port) as relay:
@@ -246,8 +246,8 @@ async def test_a_black_hole_is_noticed_by_both_ends_and_costs_the_others_nothing
             n1.note("n3", texts[-1])
             await until(lambda: len(n3.received) == len(texts))
             assert len(texts) < 1_000_000
-        await until(lambda: n1.told("down"))
-        assert n1.told("down") == [("down", "n2", "no answer for 400 ms")]
+        await until(lambda: n1.events_of("down"))
+        assert n1.events_of("down") == [("down", "n2", "no answer for 400 ms")]
         assert n3.texts == texts
         assert n2.received == [] or set(n2.texts) == {"lost"}
 
@@ -257,7 +257,7 @@ async def test_a_black_hole_is_noticed_by_both_ends_and_costs_the_others_nothing
 
 @on_a_loop
 async def test_a_peer_that_stops_reading_is_given_up_within_bounds() -> None:
-    """Its process is stopped, say: the kernel keeps the connection, but nobody reads."""
+    """For example a stopped process: the kernel keeps the connection open, but nothing is read."""
 
     async def stop_reading(raw: Raw) -> None:
         await raw.admit(identity("n2"))
@@ -272,22 +272,22 @@ async def test_a_peer_that_stops_reading_is_given_up_within_bounds() -> None:
         await until(lambda: n1.link.connected("n2") and n1.link.connected("n3"))
         texts: list[str] = []
         most = 0
-        while len(n1.told("down")) == 0:
-            # So large that too much waits long before the silence is too long, however slow the machine.
+        while len(n1.events_of("down")) == 0:
+            # So large that the lanes overflow long before the silence is too long, however slow the machine.
             n1.note("n2", "bulk", data=bytes(1_000_000))
             n1.note("n2", "control", control=True)
             texts.append(n1.note("n3", str(len(texts))).text)
             await until(lambda: n3.texts == texts)
             most = max(most, n1.link.waiting("n2"))
-        assert n1.told("down") == [("down", "n2", "more waits to be sent than may wait")]
+        assert n1.events_of("down") == [("down", "n2", "too much is queued to be sent")]
         assert most <= (4 << 20) + (4 << 20) + (512 << 10)
         await until(lambda: n1.link.stats.losses == 1)
         await turns(2)
 
-        # Down was told already. What was never begun comes back; the link forgets the rest.
-        assert n1.told("down") == [("down", "n2", "more waits to be sent than may wait")]
+        # "down" was reported already. Messages of which nothing was sent come back; the link drops the rest.
+        assert n1.events_of("down") == [("down", "n2", "too much is queued to be sent")]
         assert n1.link.waiting("n2") == 0
-        given_back = [event for event in n1.told("refused") if event[5] == "no answer for 1000 ms"]
+        given_back = [event for event in n1.events_of("refused") if event[5] == "no answer for 1000 ms"]
         assert len(given_back) >= 3
         assert n3.texts == texts
 
@@ -317,7 +317,7 @@ async def test_only_messages_of_which_nothing_was_sent_are_given_back() -> None:
 
         begun = -(-n1.link.stats.bytes_sent // 1_000_100)
         assert 1 <= begun <= 40
-        down = n1.told("down")
+        down = n1.events_of("down")
         assert len(down) == 1
         assert n1.events == [
             ("up", "n2"),
@@ -327,7 +327,7 @@ async def test_only_messages_of_which_nothing_was_sent_are_given_back() -> None:
 
 
 @on_a_loop
-async def test_a_name_is_looked_up_again_at_each_connect(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_name_is_resolved_at_each_connect(monkeypatch: pytest.MonkeyPatch) -> None:
     n1, n2 = Node("n1"), Node("n2")
     found = ["127.0.0.9"]
     look_up = socket.getaddrinfo
@@ -347,7 +347,7 @@ async def test_a_name_is_looked_up_again_at_each_connect(monkeypatch: pytest.Mon
 
 
 @on_a_loop
-async def test_the_second_address_of_a_name_is_tried_too(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_all_addresses_of_a_name_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     n1, n2 = Node("n1"), Node("n2")
     look_up = socket.getaddrinfo
 
@@ -365,7 +365,7 @@ async def test_the_second_address_of_a_name_is_tried_too(monkeypatch: pytest.Mon
 
 
 @on_a_loop
-async def test_a_look_up_that_hangs_takes_one_thread_however_often_it_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_look_up_that_hangs_takes_only_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     release = threading.Event()
     asked: list[str] = []
     look_up = socket.getaddrinfo
@@ -390,7 +390,7 @@ async def test_a_look_up_that_hangs_takes_one_thread_however_often_it_is_asked(m
 
 
 @on_a_loop
-async def test_a_name_that_is_none_is_told_and_tried_again() -> None:
+async def test_an_invalid_name_is_reported_and_dialled_again() -> None:
     n1, name = Node("n1"), "x" * 70
     async with running(n1):
         n1.link.add_peer("n2", f"{name}:1")
@@ -407,12 +407,12 @@ def test_addresses_are_host_and_port(address: str, split: tuple[str, int]) -> No
 
 
 @pytest.mark.parametrize("address", ["", "h", "h:", ":1", "h:x", "h:-1", "h:65536", "h:１", "[]:1"])
-def test_anything_else_is_not_an_address(address: str) -> None:
+def test_other_texts_are_not_addresses(address: str) -> None:
     with pytest.raises(ValueError, match="not host:port"):
         split_address(address)
 
 
-def test_people_are_told_why_a_peer_was_not_reached() -> None:
+def test_reasons_for_failed_dials_are_readable() -> None:
     assert describe(ConnectionRefusedError(111, "Connect call failed ('127.0.0.1', 1)")) == "connection refused"
     assert describe(OSError(113, "Connect call failed ('10.0.0.1', 1)")) == "no route to host"
     assert describe(socket.gaierror(-2, "Name or service not known")) == "name or service not known"

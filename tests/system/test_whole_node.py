@@ -1,4 +1,4 @@
-"""Whole nodes on one loop: what the link tells a node's actors of peers, and what they tell the link of themselves."""
+"""Whole nodes on one loop: what the link reports to the actors of a node, and how they slow the link down."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ WITHIN_S = 30.0
 
 
 class Two:
-    """Two nodes that make a cluster, by their ids; none of them runs unless it is started."""
+    """Two nodes of one cluster, by id; neither runs until it is started."""
 
     def __init__(self, directory: Path) -> None:
         first = free_ports(4)
@@ -40,7 +40,7 @@ class Two:
         )
 
     def settings(self, node_id: str) -> Settings:
-        """Return what a node is started with."""
+        """Return the settings of a node."""
         return Settings(
             id=node_id,
             http=self._http[node_id],
@@ -52,10 +52,10 @@ class Two:
 
     @asynccontextmanager
     async def started(self, node_id: str) -> AsyncIterator[tuple[Any, Any]]:
-        """Start a node and stop it again; gives it, and one of its actors, which has asked for the updates before."""
+        """Start a node and stop it again; yields it, and one of its actors, registered for convention updates."""
         settings, disk = self.settings(node_id), OsDisk()
         directory = open_data_directory(disk, settings.data_dir, node_id, new_incarnation=new_incarnation)
-        # Nobody outside of a node has a way to its actor system: its actors are made inside.
+        # The actor system of a node has no entrance from outside: its actors are created inside.
         node: Any = NodeProcess(settings, disk, directory, SupervisorPipe(), FailStop(LogOutput(2, "text")))
         try:
             listener = node._system.createActor(Puppet)
@@ -65,11 +65,11 @@ class Two:
         finally:
             await node.stop()
             directory.close()
-            # A node freezes what it has recovered; here it shares the process with other tests.
+            # A node freezes the objects that it has recovered; here it shares the process with other tests.
             gc.unfreeze()
 
 
-def test_an_actor_of_a_node_is_told_of_peers_that_come_and_go(tmp_path: Path) -> None:
+def test_an_actor_of_a_node_is_notified_of_peers(tmp_path: Path) -> None:
     two = Two(tmp_path)
 
     async def scenario() -> None:
@@ -78,18 +78,18 @@ def test_an_actor_of_a_node_is_told_of_peers_that_come_and_go(tmp_path: Path) ->
         async with asyncio.timeout(2 * WITHIN_S), two.started("n1") as (first, listener):
             for times in (1, 2):
                 async with two.started("n2") as (second, other):
-                    told = await seen_by(second._system, other, 1)
-                    assert told == [ActorSystemConventionUpdate(n1, {"Node": "n1"}, True)]
+                    updates = await seen_by(second._system, other, 1)
+                    assert updates == [ActorSystemConventionUpdate(n1, {"Node": "n1"}, True)]
                     await seen_by(first._system, listener, 2 * times - 1)
                 assert await seen_by(first._system, listener, 2 * times) == [came, went] * times
 
     asyncio.run(scenario())
 
 
-def test_a_node_whose_actors_have_too_much_to_do_stops_reading_from_its_peers_until_they_have_caught_up(
+def test_a_node_with_too_many_waiting_messages_stops_reading_from_its_peers_until_it_has_caught_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What waits meanwhile waits at the sender, whose lanes are bounded."""
+    """Meanwhile messages wait in the lanes of the sender, which are bounded."""
     monkeypatch.setattr("raftkv.process.server.MOST_WAITING", 100)
     two = Two(tmp_path)
 
@@ -101,7 +101,7 @@ def test_a_node_whose_actors_have_too_much_to_do_stops_reading_from_its_peers_un
         ):
             await seen_by(first._system, listener, 1)
             await seen_by(second._system, other, 1)
-            # All in one turn of the loop: none of it can have been handled.
+            # All in one turn of the loop: none can have been handled.
             for _ in range(101):
                 first._receive("n2", "node", "node", RequestVoteReply("n2", 0, False))
             assert (first._paused, first._link._inbound._paused) == (True, True)

@@ -1,11 +1,11 @@
-"""Run Thespian's own test suite on the event-loop base and check what comes out.
+"""Run Thespian's own test suite on the event-loop base and check its counts.
 
     python tests/thespian_suite/run.py [--parts 6] [--pickle]
 
-Of its 356 tests for a system base, 277 pass. The 79 others are skipped by the suite itself: 75 need a convention of
-several actor systems, two would send signals to the process of the tests, one is for Python 2, one takes too long on
-any base but the simplest. The counts and the type of the base are checked, as a plugin that does not take hold would
-test another base without a word.
+Of its 356 tests for a system base, 277 pass. The suite itself skips the other 79: 75 need a convention of several actor
+systems, two would send signals to the process of the tests, one is for Python 2, one takes too long on any base but the
+simplest. The counts and the class of the base are checked, because a plugin without effect would silently test another
+base.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ FOLDER = Path(__file__).resolve().parent
 
 
 def start(directory: str, part: int, parts: int, pickled: bool, *arguments: str) -> subprocess.Popen[str]:
-    """Start pytest on one part of the suite; its report will be in ``directory``."""
+    """Start pytest on one part of the suite; it writes its report to ``directory``."""
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(FOLDER), str(FOLDER.parent.parent)]),
         "SUITE_REPORT": f"{directory}/{part}.json",
         "SUITE_SHARD": f"{part}/{parts}",
         "SUITE_PICKLE": "1" if pickled else "",
     }
-    # One of the tests reads the output of a Python that has to buffer it.
+    # One of the tests reads the output of a Python process that must buffer it.
     environment.pop("PYTHONUNBUFFERED", None)
     pytest = [sys.executable, "-m", "pytest", "-c", os.devnull, "--rootdir", directory, "-p", "no:cacheprovider"]
     suite = ["-p", "thespian_plugin", "-q", "--timeout", "100", "--pyargs", *(arguments or ["thespian.test"])]
@@ -48,7 +48,7 @@ def start(directory: str, part: int, parts: int, pickled: bool, *arguments: str)
 
 
 def run(parts: int, pickled: bool, *arguments: str) -> tuple[dict[str, int], list[str], str]:
-    """Run the suite, or what of it ``arguments`` name, in ``parts`` at once; returns outcomes, bases and output."""
+    """Run the suite, or the part that ``arguments`` name, in ``parts`` processes; return outcomes, bases, output."""
     outcomes: Counter[str] = Counter()
     bases: set[str] = set()
     output = ""
@@ -63,9 +63,9 @@ def run(parts: int, pickled: bool, *arguments: str) -> tuple[dict[str, int], lis
 
 
 def main() -> int:
-    """Run the suite; 0 if it came out as expected."""
+    """Run the suite; return 0 if its counts are as expected."""
     parser = argparse.ArgumentParser(description="Run Thespian's own test suite on the event-loop base.")
-    parser.add_argument("--parts", type=int, default=6, help="processes at once (most of the tests' time is waiting)")
+    parser.add_argument("--parts", type=int, default=6, help="number of processes (the tests mostly wait)")
     parser.add_argument("--pickle", action="store_true", help="pickle every message")
     arguments = parser.parse_args()
     outcomes, bases, output = run(arguments.parts, arguments.pickle)

@@ -1,11 +1,11 @@
-"""The plugin that runs Thespian's suite takes hold (``run.py`` runs all of it, which takes minutes)."""
+"""The plugin that runs Thespian's suite works (``run.py`` runs the whole suite, which takes minutes)."""
 
 from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
 
-# The folder is no package, so that its plugin can be named on the command line.
+# The folder is not a package, so that its plugin can be named on the command line.
 _spec = importlib.util.spec_from_file_location("thespian_suite_run", Path(__file__).with_name("run.py"))
 assert _spec is not None
 assert _spec.loader is not None
@@ -14,7 +14,7 @@ _spec.loader.exec_module(_run)
 
 
 def test_thespians_tests_of_simple_actors_pass_on_the_event_loop_base() -> None:
-    """And in the debug mode; tests that use no base are left out."""
+    """Also in debug mode; tests that use no base are left out."""
     modules = ("thespian.test.test_simpleActor", "thespian.test.test_timing")
 
     for pickled in (False, True):

@@ -1,10 +1,11 @@
-"""A pytest plugin that runs Thespian's own test suite on the event-loop base, with not a line of it changed.
+"""A pytest plugin that runs Thespian's own test suite, unchanged, on the event-loop base.
 
-The suite knows its bases by name and skips by name what a base can't do. This plugin gives it a fixture ``asys`` for
-our base only, and tells it what ours does not have: conventions of several systems, which are the transport's affair.
+The suite knows its bases by name, and skips by name the tests that a base does not support. This plugin replaces its
+fixture ``asys`` by one for our base only, and skips the tests that need conventions of several systems: on our base the
+transport connects systems.
 
-Environment: ``SUITE_REPORT`` names a file for the outcome, ``SUITE_SHARD`` ("1/4": every fourth test, from the second
-on) does a part of the work, ``SUITE_PICKLE=1`` runs everything in the debug mode that pickles every message.
+Environment: ``SUITE_REPORT`` names a file for the outcome, ``SUITE_SHARD`` selects a part of the tests ("1/4": every
+fourth test, from the second on), ``SUITE_PICKLE=1`` runs all tests in the debug mode that pickles every message.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import thespian.test
 from thespian.actors import ActorSystem
 
 from raftkv.actors.system.base import eventloop
-from raftkv.actors.system.base.source_loading import ALLOWED
+from raftkv.actors.system.base.sources import ALLOWED
 
 CAPABILITIES = {
     "Foo Allowed": True,
@@ -32,7 +33,7 @@ CAPABILITIES = {
     eventloop.PICKLE_MESSAGES: bool(os.environ.get("SUITE_PICKLE")),
 }
 
-# Where the suite excuses this base from a test, it is for want of conventions; so it has to excuse ours as well.
+# The suite skips tests on this base because it has no conventions; so they are skipped on ours too.
 WITHOUT_CONVENTIONS = "multiprocQueueBase"
 
 _thespians_unsupported = thespian.test.actor_system_unsupported
@@ -42,7 +43,7 @@ _outcomes: Counter[str] = Counter()
 
 @pytest.fixture(params=[eventloop.BASE_NAME])
 def asys(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """An actor system on the event-loop base, with what the suite wants to know of it."""
+    """An actor system on the event-loop base, with the attributes that the suite expects."""
     system = ActorSystem(eventloop.BASE_NAME, dict(CAPABILITIES), logDefs=False, transientUnique=True)
     system.base_name = request.param
     system.port_num = None
@@ -53,20 +54,20 @@ def asys(request: pytest.FixtureRequest) -> Iterator[Any]:
 
 
 def actor_system_unsupported(system: Any, *bases: str) -> None:
-    """Skip what can't be done without conventions."""
+    """Skip tests that need conventions."""
     if system.base_name == eventloop.BASE_NAME and WITHOUT_CONVENTIONS in bases:
         pytest.skip("no conventions on the event-loop base")
     _thespians_unsupported(system, *bases)
 
 
-# The test modules copy all that is in thespian.test when they are imported, so this has to be there before.
+# The test modules copy the names of thespian.test when they are imported, so these must be replaced before.
 eventloop.install()
 thespian.test.asys = asys
 thespian.test.actor_system_unsupported = actor_system_unsupported
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the tests that use no system base, or one of their own choice."""
+    """Deselect the tests that use no system base, or one of their own choice."""
     ours = [item for item in items if isinstance(item, pytest.Function) and eventloop.BASE_NAME in item.name]
     part, parts = map(int, os.environ.get("SUITE_SHARD", "0/1").split("/"))
     chosen = ours[part::parts]
@@ -74,21 +75,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = chosen
     for item in chosen:
         if item.module.__name__.endswith("test_threadedExternal"):
-            # A hundred actors that sleep in their handlers can't share one thread.
+            # A hundred actors that sleep in their handlers can't share a thread.
             item.module.Computer.own_thread = True
         elif item.module.__name__.endswith("test_runcommand"):
-            # What this module excuses the queue base from is watching files, which ours can do.
+            # This module skips tests on the queue base because it can't watch files; ours can.
             item.module.actor_system_unsupported = _thespians_unsupported
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Count outcomes: of the call, or of what comes before or after it if that did not pass."""
+    """Count the outcome of a test, or of its set-up or tear-down if that did not pass."""
     if report.when == "call" or not report.passed:
         _outcomes[report.outcome] += 1
 
 
 def pytest_sessionfinish() -> None:
-    """Write down the outcome."""
+    """Write the outcomes to ``SUITE_REPORT``."""
     target = os.environ.get("SUITE_REPORT")
     if target:
         Path(target).write_text(json.dumps({"bases": sorted(_bases), "outcomes": dict(_outcomes)}))

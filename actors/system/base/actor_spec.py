@@ -1,4 +1,4 @@
-"""What it takes to make an actor: its class, what it requires, and how its ``__init__`` wants to be called."""
+"""An actor specification: the class of an actor to create, and what its creation requires."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from thespian.system.utilis import actualActorClass, withPossibleInitArgs
 
 @dataclass(slots=True)
 class ActorSpec:
-    """An actor to be made. ``actor_class`` may be a dotted name until ``resolve`` has been called."""
+    """An actor to create. ``actor_class`` may be a dotted name until ``resolve`` has been called."""
 
     actor_class: Any
     requirements: Any
@@ -21,7 +21,7 @@ class ActorSpec:
     capabilities: Mapping[str, Any] = field(default_factory=dict)
 
     def resolve(self, capabilities: Mapping[str, Any], loader: Callable[[str, str], Any] | None) -> None:
-        """Find the class, in loaded sources if there is a ``loader`` of them, and check what it requires.
+        """Find the class, in a loaded source if ``loader`` is given, and check its requirements.
 
         Raises ``InvalidActorSpecification``, ``ImportError`` or ``NoCompatibleSystemForActor``.
         """
@@ -34,7 +34,7 @@ class ActorSpec:
             raise NoCompatibleSystemForActor(self.actor_class, "No compatible ActorSystem could be found")
 
     def fits(self, capabilities: Mapping[str, Any]) -> bool:
-        """Whether a system with ``capabilities`` has what the class and its creator require."""
+        """Whether a system with ``capabilities`` meets the requirements of the class and of its creator."""
         check = getattr(self.actor_class, "actorSystemCapabilityCheck", None)
         return check is None or bool(check(capabilities, self.requirements or {}))
 
@@ -44,11 +44,11 @@ class ActorSpec:
         return bool(getattr(self.actor_class, "own_thread", False))
 
     def make(self) -> Any:
-        """Make the actor, passing ``capabilities`` and ``requirements`` if its ``__init__`` has such arguments."""
+        """Create the instance, with ``capabilities`` and ``requirements`` if its ``__init__`` has these parameters."""
         arguments = {"capabilities": self.capabilities, "requirements": self.requirements}
         code = getattr(self.actor_class.__init__, "__code__", None)
         if code is None:
             return withPossibleInitArgs(**arguments).create(self.actor_class)
-        # Thespian finds the names by inspect.getfullargspec, which takes half the time of making an actor.
+        # Thespian finds the parameters with inspect.getfullargspec, which takes half the time of creating an actor.
         names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
         return self.actor_class(**{name: value for name, value in arguments.items() if name in names})

@@ -1,4 +1,4 @@
-"""Addresses: what an actor is known by, on its own node and from another one."""
+"""Addresses: how an actor is known, on its own node and on other nodes."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ _numbers = itertools.count(1)
 
 
 def new_number() -> int:
-    """Return a number that no other actor of this process has or will have."""
+    """Return a number that is unique in this process, for ever."""
     return next(_numbers)
 
 
 class NodeAddress(ActorAddress):
-    """The address of an actor: a node's id and, there, the actor's number (on our own node) or its global name.
+    """The address of an actor: the id of its node, and its number (on our own node) or its global name.
 
-    ``number`` is what tables are keyed by, as comparing two addresses costs more than looking one up; it is 0 in
-    addresses by name, which no actor has. Like every ``ActorAddress`` this one has no hash: on other system bases
-    an address may change while an actor is being made.
+    Tables are keyed by ``number``, since comparing two addresses costs more than a look-up; it is 0 in addresses by
+    name, and no actor has the number 0. Like every ``ActorAddress`` it is unhashable: on other system bases an address
+    may change while its actor is being created.
     """
 
     __hash__ = None  # type: ignore[assignment]
@@ -31,18 +31,18 @@ class NodeAddress(ActorAddress):
 
     @property
     def node_id(self) -> str:
-        """The node on which the actor lives."""
+        """The node of the actor."""
         return self._aaddr[0]
 
     @property
     def name(self) -> str:
-        """The actor's global name, or "" in an address by number."""
+        """The actor's global name; "" in an address by number."""
         actor = self._aaddr[1]
         return actor if isinstance(actor, str) else ""
 
     @property
     def actorAddressString(self) -> str:
-        """The address for people."""
+        """The address in readable form."""
         return f"{self._aaddr[0]}/{self._aaddr[1]}"
 
     def __eq__(self, other: object) -> bool:
@@ -69,8 +69,8 @@ class NodeAddress(ActorAddress):
 
 
 def remote_address(node_id: str, name: str) -> NodeAddress:
-    """Return the address of the actor whose global name on node ``node_id`` is ``name``.
+    """Return the address of the actor with the global name ``name`` on node ``node_id``.
 
-    The actor need not exist: what is sent to a name that nobody has is a dead letter of that node.
+    The actor need not exist: a message to an unused name becomes a dead letter on that node.
     """
     return NodeAddress(node_id, name)

@@ -1,8 +1,8 @@
-"""A Thespian system base on an asyncio event loop: all actors of a node in one process.
+"""A Thespian actor system on an asyncio event loop: the entry points to this package.
 
-``start_on_loop`` makes an actor system on the running loop. After ``install()`` Thespian's own
-``ActorSystem("eventLoopBase")`` works too; where no loop is running, it gets a thread with a loop of its own.
-Messages are passed by reference: who has sent one must not change it any more.
+``start_on_loop`` starts an actor system on the running loop. After ``install()``, Thespian's own
+``ActorSystem("eventLoopBase")`` works too; where no loop is running, it starts a thread with a loop of its own.
+Messages are passed by reference: a sender must not change a message that it has sent.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from raftkv.actors.system.base.addresses import NodeAddress, remote_address
 from raftkv.actors.system.base.base import SHUTDOWN_TIMEOUT_S, EventLoopBase
 from raftkv.actors.system.base.loop_thread import LoopThread
 from raftkv.actors.system.base.router import Transport
-from raftkv.actors.system.base.thread_cell import current_actor_base
+from raftkv.actors.system.base.thread_cell import current_actor_host
 
 __all__ = [
     "BASE_NAME",
@@ -37,14 +37,14 @@ __all__ = [
 ]
 
 BASE_NAME = "eventLoopBase"
-# The capability that turns on the debug mode of pickling every message, where there is no constructor to tell.
+# The capability that turns on the debug mode of pickling every message, for systems created by Thespian by name.
 PICKLE_MESSAGES = "Pickle Messages"
 
 
 class EventLoopSystem(ActorSystem):
-    """An ``ActorSystem`` that keeps its ``base``, which is needed for what Thespian has no name for.
+    """An ``ActorSystem`` that exposes its ``base``, for what Thespian's interface does not have.
 
-    That is: ``deliver`` and ``peer_changed`` for a transport, ``dead_letters``, and ``wait_closed`` after a shutdown.
+    These are ``deliver`` and ``peer_changed`` for a transport, ``dead_letters``, and ``wait_closed`` after a shutdown.
     """
 
     def __init__(self, base: EventLoopBase) -> None:
@@ -60,11 +60,12 @@ def start_on_loop(
     pickle_messages: bool = False,
     shutdown_timeout_s: float = SHUTDOWN_TIMEOUT_S,
 ) -> EventLoopSystem:
-    """Make an actor system on the running event loop.
+    """Start an actor system on the running event loop.
 
-    On the loop's thread ``ask`` and ``listen`` return awaitables, ``shutdown`` returns at once: then
-    ``await system.base.wait_closed()``. ``pickle_messages`` copies every message by pickling it, to find those who
-    change what they have sent. Actors that have not exited ``shutdown_timeout_s`` after a shutdown are given up.
+    On the loop's thread ``ask`` and ``listen`` return awaitables, and ``shutdown`` returns at once; ``await
+    system.base.wait_closed()`` waits for its end. ``pickle_messages`` copies every message by pickling it, to find
+    actors that change a message after sending it. Actors that have not ended ``shutdown_timeout_s`` after the shutdown
+    began are abandoned.
     """
     base = EventLoopBase(
         asyncio.get_running_loop(),
@@ -79,7 +80,7 @@ def start_on_loop(
 
 
 class ActorSystemBase(EventLoopBase):
-    """The base as Thespian makes it by name: on the running loop, or else on a thread with a loop of its own."""
+    """The base that Thespian creates by name: on the running loop, or else on a thread with a loop of its own."""
 
     def __init__(self, system: Any, logDefs: Any = None) -> None:
         if logDefs:
@@ -89,29 +90,29 @@ class ActorSystemBase(EventLoopBase):
             loop, thread = asyncio.get_running_loop(), get_ident()
         except RuntimeError:
             self._loop_thread = LoopThread()
-            loop, thread = self._loop_thread.loop, self._loop_thread.begin()
+            loop, thread = self._loop_thread.loop, self._loop_thread.start()
         super().__init__(
             loop, thread, system.capabilities, pickle_messages=bool(system.capabilities.get(PICKLE_MESSAGES))
         )
         system.systemAddress = self.address
 
     def shutdown(self) -> None:
-        """End all actors, the system, and the loop's thread if it is our own."""
+        """Shut the system down, and end the loop's thread if it is our own."""
         super().shutdown()
-        if self._loop_thread is not None and current_actor_base() is not self:
+        if self._loop_thread is not None and current_actor_host() is not self:
             self._loop_thread.join(SHUTDOWN_TIMEOUT_S)
 
     def finish(self) -> None:
-        """Release all that wait, and stop the loop if it is our own."""
+        """Finish the shutdown, and stop the loop if it is our own."""
         super().finish()
         if self._loop_thread is not None:
             self._loop_thread.stop(self.message_loop.drain)
-            # Another thread may get the same identity once this one has ended.
+            # After this thread has ended, another one may get the same identity.
             self.thread = 0
 
 
 def install(name: str = BASE_NAME) -> None:
-    """Make the base known to Thespian, so that ``ActorSystem(name)`` finds it."""
+    """Register the base with Thespian, so that ``ActorSystem(name)`` finds it."""
     module = types.ModuleType(f"thespian.system.{name}", __doc__)
     module.ActorSystemBase = ActorSystemBase  # type: ignore[attr-defined]
     sys.modules[module.__name__] = module

@@ -1,44 +1,48 @@
-"""The root: the system itself as an actor, parent of all that have no other."""
+"""The guardian: the actor system itself as an actor, and the parent of all actors that have no other (Akka's word)."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from thespian.actors import ActorSystemFailure, ChildActorExited, Thespian_StatusReq, ValidatedSource
+from thespian.actors import (
+    ActorSystemFailure,
+    ChildActorExited,
+    Thespian_StatusReq,
+    Thespian_SystemStatus,
+    ValidatedSource,
+)
 
 from raftkv.actors.system.base.actor_cell import ActorCell
 from raftkv.actors.system.base.actor_spec import ActorSpec
+from raftkv.actors.system.base.addressable import Addressable
 from raftkv.actors.system.base.addresses import NodeAddress, new_number
-from raftkv.actors.system.base.participant import Participant
-from raftkv.actors.system.base.status import system_status
-
-if TYPE_CHECKING:
-    from raftkv.actors.system.base.base import EventLoopBase
+from raftkv.actors.system.base.host import ActorHost
 
 log = logging.getLogger("raftkv.system")
 
 
-class Guardian(Participant):
-    """Creates actors for code outside of any, adopts orphans, ends them all, and answers for the system."""
+class Guardian(Addressable):
+    """Creates actors for code outside of any actor, adopts orphans, ends all actors, and answers for the system."""
 
-    __slots__ = ("children",)
+    __slots__ = ("_host", "children")
 
-    def __init__(self, base: EventLoopBase) -> None:
-        super().__init__(base, NodeAddress(base.node_id, new_number()))
+    def __init__(self, host: ActorHost) -> None:
+        super().__init__(host, NodeAddress(host.node_id, new_number()))
         self.children: dict[int, NodeAddress] = {}
-        base.receivers[self.address.number] = self
+        self._host = host
+        host.receivers[self.address.number] = self
 
     def create(self, spec: ActorSpec) -> NodeAddress:
-        """Create an actor, on the loop's thread. Raises what is wrong with it."""
-        if self.base.closing:
+        """Create an actor. On the loop's thread. Raises what is wrong with it."""
+        if self._host.closing:
             raise ActorSystemFailure("The actor system is shutting down")
-        address = NodeAddress(self.base.node_id, new_number())
-        # The child is known before it is made, as it may be gone by the time that this call returns.
+        address = NodeAddress(self._host.node_id, new_number())
+        # The child is registered before it is created: it may have ended by the time that start_actor returns.
         self.children[address.number] = address
         try:
-            winner = self.base.start_actor(address, spec, self)
+            winner = self._host.start_actor(address, spec, self)
         except BaseException:
             del self.children[address.number]
             raise
@@ -49,39 +53,55 @@ class Guardian(Participant):
     def adopt(self, orphans: Iterable[NodeAddress]) -> None:
         """Become the parent of actors that have lost theirs."""
         for orphan in orphans:
-            cell = self.base.receivers.get(orphan.number)
+            cell = self._host.receivers.get(orphan.number)
             if not isinstance(cell, ActorCell):
                 continue
             cell.parent = self
             self.children[orphan.number] = orphan
-            if orphan.number not in self.base.receivers:
-                # It ended on its own thread just now, and may have told its former parent.
+            if orphan.number not in self._host.receivers:
+                # It ended on its own thread just now, and may have notified its former parent.
                 self.children.pop(orphan.number, None)
-            elif self.base.closing:
-                self.base.request_exit(orphan)
+            elif self._host.closing:
+                self._host.request_exit(orphan)
 
     def exit(self) -> None:
         """End all actors, and then the system."""
         for child in list(self.children.values()):
-            self.base.request_exit(child)
+            self._host.request_exit(child)
         self._finish_if_alone()
 
     def post(self, message: Any, sender: Any) -> None:
-        """Take a message to the system. From any thread."""
-        self.base.message_loop.put(self, message, sender)
+        """Queue a message to the system. From any thread."""
+        self._host.message_loop.put(self, message, sender)
 
     def handle(self, message: Any, sender: Any) -> None:
-        """Deal with exits of children, status requests and validated sources; other messages mean nothing here."""
+        """Handle exits of children, status requests and validated sources; ignore everything else."""
         if isinstance(message, ChildActorExited):
             self.children.pop(message.childAddress.number, None)
             self._finish_if_alone()
         elif isinstance(message, Thespian_StatusReq):
-            self.actor_send(sender, system_status(self.base))
+            self.actor_send(sender, self._status())
         elif isinstance(message, ValidatedSource):
-            self.base.sources.validated(message, sender)
+            self._host.sources.validated(message, sender)
         else:
             log.debug("the system ignores %s from %s", type(message).__name__, sender)
 
     def _finish_if_alone(self) -> None:
-        if self.base.closing and not self.children:
-            self.base.finish()
+        if self._host.closing and not self.children:
+            self._host.finish()
+
+    def _status(self) -> Thespian_SystemStatus:
+        """Return the system's capabilities, top-level actors, global names and count of dead letters."""
+        host = self._host
+        status = Thespian_SystemStatus(host.address, capabilities=dict(host.capabilities), inShutdown=host.closing)
+        for child in self.children.values():
+            status.addChild(child)
+        for name, address in list(host.names.items()):
+            status.addGlobalActor(name, address)
+        if host.dead_letter_handler is not None:
+            status.setDeadLetterHandler(host.dead_letter_handler)
+        status.setNotifyHandlers(host.convention.listeners())
+        status.setLoadedSources(host.sources.loaded)
+        status.sourceAuthority = host.sources.authority
+        status.addKeyVal("dead letters", host.dead_letters)
+        return status

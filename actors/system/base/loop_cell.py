@@ -1,21 +1,19 @@
-"""Actors on the event loop's thread, as most are."""
+"""Cells of actors on the event loop's thread, where most actors run."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from thespian.actors import WakeupMessage
 from thespian.system.timing import timePeriodSeconds
 
-from raftkv.actors.system.base.actor_cell import ActorCell, Begin
+from raftkv.actors.system.base.actor_cell import ActorCell, Create
 from raftkv.actors.system.base.actor_spec import ActorSpec
+from raftkv.actors.system.base.addressable import Addressable
 from raftkv.actors.system.base.addresses import NodeAddress
-from raftkv.actors.system.base.participant import Participant
-
-if TYPE_CHECKING:
-    from raftkv.actors.system.base.base import EventLoopBase
+from raftkv.actors.system.base.host import ActorHost
 
 
 class LoopCell(ActorCell):
@@ -23,27 +21,27 @@ class LoopCell(ActorCell):
 
     __slots__ = ("_wakeup_numbers", "_wakeups")
 
-    def __init__(self, base: EventLoopBase, address: NodeAddress, spec: ActorSpec, parent: Participant) -> None:
-        super().__init__(base, address, spec, parent)
+    def __init__(self, host: ActorHost, address: NodeAddress, spec: ActorSpec, parent: Addressable) -> None:
+        super().__init__(host, address, spec, parent)
         self._wakeup_numbers = itertools.count()
         self._wakeups: dict[int, asyncio.TimerHandle] = {}
 
     def post(self, message: Any, sender: Any) -> None:
-        """Put ``message`` into the loop's queue."""
-        self.base.message_loop.put(self, message, sender)
+        """Queue ``message`` on the message loop."""
+        self.host.message_loop.put(self, message, sender)
 
-    def announce(self) -> None:
-        """Let the loop make the actor, if that is another thread than this."""
-        if not self.base.on_loop():
-            self.post(Begin(), self.base.address)
+    def enqueue_creation(self) -> None:
+        """Queue the actor's creation, unless this is the loop's thread."""
+        if not self.host.on_loop():
+            self.post(Create(), self.host.address)
 
     def start(self) -> None:
-        """Make the actor now, if this is the loop's thread."""
-        if self.base.on_loop():
-            self.begin()
+        """Create the actor now, if this is the loop's thread."""
+        if self.host.on_loop():
+            self.create()
 
     def abandon(self) -> None:
-        """Leave the system without the actor's consent."""
+        """Remove the actor from the system without its cooperation."""
         self._cancel_wakeups()
         super().abandon()
 
@@ -51,7 +49,7 @@ class LoopCell(ActorCell):
         """Send the actor a ``WakeupMessage`` after ``period`` (seconds, or a timedelta)."""
         number = next(self._wakeup_numbers)
         seconds = timePeriodSeconds(period)
-        self._wakeups[number] = self.base.loop.call_later(seconds, self._wake, number, period, payload)
+        self._wakeups[number] = self.host.loop.call_later(seconds, self._wake, number, period, payload)
 
     def _wake(self, number: int, period: Any, payload: Any) -> None:
         del self._wakeups[number]
@@ -63,6 +61,6 @@ class LoopCell(ActorCell):
         self._wakeups = {}
 
     def wakeup_delays(self) -> list[float]:
-        """Return in how many seconds each of the pending wake-ups is due."""
-        now = self.base.loop.time()
+        """Return the seconds until each pending wake-up."""
+        now = self.host.loop.time()
         return [handle.when() - now for handle in self._wakeups.values()]

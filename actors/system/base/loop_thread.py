@@ -1,4 +1,4 @@
-"""A thread with an event loop of its own, for programs that have none."""
+"""A thread with an event loop of its own, for programs that run none."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from collections.abc import Callable
 
 
 class LoopThread:
-    """An event loop that runs on a daemon thread until it is stopped."""
+    """An event loop on a daemon thread, until it is stopped."""
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
         self._last: Callable[[], None] | None = None
         self._thread = threading.Thread(target=self._run, name="actor-loop", daemon=True)
 
-    def begin(self) -> int:
+    def start(self) -> int:
         """Start the thread; returns its identity."""
         self._thread.start()
         assert self._thread.ident is not None
         return self._thread.ident
 
     def stop(self, last: Callable[[], None]) -> None:
-        """Stop the loop, call ``last`` on its thread, and let the thread end. Called on the loop's thread."""
+        """Stop the loop, call ``last`` on its thread, and let the thread end. On the loop's thread."""
         self._last = last
         self.loop.stop()
 
     def join(self, timeout_s: float) -> None:
-        """Wait for the thread to end, unless this is it."""
+        """Wait for the thread to end, unless this is that thread."""
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout_s)
 
@@ -38,8 +38,8 @@ class LoopThread:
             try:
                 self.loop.run_forever()
             except KeyboardInterrupt:
-                # It is the main thread's to act upon, and a handler that raised it must not end all other actors. A
-                # real signal, as interrupt_main() wakes nobody who waits for a lock or a reply.
+                # An interrupt is for the main thread; raised in a handler, it must not end all other actors. It is
+                # passed on as a real signal, since interrupt_main() does not wake a thread that waits for a lock.
                 signal.pthread_kill(_main_thread(), signal.SIGINT)
         self._last()
         try:

@@ -1,4 +1,4 @@
-"""The debug mode in which every message is pickled and unpickled, so that nobody shares what he should not."""
+"""The debug mode that copies every message by pickling it, to find actors that share state through messages."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _BY_REFERENCE = FunctionType | MethodType | BuiltinFunctionType
 def pickled_copy(message: Any) -> Any:
     """Return a copy of ``message`` made by pickling; raises what ``pickle`` raises if it can't be pickled.
 
-    Functions and methods in it are not copied: who puts one into a message means it to be called, and calling the
-    method of a copy would do nothing. The bytes never leave this module.
+    Functions and methods are passed by reference: a message that carries one means it to be called, and calling the
+    method of a copy would have no effect. The bytes never leave this module.
     """
     file = io.BytesIO()
     try:
@@ -38,20 +38,20 @@ def _refuse(function: Any) -> Any:
 
 
 class _PlainPickler(pickle.Pickler):
-    """The quick way, for messages without methods (functions of modules are pickled as their names)."""
+    """The fast way, for messages without methods (functions of modules are pickled as their names)."""
 
     dispatch_table = MappingProxyType(copyreg.dispatch_table | {MethodType: _refuse, BuiltinFunctionType: _refuse})
 
 
 class _PicklerAroundFunctions(pickle.Pickler):
-    """Ten times as slow, since it is asked about every object."""
+    """Ten times slower, because ``persistent_id`` is called for every object."""
 
     def __init__(self, file: io.BytesIO, left_out: list[Any]) -> None:
         super().__init__(file, pickle.HIGHEST_PROTOCOL)
         self._left_out = left_out
 
     def persistent_id(self, obj: Any) -> int | None:
-        """Return the place of a function among those left out."""
+        """Return the index of a function among those left out; None for other objects."""
         if not isinstance(obj, _BY_REFERENCE):
             return None
         self._left_out.append(obj)
@@ -64,5 +64,5 @@ class _UnpicklerAroundFunctions(pickle.Unpickler):
         self._left_out = left_out
 
     def persistent_load(self, pid: Any) -> Any:
-        """Put back a function that was left out."""
+        """Return a function that was left out."""
         return self._left_out[pid]

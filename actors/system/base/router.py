@@ -1,7 +1,13 @@
-"""The post office: who has which number and name, and how a message gets there, or does not."""
+"""The router: the receivers of one actor system, by number and by name, and how a message reaches them.
+
+A message to a local actor's number goes straight into that actor's mailbox, from any thread. A message to a name on
+another node goes to the transport. Everything else is a dead letter: counted, and passed to the actor that handles
+dead letters, if there is one. Nothing is dropped without being counted.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import weakref
 from collections.abc import Callable
@@ -11,39 +17,42 @@ from typing import Any, Protocol
 from thespian.actors import ActorSystemMessage, ChildActorExited, DeadEnvelope
 
 from raftkv.actors.system.base.addresses import NodeAddress, remote_address
-from raftkv.actors.system.base.message_loop import MessageLoop
+from raftkv.actors.system.base.message_loop import Dispatcher
 
-# Addresses of one system work in all others of the process, as they do on Thespian's multi-process bases.
+# An address of one system works in all other systems of the process, as it does on Thespian's multi-process bases.
 _routers: weakref.WeakSet[Router] = weakref.WeakSet()
 _routers_lock = threading.Lock()
 
 
 class Transport(Protocol):
-    """What carries messages to other nodes."""
+    """Carries messages to other nodes."""
 
     def send(self, peer: str, target: str, source: str, message: Any) -> None:
-        """Send ``message`` to the actor named ``target`` on node ``peer``, from the one named ``source`` here.
+        """Send ``message`` to the actor named ``target`` on node ``peer``, from the local actor named ``source``.
 
         ``source`` is "" for a sender without a global name. Called on the loop's thread; must not block.
         """
 
 
 class Router:
-    """All that messages of one system can be sent to, and the way to other nodes.
+    """The receivers of one system, and the way to other nodes.
 
-    Messages are sent from any thread. The lock is for what has to change in one piece; it is re-entrant, as putting
-    something into the queue of a loop that has been closed ends the system on the spot.
+    Messages are sent from any thread. The lock guards what must change together; it is re-entrant, because queueing
+    a message on a loop that has been closed shuts the system down on the spot.
     """
 
     def __init__(
         self,
         node_id: str,
+        loop: asyncio.AbstractEventLoop,
         thread: int,
-        message_loop: MessageLoop,
+        message_loop: Dispatcher,
         transport: Transport | None,
         copy_message: Callable[[Any], Any] | None,
     ) -> None:
+        """``loop`` runs on ``thread``, a ``threading.get_ident()``; ``copy_message`` copies each message sent."""
         self.node_id = node_id
+        self.loop = loop
         self.thread = thread
         self.message_loop = message_loop
         self.copy_message = copy_message
@@ -56,14 +65,18 @@ class Router:
         with _routers_lock:
             _routers.add(self)
 
-    def close_office(self) -> None:
+    def close_router(self) -> None:
         """Deliver nothing any more."""
         self.receivers.clear()
         with _routers_lock:
             _routers.discard(self)
 
+    def on_loop(self) -> bool:
+        """Whether this is the loop's thread."""
+        return get_ident() == self.thread
+
     def deliver(self, peer: str, target: str, source: str, message: Any) -> None:
-        """Take a message that has come from ``peer``, for the actor named ``target``. On the loop's thread."""
+        """Deliver a message of ``peer`` to the actor named ``target``. On the loop's thread."""
         sender = remote_address(peer, source)
         receiver = self._named(target)
         if receiver is None:
@@ -72,7 +85,7 @@ class Router:
             receiver.post(message, sender)
 
     def send(self, target: Any, message: Any, sender: NodeAddress) -> None:
-        """Send ``message`` to the actor at ``target``, wherever it is."""
+        """Send ``message`` to the actor at ``target``, on any node."""
         if self.copy_message is not None:
             message = self.copy_message(message)
         try:
@@ -83,7 +96,7 @@ class Router:
             receiver.post(message, sender)
 
     def send_elsewhere(self, target: Any, message: Any, sender: NodeAddress, source: str | None) -> None:
-        """Send to an address that is no local actor's number: by name, on another node, of another system, or dead."""
+        """Send to an address that is no local actor's number: a name, another node or system, or a dead actor."""
         if not isinstance(target, NodeAddress):
             self.dead_letter(target, message, sender)
         elif target.number:
@@ -95,8 +108,8 @@ class Router:
             else:
                 receiver.post(message, sender)
         elif self._transport is None or not target.name or isinstance(message, ActorSystemMessage):
-            # Nameless actors can't be reached from outside, and Thespian's own messages (poison, exit requests)
-            # have no form in which they could travel.
+            # Actors without a name can't be reached from other nodes, and Thespian's own messages (poison, exit
+            # requests) have no encoding for the wire.
             self.dead_letter(target, message, sender)
         else:
             self._send_to_peer(target.node_id, target.name, source or "", message)
@@ -115,8 +128,8 @@ class Router:
 
     def _send_to_other_system(self, target: NodeAddress, message: Any, sender: NodeAddress) -> None:
         with _routers_lock:
-            offices = list(_routers)
-        for router in offices:
+            routers = list(_routers)
+        for router in routers:
             receiver = router.receivers.get(target.number)
             if receiver is not None:
                 receiver.post(message, sender)
@@ -124,7 +137,7 @@ class Router:
         self.dead_letter(target, message, sender)
 
     def dead_letter(self, target: Any, message: Any, sender: Any) -> None:
-        """Count a message that nobody can get and pass it to the actor that handles dead letters. From any thread."""
+        """Count an undeliverable message and pass it to the actor that handles dead letters. From any thread."""
         if isinstance(message, DeadEnvelope | ChildActorExited):
             return
         with self._lock:
@@ -136,7 +149,7 @@ class Router:
                 receiver.post(DeadEnvelope(target, message), sender)
 
     def handle_dead_letters(self, address: NodeAddress, enable: bool) -> None:
-        """Make the actor at ``address`` the one that gets dead letters, or no longer. From any thread."""
+        """Make the actor at ``address`` the handler of dead letters, or no longer. From any thread."""
         with self._lock:
             current = self.dead_letter_handler
             if enable:

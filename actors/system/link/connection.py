@@ -1,4 +1,8 @@
-"""What both ends of a connection between nodes have in common: a handshake, then frames."""
+"""What both ends of a connection between nodes have in common: a handshake, then frames.
+
+No error that arrives from the network leaves this class: the connection ends, and the reason is counted. Until the
+handshake is done, a connection gets a kilobyte of buffer and no more.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +16,14 @@ from raftkv.actors.system.link.handshake import HandshakeRecord, RecordReader, R
 from raftkv.actors.system.link.settings import Context, logger
 
 UNSENT_BYTES = 128 << 10
-"""How much the kernel may hold that it has not sent: what is in there, a control message can't overtake."""
+"""The most unsent data that the kernel may hold: a control message can't overtake what is in there."""
 
 
 class Connection(asyncio.BufferedProtocol):
-    """One connection; subclasses say what a record or a frame means. ``reason`` says why it ended.
+    """One connection; subclasses handle its records and frames.
 
-    Whatever arrives, nothing is raised out of here: the connection ends and is counted.
+    ``over`` is set when it ends, ``reason`` then says why; ``closed`` is done after its last callback. ``paused`` is
+    set while the transport's buffer is full.
     """
 
     def __init__(self, context: Context) -> None:
@@ -28,10 +33,10 @@ class Connection(asyncio.BufferedProtocol):
         self.paused = False
         self.over = False
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        # None until the handshake is done: a stranger gets a kilobyte of memory, no more.
+        # None until the handshake is done.
         self._frames: FrameReader | None = None
         self._records = RecordReader()
-        self._silent = 0
+        self._silent_ticks = 0
 
     # --- For subclasses.
 
@@ -40,7 +45,7 @@ class Connection(asyncio.BufferedProtocol):
         raise NotImplementedError
 
     def got_frames(self, reader: FrameReader, received: int) -> None:
-        """Handle ``received`` bytes that arrived in ``reader``; may raise ``BadFrame``."""
+        """Handle ``received`` bytes that were read into ``reader``; may raise ``BadFrame``."""
         raise NotImplementedError
 
     def refused(self, refusal: Refusal) -> None:
@@ -54,34 +59,34 @@ class Connection(asyncio.BufferedProtocol):
     # --- What the subclasses use.
 
     def expect_frames(self, reader: FrameReader) -> None:
-        """Read frames from now on."""
+        """Read frames from now on: the handshake is done."""
         self._frames = reader
 
     def write(self, data: bytes) -> None:
-        """Give ``data`` to the transport, unless the connection is over."""
+        """Write ``data`` to the transport, unless the connection is over."""
         if self.transport is not None and not self.over:
             self.context.stats.bytes_sent += len(data)
             self.transport.write(data)
 
     def fail(self, reason: str) -> None:
-        """End the connection at once; the first reason given stays."""
+        """End the connection at once; the first reason is kept."""
         self.over = True
         self.reason = self.reason or reason
         if self.transport is not None:
             self.transport.abort()
 
     def refuse(self, refusal: Refusal) -> None:
-        """End the handshake, telling the other side where that is safe."""
+        """End the handshake; send the reason where that is safe."""
         self.refused(refusal)
-        if refusal.tell:
+        if refusal.tell_peer:
             self.write(refusal.record())
         self.over = True
         self.reason = self.reason or str(refusal)
         if self.transport is not None:
             self.transport.close()
 
-    def heard(self, cluster_id: bytes) -> None:
-        """Handle a keepalive, which tells the other side's cluster id: it may have found one since the handshake."""
+    def got_keepalive(self, cluster_id: bytes) -> None:
+        """Check the peer's cluster id in a keepalive: the peer may have joined a cluster since the handshake."""
         try:
             theirs = cluster_id.decode()
         except UnicodeDecodeError:
@@ -96,7 +101,7 @@ class Connection(asyncio.BufferedProtocol):
     # --- What asyncio calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport's own buffer as good as empty, so that what waits stays in our lanes."""
+        """Keep the transport's own buffer nearly empty, so that queued messages stay in our lanes."""
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(high=0)
         sock = self.transport.get_extra_info("socket")
@@ -106,12 +111,12 @@ class Connection(asyncio.BufferedProtocol):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """Return where the next bytes belong."""
+        """Return the buffer for the next bytes."""
         return self._records.room() if self._frames is None else self._frames.room()
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Handle what was read."""
-        self._silent = 0
+        """Handle ``nbytes`` that were read."""
+        self._silent_ticks = 0
         if self.over:
             return
         try:
@@ -122,31 +127,29 @@ class Connection(asyncio.BufferedProtocol):
         except BadFrame as error:
             self.context.stats.bad_frames[str(error)] += 1
             text = printable(f"{error} ({error.__cause__})" if error.__cause__ else str(error))
-            self.context.log.warning(
-                str(error), "a connection is closed, because its peer broke the protocol: %s", text
-            )
+            self.context.log.warning(str(error), "closed a connection whose peer broke the protocol: %s", text)
             self.fail(str(error))
         except Refusal as refusal:
             self.refuse(refusal)
         except Exception:
-            # A bug of ours or of who receives: it must cost this connection, not the loop.
-            logger.exception("a connection is closed, because handling what it brought has failed")
+            # A bug of ours, or of the receiver of a message: it ends this connection, not the loop.
+            logger.exception("closed a connection, because handling its data failed")
             self.fail("internal error")
 
     def eof_received(self) -> None:
-        """The other side has nothing more to say: asyncio closes the transport."""
+        """Note that the peer has closed its side; asyncio then closes the transport."""
         self.reason = self.reason or "closed by the peer"
 
     def pause_writing(self) -> None:
-        """The transport could not get rid of everything."""
+        """Stop writing: the transport could not send everything."""
         self.paused = True
 
     def resume_writing(self) -> None:
-        """The transport's buffer is empty again."""
+        """Write again: the transport's buffer is empty."""
         self.paused = False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is over; nothing comes after this."""
+        """Clean up; no callback follows this one."""
         self.over = True
         self.reason = self.reason or (f"connection lost: {exc}" if exc else "connection ended")
         if not self.closed.done():

@@ -1,4 +1,9 @@
-"""Everything about one peer that we send to: dialling it again and again, and what to do with messages meanwhile."""
+"""Sending to one peer: dialling it until it is connected, and queueing, refusing or dropping messages to it.
+
+No message is ever sent twice. A bulk message of which nothing has left this node is given back with a reason; a control
+message may be dropped, which is only counted. ``on_up`` and ``on_down`` take turns, and bulk messages to a peer that is
+not up are refused at once. Failed dials are repeated with exponential backoff and jitter.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +21,17 @@ from raftkv.actors.system.link.outgoing import Outgoing
 from raftkv.actors.system.link.resolver import Resolver, SocketAddresses, split_address
 from raftkv.actors.system.link.settings import Context, LinkSettings, logger
 
-OVERFLOW = "more waits to be sent than may wait"
+OVERFLOW = "too much is queued to be sent"
 
 _encode_body = msgspec.msgpack.Encoder().encode
 
 
 class OutboundPeer:
-    """One peer and the way to it. ``refusal`` says, for people, why it is not connected; empty when it is.
+    """One peer that we send to.
 
-    ``failures`` counts attempts and short-lived connections in a row. ``up`` is what was told last: ``on_up`` and
-    ``on_down`` take turns. They and ``on_refused`` are called in a later turn of the loop, in the order in which
-    things happened.
+    ``refusal`` says in plain words why the peer is not connected; it is empty when it is. ``failures`` counts failed
+    dials and short-lived connections in a row. ``up`` is the state that was reported last, by ``on_up`` or ``on_down``.
+    Both, and ``on_refused``, are called in a later turn of the loop, in the order of the events.
     """
 
     def __init__(self, context: Context, peer: str, address: str) -> None:
@@ -39,14 +44,14 @@ class OutboundPeer:
         self._resolver = Resolver()
         self._connection: Outgoing | None = None
         self._task: asyncio.Task[None] | None = None
-        self._hurry = asyncio.Event()
+        self._skip_backoff = asyncio.Event()
         self._closing = False
 
     # --- Sending.
 
     @property
     def waiting(self) -> int:
-        """Bytes that wait in our lanes and in the transport."""
+        """The bytes queued in our lanes and in the transport."""
         return 0 if self._connection is None else self._connection.waiting
 
     def send(self, target: str, source: str, message: Any) -> None:
@@ -66,62 +71,63 @@ class OutboundPeer:
 
     def _send_control(self, connection: Outgoing, body: bytes) -> None:
         dropped = connection.lanes.put_control(body)
-        connection.wake()
+        connection.schedule_flush()
         if dropped:
             self._context.stats.control_dropped += dropped
             self._overflow(connection)
 
-    def _send_bulk(self, connection: Outgoing, parcel: QueuedMessage) -> None:
-        if connection.lanes.put_bulk(parcel):
-            connection.wake()
+    def _send_bulk(self, connection: Outgoing, queued: QueuedMessage) -> None:
+        if connection.lanes.put_bulk(queued):
+            connection.schedule_flush()
         else:
-            # First who was certainly not sent, then that others may be lost: the first may be asked for again.
-            self._refuse(parcel.target, parcel.source, parcel.message, parcel.control, OVERFLOW)
+            # First this message, which was certainly not sent and may be retried; then on_down, after which others may
+            # be lost.
+            self._refuse(queued.target, queued.source, queued.message, queued.control, OVERFLOW)
             self._overflow(connection)
 
     def _overflow(self, connection: Outgoing) -> None:
         connection.overflowed = True
         if self.up:
             self._context.stats.overflows += 1
-            self._down(OVERFLOW)
+            self._report_down(OVERFLOW)
 
     def _refuse(self, target: str, source: str, message: Any, control: bool, reason: str) -> None:
         if control:
-            # Loss is normal for Raft's own messages, and they would be out of date when somebody hears of it.
+            # Losses are normal for Raft's own messages, and a returned one would be out of date.
             self._context.stats.control_dropped += 1
             return
         self._context.stats.bulk_refused += 1
         loop = asyncio.get_running_loop()
         loop.call_soon(self._context.on_refused, self.id, target, source, message, reason)
 
-    # --- What the connection tells (``Owner``).
+    # --- What the connection calls (``ConnectionOwner``).
 
     def established(self, connection: Outgoing) -> None:
-        """Carry messages from now on."""
+        """Send messages through ``connection`` from now on."""
         self._connection = connection
         self._context.stats.connects += 1
-        self._came_up()
+        self._report_up()
 
-    def relieved(self, connection: Outgoing) -> None:
-        """Carry messages again, now that fewer wait."""
+    def drained(self, connection: Outgoing) -> None:
+        """Report the peer as up again, after an overflow."""
         if connection is self._connection:
-            self._came_up()
+            self._report_up()
 
     def lost(self, connection: Outgoing) -> None:
-        """Say so, and give back the bulk messages of which nothing has left this node."""
+        """Report the peer as down, and give back the bulk messages of which nothing has left this node."""
         self._connection = None
         self._context.stats.losses += 1
-        for parcel in connection.lanes.clear():
-            self._refuse(parcel.target, parcel.source, parcel.message, parcel.control, connection.reason)
-        self._down(connection.reason)
+        for queued in connection.lanes.clear():
+            self._refuse(queued.target, queued.source, queued.message, queued.control, connection.reason)
+        self._report_down(connection.reason)
 
-    def _came_up(self) -> None:
+    def _report_up(self) -> None:
         self.up = True
         self.refusal = ""
         logger.info("%s is connected", self.id)
         asyncio.get_running_loop().call_soon(self._context.on_up, self.id)
 
-    def _down(self, reason: str) -> None:
+    def _report_down(self, reason: str) -> None:
         self.refusal = reason
         if self.up:
             self.up = False
@@ -131,25 +137,25 @@ class OutboundPeer:
     # --- Dialling.
 
     def start(self) -> None:
-        """Begin to dial."""
+        """Start dialling."""
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"dial {self.id}")
 
-    def move(self, address: str) -> None:
-        """Dial another address from the next time on; raises ``ValueError``."""
+    def set_address(self, address: str) -> None:
+        """Dial another address from the next dial on; raises ``ValueError``."""
         self._address = split_address(address)
-        self._hurry.set()
+        self._skip_backoff.set()
 
-    def hurry(self) -> None:
-        """Dial without waiting: the peer has just shown that it is there."""
-        self._hurry.set()
+    def skip_backoff(self) -> None:
+        """Dial without waiting any longer: the peer has just connected to us."""
+        self._skip_backoff.set()
 
     def tick(self) -> None:
-        """Note that time has passed."""
+        """Send a keepalive, or give up a peer that has not answered for too long."""
         if self._connection is not None:
             self._connection.tick(self._context.settings.silent_ticks)
 
     async def close(self, reason: str, grace_s: float) -> None:
-        """Dial no more; send what waits within ``grace_s`` seconds, then end the connection."""
+        """Stop dialling; send what is queued, for at most ``grace_s`` seconds, then end the connection."""
         self._closing = True
         connection = self._connection
         if connection is not None and grace_s > 0:
@@ -161,7 +167,7 @@ class OutboundPeer:
         if connection is not None:
             connection.fail(reason)
             await asyncio.wait([connection.closed])
-        self._down(reason)
+        self._report_down(reason)
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -172,19 +178,19 @@ class OutboundPeer:
                 self.failures += 1
                 self._failed(error)
             except Exception:
-                # Not dialling any more would be the worst that a bug could do here.
+                # A bug here must not end the dialling for good.
                 self.failures += 1
                 self.refusal = "internal error"
                 logger.exception("dialling %s failed", self.id)
             else:
                 since = loop.time()
-                # Not "await connection.closed": to cancel this task would cancel that future too.
+                # Not "await connection.closed": cancelling this task would cancel that future too.
                 await asyncio.wait([connection.closed])
-                # A connection that ends as soon as it is made is a failure too, or two nodes that were given one id
-                # would push each other out without a pause.
+                # A connection that ends soon counts as a failure: two nodes with the same id would otherwise replace
+                # each other's connections without a pause.
                 lasted = (loop.time() - since) * 1000 >= self._context.settings.backoff_max_ms
                 self.failures = 1 if lasted else self.failures + 1
-            await self._wait()
+            await self._back_off()
 
     def _failed(self, error: OSError | Refusal) -> None:
         text = describe(error)
@@ -193,25 +199,25 @@ class OutboundPeer:
             self.refusal = text
             logger.warning("%s at %s:%d is not connected: %s", self.id, *self._address, text)
 
-    async def _wait(self) -> None:
+    async def _back_off(self) -> None:
         try:
             async with asyncio.timeout(backoff_ms(self._context.settings, self.failures, self._context.rng) / 1000):
-                await self._hurry.wait()
+                await self._skip_backoff.wait()
         except TimeoutError:
             pass
-        self._hurry.clear()
+        self._skip_backoff.clear()
 
     async def _connect(self) -> Outgoing:
         settings = self._context.settings
         try:
             async with asyncio.timeout(settings.connect_ms / 1000):
                 addresses = await self._resolver.resolve(*self._address)
-            connection = await self._reach(addresses, settings.connect_ms / 1000 / len(addresses))
+            connection = await self._connect_to_any(addresses, settings.connect_ms / 1000 / len(addresses))
         except TimeoutError:
             raise TimeoutError(f"no answer within {settings.connect_ms} ms") from None
         try:
             async with asyncio.timeout(settings.handshake_ms / 1000):
-                await connection.shaken
+                await connection.handshaken
         except TimeoutError:
             raise Refusal(Reason.DEADLINE) from None
         finally:
@@ -219,8 +225,8 @@ class OutboundPeer:
                 connection.fail("handshake not done")
         return connection
 
-    async def _reach(self, addresses: SocketAddresses, each_s: float) -> Outgoing:
-        # Each address has its share of the time: the first may be a black hole.
+    async def _connect_to_any(self, addresses: SocketAddresses, each_s: float) -> Outgoing:
+        # Each address gets a share of the time: the first one may never answer.
         last: OSError = OSError("the name has no address")
         for host, port in addresses:
             try:
@@ -237,20 +243,20 @@ class OutboundPeer:
 
 
 def backoff_ms(settings: LinkSettings, failures: int, rng: random.Random) -> float:
-    """Return how long to wait before dialling again after ``failures`` in a row: twice as long each time, about.
+    """Return how long to wait after ``failures`` in a row: about twice as long each time, up to a maximum.
 
-    At random, so that nodes that lost each other at one moment do not all come back at one moment.
+    The jitter keeps nodes that lost each other at the same moment from dialling at the same moment.
     """
     longest_ms = min(settings.backoff_max_ms, settings.backoff_min_ms << min(failures - 1, 16))
     return longest_ms * rng.uniform(0.5, 1.0)
 
 
 def describe(error: OSError | Refusal) -> str:
-    """Return why a peer was not reached, for people."""
+    """Return in plain words why a peer was not reached."""
     if isinstance(error, ConnectionRefusedError):
         return "connection refused"
     if isinstance(error, OSError):
-        # asyncio puts the address in place of the system's own words.
+        # asyncio replaces the system's own text by one with the address.
         words = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
         return (words or str(error) or type(error).__name__).lower()
     return str(error)

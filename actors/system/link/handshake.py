@@ -1,17 +1,19 @@
-"""How two nodes prove to each other that they belong together, before either sends anything else.
+"""The handshake: two nodes prove to each other that they belong to the same cluster, before either sends a message.
 
-    dialler -> acceptor   Hello       who I am, whom I mean to reach, a nonce
-    acceptor -> dialler   Challenge   who I am, a nonce, my proof
-    dialler -> acceptor   Proof       my proof
+    dialler -> acceptor   Hello       its identity, the id of the node that it means to reach, a nonce
+    acceptor -> dialler   Challenge   its identity, a nonce, its proof
+    dialler -> acceptor   Proof       its proof
     acceptor -> dialler   Welcome
 
-A proof is an HMAC-SHA256, keyed with the secret, over the role of its maker and everything said in Hello and
-Challenge: fresh nonces of both sides make a recording worthless, the role keeps a proof from being sent back to its
-maker. Either side may send ``Rejected`` instead and hang up. The dialler proves itself only to who has proved itself
-before. Nothing here reads or writes a socket.
+It proves that each side knows the cluster's secret, now, and has sent exactly these identities. A proof is an
+HMAC-SHA256 (RFC 2104) keyed with the secret, over the side that makes it and the whole Hello and Challenge. The nonces
+of both sides are fresh, so a recorded handshake can't be replayed; a proof names its side, so it can't be reflected.
+The acceptor proves itself first: the dialler sends no proof to a node that does not know the secret. Either side may
+send ``Rejected`` instead and close. Nothing here reads or writes a socket.
 
-The proof covers the handshake alone: who can alter packets on the way between two nodes is kept out by the network
-(or a tunnel), not by this. The acceptor's proof can be tried against guesses, so the secret should be random.
+The handshake authenticates nodes, not the frames after it: the network or a tunnel has to keep out attackers that can
+alter packets between nodes. And any dialler gets the acceptor's proof, against which guesses of the secret can be
+tested offline, so the secret should be random.
 """
 
 from __future__ import annotations
@@ -25,28 +27,29 @@ from typing import Annotated, NamedTuple
 
 import msgspec
 
-from raftkv.raft.names import NAME_LENGTH
-
 VERSION = 1
 MAGIC = b"RKVL"
 PREAMBLE = Struct(">4sHH")
-"""Magic, protocol version, length of the body: the same in every version, so that versions can refuse each other."""
+"""Magic, protocol version, length of the body; the same in every version, so that versions can refuse each other."""
+
+ID_BYTES = 64
+"""Most bytes of a node's id, of an incarnation, and of the other texts of a handshake."""
 
 RECORD_BYTES = 1024
 DETAIL_CHARACTERS = 200
 
-Id = Annotated[str, msgspec.Meta(min_length=1, max_length=NAME_LENGTH)]
-Text = Annotated[str, msgspec.Meta(max_length=NAME_LENGTH)]
+Id = Annotated[str, msgspec.Meta(min_length=1, max_length=ID_BYTES)]
+Text = Annotated[str, msgspec.Meta(max_length=ID_BYTES)]
 Hash = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 
 
 def printable(text: str) -> str:
-    """Return ``text``, which may come from a stranger, as it may go into a log."""
+    """Return ``text``, which may come from an unknown sender, in a form that is safe to log."""
     return "".join(c if c.isprintable() else "?" for c in text[:DETAIL_CHARACTERS])
 
 
 class Reason(StrEnum):
-    """Why a handshake failed; the values are on the wire, name counters, and are never used again for other things."""
+    """Why a handshake failed. The values are on the wire and name counters; none is ever reused for another reason."""
 
     VERSION = "wrong protocol version"
     SECRET = "wrong cluster secret"
@@ -62,21 +65,21 @@ class Reason(StrEnum):
 
 
 class Refusal(Exception):
-    """The handshake is over. ``tell``: the other side may know why, it learns nothing by it."""
+    """The handshake has failed. With ``tell_peer`` the other side may know the reason, which gives nothing away."""
 
-    def __init__(self, reason: Reason, detail: str = "", *, tell: bool = True) -> None:
+    def __init__(self, reason: Reason, detail: str = "", *, tell_peer: bool = True) -> None:
         self.reason = reason
         self.detail = printable(detail)
         super().__init__(f"{reason}: {self.detail}" if detail else str(reason))
-        self.tell = tell
+        self.tell_peer = tell_peer
 
     def record(self) -> bytes:
-        """Return the bytes that tell the other side."""
+        """Return the bytes that report this refusal to the other side."""
         return _record(Rejected(self.reason, self.detail))
 
 
 class PeerIdentity(NamedTuple):
-    """Who a node is; ``cluster_id`` is empty while it has none. ``initial_cluster`` is informative."""
+    """A node's identity; ``cluster_id`` is empty while it has none. ``initial_cluster`` is informative."""
 
     node_id: str
     incarnation: str
@@ -113,11 +116,11 @@ class Proof(msgspec.Struct, frozen=True, array_like=True, tag=3):
 
 
 class Welcome(msgspec.Struct, frozen=True, array_like=True, tag=4):
-    """The acceptor's last record: frames may come now."""
+    """The acceptor's last record; frames may follow."""
 
 
 class Rejected(msgspec.Struct, frozen=True, array_like=True, tag=5):
-    """The handshake failed; ``reason`` is one of ``Reason``, or a later version's."""
+    """The handshake failed; ``reason`` is one of ``Reason``, or one of a later version."""
 
     reason: Text
     detail: Annotated[str, msgspec.Meta(max_length=DETAIL_CHARACTERS)] = ""
@@ -136,7 +139,7 @@ def _record(record: HandshakeRecord) -> bytes:
 
 
 class RecordReader:
-    """Reads handshake records to the byte, so that nothing of what follows the last one is taken with it."""
+    """Reads handshake records, and not a byte of the frames that follow them."""
 
     def __init__(self) -> None:
         self._view = memoryview(bytearray(PREAMBLE.size + RECORD_BYTES))
@@ -144,17 +147,17 @@ class RecordReader:
         self._end = PREAMBLE.size
 
     def room(self) -> memoryview:
-        """Return where the next bytes belong; never empty."""
+        """Return the part of the buffer for the next bytes; never empty."""
         return self._view[self._filled : self._end]
 
     def record(self, received: int) -> HandshakeRecord | None:
-        """Return the record that is complete with ``received`` more bytes, if one is; raises ``Refusal``."""
+        """Return the record that ``received`` more bytes complete, or None; raises ``Refusal``."""
         self._filled += received
         if self._filled < self._end:
             return None
         magic, version, length = PREAMBLE.unpack_from(self._view)
         if magic != MAGIC or not 0 < length <= RECORD_BYTES:
-            raise Refusal(Reason.MALFORMED, tell=False)
+            raise Refusal(Reason.MALFORMED, tell_peer=False)
         if self._end == PREAMBLE.size:
             self._end += length
             return None
@@ -165,11 +168,11 @@ class RecordReader:
         try:
             return _decoder.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise Refusal(Reason.MALFORMED, tell=False) from None
+            raise Refusal(Reason.MALFORMED, tell_peer=False) from None
 
 
 class Dialler:
-    """The side that connects, as ``us``, and means to reach the node ``target``. ``peer`` is set once it is proven."""
+    """The side that connects to the node ``target``, as ``us``. ``peer`` is set once the acceptor has proved itself."""
 
     def __init__(self, us: PeerIdentity, target: str, secret: bytes) -> None:
         self._us = us
@@ -187,13 +190,13 @@ class Dialler:
     def gets(self, record: HandshakeRecord) -> bytes:
         """Return what to send next; nothing is left to send once ``peer`` is set. Raises ``Refusal``."""
         if isinstance(record, Rejected):
-            raise _told(record)
+            raise _refusal(record)
         if isinstance(record, Challenge) and self._challenge is None:
             return self._prove(record)
         if isinstance(record, Welcome) and self._challenge is not None:
-            self.peer = _party(self._challenge)
+            self.peer = _identity(self._challenge)
             return b""
-        raise Refusal(Reason.MALFORMED, tell=False)
+        raise Refusal(Reason.MALFORMED, tell_peer=False)
 
     def _prove(self, challenge: Challenge) -> bytes:
         if not hmac.compare_digest(challenge.proof, _proof(self._secret, "acceptor", self._hello, challenge)):
@@ -206,29 +209,29 @@ class Dialler:
 
 
 class Acceptor:
-    """The side that is connected to. ``known`` tells the ids it expects. ``peer`` is set once it is proven."""
+    """The side that accepts diallers for which ``known`` holds. ``peer`` is set once the dialler has proved itself."""
 
     def __init__(self, us: PeerIdentity, secret: bytes, known: Callable[[str], bool]) -> None:
         self._us = us
         self._secret = secret
         self._known = known
-        self._said: tuple[Hello, Challenge] | None = None
+        self._exchange: tuple[Hello, Challenge] | None = None
         self.peer: PeerIdentity | None = None
 
     def gets(self, record: HandshakeRecord) -> bytes:
-        """Return what to send next, the last of it when ``peer`` is set. Raises ``Refusal``."""
+        """Return what to send next; nothing follows once ``peer`` is set. Raises ``Refusal``."""
         assert self.peer is None, self.peer
         if isinstance(record, Rejected):
-            raise _told(record)
-        if isinstance(record, Hello) and self._said is None:
+            raise _refusal(record)
+        if isinstance(record, Hello) and self._exchange is None:
             challenge = self._challenge(record)
-            self._said = record, challenge
+            self._exchange = record, challenge
             return _record(challenge)
-        if isinstance(record, Proof) and self._said is not None:
-            self._check(record.proof, *self._said)
-            self.peer = _party(self._said[0])
+        if isinstance(record, Proof) and self._exchange is not None:
+            self._check(record.proof, *self._exchange)
+            self.peer = _identity(self._exchange[0])
             return _record(Welcome())
-        raise Refusal(Reason.MALFORMED, tell=False)
+        raise Refusal(Reason.MALFORMED, tell_peer=False)
 
     def _challenge(self, hello: Hello) -> Challenge:
         us = self._us
@@ -238,7 +241,7 @@ class Acceptor:
         return msgspec.structs.replace(unproven, proof=_proof(self._secret, "acceptor", hello, unproven))
 
     def _check(self, proof: bytes, hello: Hello, challenge: Challenge) -> None:
-        # The secret comes first: who does not have it learns nothing about whom we know.
+        # The secret is checked first: a dialler without it must not learn which nodes we know.
         if not hmac.compare_digest(proof, _proof(self._secret, "dialler", hello, challenge)):
             raise Refusal(Reason.SECRET)
         if hello.target != self._us.node_id:
@@ -251,7 +254,7 @@ class Acceptor:
 
 
 def clusters_differ(ours: str, theirs: str) -> bool:
-    """Whether both nodes belong to a cluster, and not to the same one; a node without one may talk to any."""
+    """Whether the nodes belong to two different clusters; a node without a cluster may talk to any."""
     return bool(ours and theirs and ours != theirs)
 
 
@@ -261,15 +264,15 @@ def _check_cluster(ours: str, theirs: str) -> None:
 
 
 def _proof(secret: bytes, role: str, hello: Hello, challenge: Challenge) -> bytes:
-    said = (MAGIC, VERSION, role, hello, msgspec.structs.replace(challenge, proof=b""))
-    return hmac.digest(secret, _encoder.encode(said), "sha256")
+    exchange = (MAGIC, VERSION, role, hello, msgspec.structs.replace(challenge, proof=b""))
+    return hmac.digest(secret, _encoder.encode(exchange), "sha256")
 
 
-def _party(said: Hello | Challenge) -> PeerIdentity:
-    return PeerIdentity(said.node_id, said.incarnation, said.cluster_id, said.initial_cluster)
+def _identity(record: Hello | Challenge) -> PeerIdentity:
+    return PeerIdentity(record.node_id, record.incarnation, record.cluster_id, record.initial_cluster)
 
 
-def _told(rejected: Rejected) -> Refusal:
+def _refusal(rejected: Rejected) -> Refusal:
     reason = next((reason for reason in Reason if reason == rejected.reason), Reason.OTHER)
-    # Nobody is told what they have just told us.
-    return Refusal(reason, rejected.detail, tell=False)
+    # A refusal that came from the peer is not sent back to it.
+    return Refusal(reason, rejected.detail, tell_peer=False)

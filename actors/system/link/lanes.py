@@ -1,4 +1,9 @@
-"""What waits to go to one peer: a control lane, which goes first, and a bulk lane. Both are bounded."""
+"""The queues of messages to one peer: a control lane, which goes first, and a bulk lane.
+
+Both lanes are bounded. A full control lane drops its oldest messages, because Raft's own messages describe the current
+state and the newest describes it best. A full bulk lane refuses the new message, so its sender knows at once. Large
+bulk messages go out in fragments, so a control message never waits for a whole one.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +12,12 @@ from typing import Any
 
 from raftkv.actors.system.link.frames import BULK_FRAGMENT, BULK_LAST, CONTROL_MESSAGE, HEADER, KEEPALIVE, frame
 
-PARCEL_OVERHEAD = 256
-"""About what a waiting message takes beside its bytes; counted, or many tiny ones would take far more memory."""
+MESSAGE_OVERHEAD = 256
+"""About the bytes that a queued message takes beside its body; many tiny messages would otherwise exceed the bound."""
 
 
 class QueuedMessage:
-    """A message in the bulk lane; ``sent`` bytes of its ``body`` have been taken."""
+    """A message in the bulk lane; ``sent`` bytes of its ``body`` have been taken out."""
 
     __slots__ = ("body", "control", "message", "sent", "source", "target")
 
@@ -26,12 +31,12 @@ class QueuedMessage:
 
     @property
     def cost(self) -> int:
-        """Bytes that this message counts for."""
-        return len(self.body) + PARCEL_OVERHEAD
+        """The bytes that this message counts for in its lane."""
+        return len(self.body) + MESSAGE_OVERHEAD
 
 
 class Lanes:
-    """Two queues of messages for one peer, taken from in frames of at most ``frame_bytes``."""
+    """The two queues to one peer; they are emptied in frames of at most ``frame_bytes``."""
 
     def __init__(self, *, frame_bytes: int, bulk_bytes: int, control_messages: int, control_bytes: int) -> None:
         self._frame_bytes = frame_bytes
@@ -48,10 +53,7 @@ class Lanes:
         return bool(self._control or self._bulk or self._keepalive)
 
     def put_control(self, body: bytes) -> int:
-        """Add a message; return how many of the oldest had to go to make room for it.
-
-        The oldest, because Raft's messages say how things stand, and the newest say it best.
-        """
+        """Queue a message; return how many of the oldest were dropped to make room for it."""
         self._control.append(frame(CONTROL_MESSAGE, body))
         self.control_bytes += HEADER.size + len(body)
         dropped = 0
@@ -61,19 +63,19 @@ class Lanes:
         return dropped
 
     def put_keepalive(self, body: bytes) -> None:
-        """Put a keepalive before everything else, in a place of its own: making room must not cost it."""
+        """Send a keepalive before everything else. It is kept apart, since making room must not drop it."""
         self._keepalive = frame(KEEPALIVE, body)
 
-    def put_bulk(self, parcel: QueuedMessage) -> bool:
-        """Add a message, unless it does not fit; return whether it did."""
-        if self.bulk_bytes + parcel.cost > self._bulk_limit:
+    def put_bulk(self, message: QueuedMessage) -> bool:
+        """Queue a message if it fits; return whether it did."""
+        if self.bulk_bytes + message.cost > self._bulk_limit:
             return False
-        self._bulk.append(parcel)
-        self.bulk_bytes += parcel.cost
+        self._bulk.append(message)
+        self.bulk_bytes += message.cost
         return True
 
-    def relieved(self) -> bool:
-        """Whether less than half of what may wait does."""
+    def is_half_empty(self) -> bool:
+        """Whether both lanes hold at most half of their limits."""
         return (
             self.bulk_bytes <= self._bulk_limit // 2
             and self.control_bytes <= self._control_bytes_limit // 2
@@ -81,10 +83,7 @@ class Lanes:
         )
 
     def take(self, budget: int) -> tuple[list[bytes | memoryview], int]:
-        """Return pieces of frames in the order in which to send them, and how many frames they make.
-
-        They are ``budget`` bytes at most, or one frame.
-        """
+        """Take out frames of ``budget`` bytes at most, or one frame; return their pieces in order, and their number."""
         pieces: list[bytes | memoryview] = []
         frames = taken = 0
         if self._keepalive:
@@ -98,24 +97,24 @@ class Lanes:
             frames += 1
         self.control_bytes -= taken
         while self._bulk:
-            parcel = self._bulk[0]
-            rest = len(parcel.body) - parcel.sent
+            queued = self._bulk[0]
+            rest = len(queued.body) - queued.sent
             size = min(rest, self._frame_bytes)
             if frames and taken + HEADER.size + size > budget:
                 break
             pieces.append(HEADER.pack(size, BULK_LAST if size == rest else BULK_FRAGMENT))
-            pieces.append(parcel.body if size == len(parcel.body) else memoryview(parcel.body)[parcel.sent :][:size])
+            pieces.append(queued.body if size == len(queued.body) else memoryview(queued.body)[queued.sent :][:size])
             taken += HEADER.size + size
             frames += 1
-            parcel.sent += size
+            queued.sent += size
             if size == rest:
                 self._bulk.popleft()
-                self.bulk_bytes -= parcel.cost
+                self.bulk_bytes -= queued.cost
         return pieces, frames
 
     def clear(self) -> list[QueuedMessage]:
-        """Forget everything; return the bulk messages of which nothing was taken."""
-        unsent = [parcel for parcel in self._bulk if not parcel.sent]
+        """Drop everything; return the bulk messages of which nothing was taken out."""
+        unsent = [queued for queued in self._bulk if not queued.sent]
         self._keepalive = b""
         self._control.clear()
         self._bulk.clear()

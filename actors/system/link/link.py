@@ -1,8 +1,9 @@
 """The link between nodes: one connection to each peer for our messages, one from each peer for its messages.
 
-A control lane goes before a bulk lane; what waits is bounded, bulk messages that do not fit or whose peer is not
-connected are refused at once, and nothing is ever sent twice. Whoever is at the other end, nothing that arrives is
-trusted before the handshake, nor believed to come from another node after it.
+Sending: each peer has a control lane, which goes first, and a bulk lane, both bounded. A bulk message that does not
+fit, or whose peer is not connected, is refused at once; control messages may be lost; no message is ever sent twice. So
+a stopped peer costs bounded memory and delays no other peer. Receiving: no message is accepted before the handshake,
+which proves the peer's identity, and afterwards only messages that the peer sends in its own name.
 """
 
 from __future__ import annotations
@@ -13,23 +14,22 @@ from collections.abc import Callable
 from typing import Any
 
 from raftkv.actors.system.link.dialling import OutboundPeer
-from raftkv.actors.system.link.handshake import PeerIdentity
+from raftkv.actors.system.link.handshake import ID_BYTES, PeerIdentity
 from raftkv.actors.system.link.incoming import InboundConnections
 from raftkv.actors.system.link.listener import Listener
 from raftkv.actors.system.link.resolver import split_address
 from raftkv.actors.system.link.settings import Codec, Context, LinkSettings, Stats
-from raftkv.raft.names import NAME_LENGTH
 
 __all__ = ["Codec", "Link", "LinkSettings", "Stats"]
 
 
 class Link:
-    """All connections of one node. To be used on the thread of the loop that ``start`` runs on.
+    """All connections of one node. Used on the thread of the loop on which ``start`` runs.
 
     ``peers`` are addresses (``host:port``) by node id. ``receive(peer, target, source, message)`` is called for each
-    message of a proven peer. ``on_up(peer)`` and ``on_down(peer, reason)`` take turns: in between, messages are
-    carried; after ``on_down``, any not yet received may be lost. ``on_refused(peer, target, source, message, reason)``
-    gives back a bulk message of which nothing has left this node. None of them may raise.
+    message of an authenticated peer. ``on_up(peer)`` and ``on_down(peer, reason)`` take turns: in between, messages are
+    carried; after ``on_down``, any message not yet received may be lost. ``on_refused(peer, target, source, message,
+    reason)`` gives back a bulk message of which nothing has left this node. None of the callbacks may raise.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Link:
         self._context = Context(settings, codec, receive, on_up, on_down, on_refused, cluster_id, rng)
         self._addresses: dict[str, str] = {}
         self._peers: dict[str, OutboundPeer] = {}
-        self._inbound = InboundConnections(self._context, self._peers.__contains__, self._met)
+        self._inbound = InboundConnections(self._context, self._peers.__contains__, self._peer_connected)
         self._listener = Listener(self._inbound.accept, self._context.log)
         self._started = False
         self._timer: asyncio.TimerHandle | None = None
@@ -58,16 +58,16 @@ class Link:
 
     @property
     def stats(self) -> Stats:
-        """What was counted since the start."""
+        """The counts since the start."""
         return self._context.stats
 
     async def start(self) -> None:
-        """Listen (``port`` says where) and begin to dial every peer; raises ``OSError`` where the port is in use."""
+        """Listen on ``port``, which is set then, and dial every peer; raises ``OSError`` if the port is in use."""
         settings = self._context.settings
         self.port = await self._listener.start(settings.listen_host, settings.listen_port)
         self._started = True
         for peer, address in self._addresses.items():
-            self._begin(peer, address)
+            self._dial(peer, address)
         self._tick()
 
     def send(self, peer: str, target: str, source: str, message: Any) -> None:
@@ -83,7 +83,7 @@ class Link:
             self.stats.control_dropped += 1
 
     def waiting(self, peer: str) -> int:
-        """Return how many bytes wait to be sent to ``peer``."""
+        """Return how many bytes are queued for ``peer``."""
         known = self._peers.get(peer)
         return 0 if known is None else known.waiting
 
@@ -93,26 +93,26 @@ class Link:
         return known is not None and known.up
 
     def peer_refusals(self) -> dict[str, str]:
-        """Return why each peer that is not connected is not, for people."""
+        """Return, for each peer that is not connected, the reason in plain words."""
         return {peer.id: peer.refusal for peer in self._peers.values() if not peer.up}
 
     def identity(self, peer: str) -> PeerIdentity | None:
-        """Return who ``peer`` proved to be when it connected to us, or None while it is not."""
+        """Return the identity that ``peer`` proved when it connected to us; None while it is not connected."""
         return self._inbound.identity(peer)
 
     def add_peer(self, peer: str, address: str) -> None:
-        """Dial ``peer`` and let it in; a known one has a new address. Raises ``ValueError`` for what can't be one."""
-        if peer == self._context.settings.node_id or not 0 < len(peer.encode()) <= NAME_LENGTH:
+        """Dial ``peer`` and accept its connections, or give a known peer a new address. Raises ``ValueError``."""
+        if peer == self._context.settings.node_id or not 0 < len(peer.encode()) <= ID_BYTES:
             raise ValueError(f"not the id of a peer: {peer!r}")
         split_address(address)
         self._addresses[peer] = address
         if self._started:
-            self._begin(peer, address)
+            self._dial(peer, address)
 
     def pause_receiving(self) -> None:
-        """Read nothing from peers until ``resume_receiving``; what has been read already may still be received.
+        """Read nothing from peers until ``resume_receiving``; messages already read may still be received.
 
-        For who can't keep up: peers then feel it in their own lanes. After their ``silence_ms`` they give us up.
+        This is backpressure: the peers' own lanes fill up. After their ``silence_ms`` they give us up.
         """
         self._inbound.pause(True)
 
@@ -121,7 +121,7 @@ class Link:
         self._inbound.pause(False)
 
     async def close(self) -> None:
-        """Send what waits, for ``close_ms`` at most, then end everything."""
+        """Send what is queued, for at most ``close_ms``, then end all connections."""
         if self._timer is not None:
             self._timer.cancel()
         await self._listener.close()
@@ -131,16 +131,16 @@ class Link:
         self._peers.clear()
         await self._inbound.close()
 
-    def _begin(self, peer: str, address: str) -> None:
+    def _dial(self, peer: str, address: str) -> None:
         known = self._peers.get(peer)
         if known is None:
             known = self._peers[peer] = OutboundPeer(self._context, peer, address)
             known.start()
         else:
-            known.move(address)
+            known.set_address(address)
 
-    def _met(self, peer: str) -> None:
-        self._peers[peer].hurry()
+    def _peer_connected(self, peer: str) -> None:
+        self._peers[peer].skip_backoff()
 
     def _tick(self) -> None:
         for peer in self._peers.values():

@@ -1,7 +1,7 @@
-"""The port on which peers reach us.
+"""The port on which peers connect to this node.
 
-Accepts connections itself, one in a turn of the loop, instead of through asyncio's server: that one leaks a
-connection that arrives while it is closed (CPython 3.11), and accepts a whole backlog at once.
+It accepts connections itself, one in each turn of the loop, instead of using asyncio's server: that one leaks a
+connection that arrives while the server is closed (CPython 3.11), and accepts a whole backlog at once.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ RETRY_S = 0.1
 
 
 class Listener:
-    """Listens on every address of a host; ``protocol`` makes what handles a connection."""
+    """Listens on every address of a host; ``protocol`` returns the protocol of a new connection."""
 
     def __init__(self, protocol: Callable[[], asyncio.BaseProtocol], log: BoundedLog) -> None:
         self._protocol = protocol
         self._log = log
         self._sockets: list[socket.socket] = []
         self._retries: dict[socket.socket, asyncio.TimerHandle] = {}
-        self._beginning: set[asyncio.Task[None]] = set()
+        self._starting: set[asyncio.Task[None]] = set()
 
     async def start(self, host: str, port: int) -> int:
-        """Listen, and return on which port (0: any that is free); raises ``OSError``. No host: on all interfaces."""
+        """Listen on ``port`` (0: any free one) and return it; raises ``OSError``. An empty host: all interfaces."""
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         missing = OSError("the name has no address")
         try:
             for family, _, _, _, address in dict.fromkeys(found):
                 try:
-                    # All addresses share the port that the first one got.
+                    # All addresses share the port of the first one.
                     self._listen(family, (address[0], port, *address[2:]))
                     port = self._sockets[0].getsockname()[1]
                 except OSError as error:
@@ -44,7 +44,7 @@ class Listener:
                         raise
                     missing = error
             if not self._sockets:
-                # One of several may be missing: "localhost" names ::1 too, on machines without IPv6 as well.
+                # Some of several may be missing: "localhost" names ::1 even on machines without IPv6.
                 raise missing
         except OSError:
             self._close_sockets()
@@ -75,15 +75,15 @@ class Listener:
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
             return
         except OSError as error:
-            # No file descriptor left, say. The connection keeps waiting, so we would be called again at once.
+            # No file descriptor left, for example. The connection keeps waiting, so the loop would call again at once.
             self._log.warning("accept", "can't accept a connection: %s", error)
             loop.remove_reader(sock)
             self._retries[sock] = loop.call_later(RETRY_S, self._watch, sock)
             return
         connection.setblocking(False)
         task = loop.create_task(self._serve(connection))
-        self._beginning.add(task)
-        task.add_done_callback(self._beginning.discard)
+        self._starting.add(task)
+        task.add_done_callback(self._starting.discard)
 
     def _watch(self, sock: socket.socket) -> None:
         self._retries.pop(sock, None)
@@ -96,14 +96,14 @@ class Listener:
             connection.close()
 
     async def close(self) -> None:
-        """Listen no more; all connections that have been accepted have their protocol when this returns."""
+        """Stop listening. When this returns, every accepted connection has its protocol."""
         for sock in self._sockets:
             asyncio.get_running_loop().remove_reader(sock)
         for timer in self._retries.values():
             timer.cancel()
         self._close_sockets()
-        if self._beginning:
-            await asyncio.wait(self._beginning)
+        if self._starting:
+            await asyncio.wait(self._starting)
 
     def _close_sockets(self) -> None:
         for sock in self._sockets:

@@ -1,4 +1,8 @@
-"""The connection that we have opened to a peer: it carries our messages."""
+"""A connection that we have opened to a peer: it carries our messages to that peer, and keepalives both ways.
+
+Messages wait in ``lanes`` and go to the transport in portions, so a control message can overtake bulk messages that the
+transport does not have yet. A peer that leaves a keepalive unanswered for ``silence_ms`` is given up.
+"""
 
 from __future__ import annotations
 
@@ -14,23 +18,23 @@ from raftkv.actors.system.link.settings import Context
 KEEPALIVE_BYTES = 256
 
 
-class Owner(Protocol):
-    """Who is told what becomes of the connection."""
+class ConnectionOwner(Protocol):
+    """Gets the events of a connection."""
 
     def established(self, connection: Outgoing) -> None:
         """The handshake is done."""
 
-    def relieved(self, connection: Outgoing) -> None:
-        """After ``Lanes`` were full: there is room again."""
+    def drained(self, connection: Outgoing) -> None:
+        """The lanes, which had been full, have room again."""
 
     def lost(self, connection: Outgoing) -> None:
-        """An established connection is over; ``lanes`` holds what was not sent."""
+        """An established connection has ended; ``lanes`` holds what was not sent."""
 
 
 class Outgoing(Connection):
-    """One such connection, to ``target``. ``shaken`` is done when the handshake is; it may raise ``Refusal``."""
+    """A connection to ``target``. ``handshaken`` is done after the handshake, or raises ``Refusal``."""
 
-    def __init__(self, context: Context, target: str, owner: Owner) -> None:
+    def __init__(self, context: Context, target: str, owner: ConnectionOwner) -> None:
         super().__init__(context)
         settings = context.settings
         self.lanes = Lanes(
@@ -41,14 +45,14 @@ class Outgoing(Connection):
         )
         self.peer: PeerIdentity | None = None
         self.overflowed = False
-        self.shaken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        # Nobody may be waiting any more when it fails, which asyncio would report as a mistake.
-        self.shaken.add_done_callback(lambda shaken: shaken.cancelled() or shaken.exception())
+        self.handshaken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        # If it fails when no task awaits it any more, asyncio would report an exception that was never retrieved.
+        self.handshaken.add_done_callback(lambda handshaken: handshaken.cancelled() or handshaken.exception())
         self._owner = owner
         self._dialler = Dialler(context.identity(), target, settings.secret)
         self._flushing = False
         self._finishing = False
-        self._asked = False
+        self._awaits_keepalive = False
 
     # --- Handshake.
 
@@ -64,16 +68,16 @@ class Outgoing(Connection):
             self.peer = self._dialler.peer
             self.expect_frames(FrameReader(KEEPALIVE_BYTES, FROM_ACCEPTOR))
             self._owner.established(self)
-            if not self.shaken.done():
-                self.shaken.set_result(None)
+            if not self.handshaken.done():
+                self.handshaken.set_result(None)
 
     def refused(self, refusal: Refusal) -> None:
-        """Tell who waits for the handshake."""
-        if not self.shaken.done():
-            self.shaken.set_exception(refusal)
+        """Fail ``handshaken``."""
+        if not self.handshaken.done():
+            self.handshaken.set_exception(refusal)
 
     def ended(self) -> None:
-        """Tell the owner, and who waits for the handshake."""
+        """Notify the owner, and fail ``handshaken`` if it is pending."""
         self.refused(Refusal(Reason.ENDED))
         if self.peer is not None:
             self._owner.lost(self)
@@ -81,37 +85,37 @@ class Outgoing(Connection):
     # --- Frames.
 
     def got_frames(self, reader: FrameReader, received: int) -> None:
-        """Handle the answer to a keepalive: nothing else comes this way."""
+        """Handle the answer to a keepalive; the acceptor sends nothing else."""
         for _, body in reader.frames(received):
             self.context.stats.frames_received += 1
-            if not self._asked:
-                raise BadFrame("keepalive that nobody asked for")
-            self._asked = False
-            self.heard(bytes(body))
+            if not self._awaits_keepalive:
+                raise BadFrame("unexpected keepalive")
+            self._awaits_keepalive = False
+            self.got_keepalive(bytes(body))
 
     @property
     def waiting(self) -> int:
-        """Bytes that wait in our lanes and in the transport."""
+        """The bytes queued in our lanes and in the transport."""
         ahead = 0 if self.transport is None else self.transport.get_write_buffer_size()
         return self.lanes.control_bytes + self.lanes.bulk_bytes + ahead
 
     def tick(self, silent_ticks: int) -> None:
-        """Ask whether the peer is there, or note that it has not answered yet.
+        """Send a keepalive, or count one more tick without an answer to the last one.
 
-        Ticks are counted instead of time: after a stall of our own loop, answers that came meanwhile are read first.
+        Counts ticks, not time: after a stall of our own loop, the answers that arrived meanwhile are read first.
         """
-        if not self._asked:
-            self._asked = True
-            self._silent = 0
+        if not self._awaits_keepalive:
+            self._awaits_keepalive = True
+            self._silent_ticks = 0
             self.lanes.put_keepalive(self.keepalive())
-            self.wake()
+            self.schedule_flush()
             return
-        self._silent += 1
-        if self._silent >= silent_ticks:
+        self._silent_ticks += 1
+        if self._silent_ticks >= silent_ticks:
             self.fail(f"no answer for {self.context.settings.silence_ms} ms")
 
-    def wake(self) -> None:
-        """Send what waits at the end of this turn of the loop, together with what else this turn brings."""
+    def schedule_flush(self) -> None:
+        """Send queued messages at the end of this turn of the loop, together with those that this turn still adds."""
         if not self._flushing and not self.paused:
             self._flushing = True
             asyncio.get_running_loop().call_soon(self._flush_later)
@@ -121,7 +125,7 @@ class Outgoing(Connection):
         self.flush()
 
     def flush(self) -> None:
-        """Give the transport as much as it may have ahead."""
+        """Give the transport one portion of the queued messages."""
         if self.paused or self.over:
             return
         if self.lanes:
@@ -130,25 +134,25 @@ class Outgoing(Connection):
             # Not writelines: in some versions of Python it never calls pause_writing.
             self.write(b"".join(pieces))
             if self.lanes:
-                # The rest waits for the next turn, or for resume_writing: other peers have their turn first.
-                self.wake()
-        if self.overflowed and self.lanes.relieved():
+                # The rest waits for the next turn, or for resume_writing: other peers go first.
+                self.schedule_flush()
+        if self.overflowed and self.lanes.is_half_empty():
             self.overflowed = False
-            self._owner.relieved(self)
+            self._owner.drained(self)
         if self._finishing and not self.lanes and not self.paused:
             self._write_eof()
 
     def resume_writing(self) -> None:
-        """Go on, in a later turn."""
+        """Continue in a later turn."""
         super().resume_writing()
         if self.lanes or self._finishing:
-            self.wake()
+            self.schedule_flush()
 
     def finish(self, reason: str) -> None:
-        """Send what waits, then say that nothing more comes; ``closed`` is done when the peer has read it all."""
+        """Send what is queued, then close our side; ``closed`` is done when the peer has read everything."""
         self.reason = self.reason or reason
         self._finishing = True
-        self.wake()
+        self.schedule_flush()
 
     def _write_eof(self) -> None:
         if self.transport is not None and not self.transport.is_closing():

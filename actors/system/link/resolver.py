@@ -1,4 +1,4 @@
-"""Addresses of peers, looked up anew at each connect: a restarted container has another address under its old name."""
+"""Addresses of peers, resolved at each connect: a restarted container has a new address under its old name."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ def split_address(address: str) -> tuple[str, int]:
 
 
 class Resolver:
-    """Looks up one peer's name, in one thread at most however long the name service takes."""
+    """Resolves the name of one peer, on at most one thread however long the name service takes."""
 
     def __init__(self) -> None:
-        self._under_way: dict[tuple[str, int], asyncio.Future[SocketAddresses | OSError]] = {}
+        self._pending: dict[tuple[str, int], asyncio.Future[SocketAddresses | OSError]] = {}
 
     async def resolve(self, host: str, port: int) -> SocketAddresses:
-        """Return where to connect to, in order of preference; raises ``OSError``. May be cancelled and called again."""
+        """Return socket addresses in order of preference; raises ``OSError``. May be cancelled and called again."""
         with contextlib.suppress(OSError):
             return _look_up(host, port, socket.AI_NUMERICHOST)
-        answer = self._under_way.get((host, port))
+        answer = self._pending.get((host, port))
         if answer is None:
-            answer = self._under_way[host, port] = self._start(host, port)
+            answer = self._pending[host, port] = self._start(host, port)
         found = await asyncio.shield(answer)
         if isinstance(found, OSError):
             raise found
@@ -43,7 +43,7 @@ class Resolver:
         answer: asyncio.Future[SocketAddresses | OSError] = loop.create_future()
 
         def done(found: SocketAddresses | OSError) -> None:
-            del self._under_way[host, port]
+            del self._pending[host, port]
             answer.set_result(found)
 
         def work() -> None:
@@ -51,10 +51,10 @@ class Resolver:
                 found: SocketAddresses | OSError = _look_up(host, port)
             except OSError as error:
                 found = error
-            with contextlib.suppress(RuntimeError):  # The loop may be closed by now.
+            with contextlib.suppress(RuntimeError):  # The loop may have been closed.
                 loop.call_soon_threadsafe(done, found)
 
-        # A daemon, unlike the threads of the loop's executor: a look-up that hangs must not hold up the exit.
+        # A daemon, unlike the threads of the loop's executor: a look-up that hangs must not delay the exit.
         threading.Thread(target=work, name=f"look up {host}", daemon=True).start()
         return answer
 

@@ -1,4 +1,4 @@
-"""What a link is given, and what it counts."""
+"""The settings of a link, its counters, and the context that its parts share."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from raftkv.actors.system.link.handshake import PeerIdentity
-from raftkv.actors.system.link.lanes import PARCEL_OVERHEAD
-from raftkv.raft.names import NAME_LENGTH
+from raftkv.actors.system.link.handshake import ID_BYTES, PeerIdentity
+from raftkv.actors.system.link.lanes import MESSAGE_OVERHEAD
 
 logger = logging.getLogger("raftkv.link")
 
 
 class Codec(NamedTuple):
-    """How messages become bytes. ``encode`` may raise only for what is no message.
+    """How messages become bytes. ``encode`` raises only for objects that are no messages.
 
-    ``decode`` gets bytes or a ``memoryview``, of which it must not keep a view, and raises ``msgspec.DecodeError``.
+    ``decode`` gets bytes or a ``memoryview``, must not keep a view of it, and raises ``msgspec.DecodeError``.
     ``is_control`` chooses the lane. ``sender`` is the node id that a message claims to come from.
     """
 
@@ -33,11 +32,12 @@ class Codec(NamedTuple):
 
 
 class LinkSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Who the node is, where it listens, and what is bounded. All nodes of a cluster use the same limits.
+    """A node's identity, its listening address, and its limits. All nodes of a cluster use the same limits.
 
     ``frame_bytes`` and ``message_bytes`` bound the body of a frame and of a message. ``bulk_bytes``,
-    ``control_messages`` and ``control_bytes`` bound what waits for one peer, ``ahead_bytes`` how much of it is given
-    to the transport at once. A peer from which nothing was heard for ``silence_ms``, asked every ``ping_ms``, is gone.
+    ``control_messages`` and ``control_bytes`` bound the queues to one peer, ``ahead_bytes`` the part of them that the
+    transport gets at once. Each connection is pinged every ``ping_ms``; it is closed after ``silence_ms`` without an
+    answer. ``handshakes`` bounds the connections that have not finished their handshake.
     """
 
     node_id: str
@@ -62,31 +62,31 @@ class LinkSettings(msgspec.Struct, frozen=True, kw_only=True):
     close_ms: int = 250
 
     def __post_init__(self) -> None:
-        """Refuse limits that contradict each other and names that fit no handshake; raises ``ValueError``."""
+        """Raise ``ValueError`` for limits that contradict each other and names that do not fit into a handshake."""
         if not self.node_id or any(
-            len(name.encode()) > NAME_LENGTH for name in (self.node_id, self.incarnation, self.initial_cluster)
+            len(name.encode()) > ID_BYTES for name in (self.node_id, self.incarnation, self.initial_cluster)
         ):
             raise ValueError(
-                f"node_id, incarnation and start_list take at most {NAME_LENGTH} bytes each, node_id at least one"
+                f"node_id, incarnation and initial_cluster take at most {ID_BYTES} bytes each, node_id at least one"
             )
-        if not 0 < self.frame_bytes <= self.message_bytes <= self.bulk_bytes - PARCEL_OVERHEAD:
-            raise ValueError("frame_bytes, message_bytes and bulk_bytes must grow in this order")
+        if not 0 < self.frame_bytes <= self.message_bytes <= self.bulk_bytes - MESSAGE_OVERHEAD:
+            raise ValueError("frame_bytes must be above 0 and at most message_bytes, which must fit into bulk_bytes")
         if not 0 < self.backoff_min_ms <= self.backoff_max_ms:
             raise ValueError("backoff_min_ms must be above 0 and not above backoff_max_ms")
         if not 0 < self.ping_ms <= self.silence_ms:
             raise ValueError("ping_ms must be above 0 and not above silence_ms")
         if min(self.control_messages, self.control_bytes, self.ahead_bytes, self.handshakes) < 1:
-            raise ValueError("what is bounded must not be bounded to nothing")
+            raise ValueError("control_messages, control_bytes, ahead_bytes and handshakes must be above 0")
 
     @property
     def silent_ticks(self) -> int:
-        """How many pings in a row may stay unanswered."""
+        """The number of pings in a row that may stay unanswered."""
         return max(1, self.silence_ms // self.ping_ms)
 
 
 @dataclass(slots=True)
 class Stats:
-    """Counts since the start. The keys of the counters are fixed texts, so they stay small."""
+    """Counts since the start. The keys of the counters come from fixed sets, so the counters stay small."""
 
     frames_sent: int = 0
     frames_received: int = 0
@@ -103,7 +103,7 @@ class Stats:
 
 
 class BoundedLog:
-    """Logs the same kind of line once in ``every_s`` seconds at most, and how many were left out."""
+    """Logs each kind of line at most once in ``every_s`` seconds, with the number of lines left out."""
 
     def __init__(self, every_s: float = 5.0) -> None:
         self._every_s = every_s
@@ -125,7 +125,7 @@ class BoundedLog:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What the parts of one link share."""
+    """What the parts of one link share; see ``Link`` for the callbacks."""
 
     settings: LinkSettings
     codec: Codec
@@ -139,6 +139,6 @@ class Context:
     log: BoundedLog = field(default_factory=BoundedLog)
 
     def identity(self) -> PeerIdentity:
-        """Return who this node is now: it may have found its cluster since it was last asked."""
+        """Return this node's identity now: it may have joined a cluster since the last call."""
         settings = self.settings
         return PeerIdentity(settings.node_id, settings.incarnation, self.cluster_id() or "", settings.initial_cluster)

@@ -1,1 +1,1 @@
-"""The simulation's system base: virtual time and seeded scheduling."""
+"""The simulation's system base: production actors in virtual time, deterministic for a given seed."""

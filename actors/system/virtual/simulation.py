@@ -1,13 +1,14 @@
 """A Thespian system base in virtual time: the actor systems of several machines in one thread, driven by a seed.
 
-The actors are the ones that run in earnest, and know nothing of it. Each machine has a lane in which its actors deal
-with one message after the other, and one more for each actor that wants a thread of its own. Handling takes virtual
-time, messages between machines take some too, machines are killed, stopped and slowed down; whatever is left to chance
-comes from one generator. So the same seed gives the same run, message by message.
+The actors are those of production and know nothing of the simulation. Each machine has a dispatcher that handles one
+message after the other, and one more for each actor with a thread of its own. Handling a message takes virtual time,
+and so does a message between machines; machines can be killed, paused and slowed down. Every random choice comes from
+one generator, so the same seed gives the same run, message by message.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from random import Random
 from threading import get_ident
@@ -15,47 +16,47 @@ from typing import Any
 
 from raftkv.actors.system.base.actor_cell import ActorCell
 from raftkv.actors.system.base.actor_spec import ActorSpec
+from raftkv.actors.system.base.addressable import Addressable
 from raftkv.actors.system.base.addresses import NodeAddress
 from raftkv.actors.system.base.base import EventLoopBase
 from raftkv.actors.system.base.eventloop import EventLoopSystem
 from raftkv.actors.system.base.loop_cell import LoopCell
 from raftkv.actors.system.base.message_loop import Receiver
-from raftkv.actors.system.base.participant import Participant
 from raftkv.actors.system.base.router import Transport
-from raftkv.actors.system.virtual.scheduler import Cost, Lane, Scheduler, VirtualClock, VirtualLoop
+from raftkv.actors.system.virtual.scheduler import Cost, Scheduler, VirtualClock, VirtualDispatcher, VirtualLoop
 
 HANDLING_MS = 0.02
-"""How long a message takes to be handled, on average."""
+"""The average time that handling a message takes."""
 
 LATENCY_MS = (0.1, 1.0)
-"""How long a message takes from machine to machine."""
+"""The least and the most time that a message takes from machine to machine."""
 
-Watch = Callable[["SimulatedBase", ActorCell, Any, Any], None]
-"""Told of each message that an actor has dealt with: its system, the actor's cell, the message, who sent it."""
+OnHandled = Callable[["SimulatedBase", ActorCell, Any, Any], None]
+"""Called after each message that an actor has handled, with the system, the actor's cell, the message, its sender."""
 
 
 class SimulatedCell(LoopCell):
-    """An actor in the lane of its machine or, if it asked for a thread of its own, in one of its own."""
+    """An actor on the dispatcher of its machine or, if it asks for a thread of its own, on its own dispatcher."""
 
-    __slots__ = ("_system", "lane")
+    __slots__ = ("_system", "dispatcher")
 
-    def __init__(self, base: SimulatedBase, address: NodeAddress, spec: ActorSpec, parent: Participant) -> None:
+    def __init__(self, base: SimulatedBase, address: NodeAddress, spec: ActorSpec, parent: Addressable) -> None:
         super().__init__(base, address, spec, parent)
         self._system = base
-        self.lane = base.new_lane() if spec.own_thread else base.lane
+        self.dispatcher = base.new_dispatcher() if spec.own_thread else base.dispatcher
 
     def post(self, message: Any, sender: Any) -> None:
-        """Put ``message`` into the lane."""
-        self.lane.put(self, message, sender)
+        """Queue ``message`` on the dispatcher."""
+        self.dispatcher.put(self, message, sender)
 
     def _failed(self, message: Any, sender: Any, error: BaseException) -> Any:
-        """Do what Thespian promises; but a machine that ended in the middle of a handler does nothing more."""
+        """Retry as Thespian does; but a machine that ended during the handler does nothing more."""
         self._system.handler_raised(error)
         return super()._failed(message, sender, error) if self._system.alive else None
 
 
 class SimulatedBase(EventLoopBase):
-    """The actor system of one machine, from its start to its end."""
+    """The actor system of one machine, for one run of its process."""
 
     def __init__(
         self,
@@ -68,80 +69,81 @@ class SimulatedBase(EventLoopBase):
     ) -> None:
         self._simulation = simulation
         self._cost = cost
-        self._lanes: list[Lane] = []
+        self._dispatchers: list[VirtualDispatcher] = []
         self.alive = True
         self.clock = clock
-        self.lane = self.new_lane()
-        # Asyncio's abstract loop has sockets and processes too, of which a simulated machine has none.
-        loop = VirtualLoop(simulation.scheduler, clock, self.lane)  # type: ignore[abstract]
+        self.dispatcher = self.new_dispatcher()
+        # asyncio's abstract loop has sockets and subprocesses too, which simulated machines do not use.
+        loop = VirtualLoop(simulation.scheduler, clock, self.dispatcher)  # type: ignore[abstract]
         super().__init__(loop, get_ident(), capabilities, node_id, transport)
 
-    def _make_pump(self, thread: int) -> Any:
-        return self.lane
+    def _make_message_loop(self, loop: asyncio.AbstractEventLoop, thread: int) -> VirtualDispatcher:
+        return self.dispatcher
 
-    def _make_cell(self, address: NodeAddress, spec: ActorSpec, parent: Participant) -> ActorCell:
+    def _make_cell(self, address: NodeAddress, spec: ActorSpec, parent: Addressable) -> ActorCell:
         return SimulatedCell(self, address, spec, parent)
 
-    def new_lane(self) -> Lane:
-        """Return one more lane of this machine."""
-        lane = Lane(self._simulation.scheduler, self._cost, self._dealt, self._simulation.shuffler)
-        self._lanes.append(lane)
-        return lane
+    def new_dispatcher(self) -> VirtualDispatcher:
+        """Return one more dispatcher of this machine."""
+        simulation = self._simulation
+        dispatcher = VirtualDispatcher(simulation.scheduler, self._cost, self._on_handled, simulation.shuffler)
+        self._dispatchers.append(dispatcher)
+        return dispatcher
 
-    def stop(self) -> None:
-        """Do nothing until ``go_on``, as a process that got a SIGSTOP."""
-        for lane in self._lanes:
-            lane.stop()
+    def pause(self) -> None:
+        """Do nothing until ``resume``, as a process after SIGSTOP."""
+        for dispatcher in self._dispatchers:
+            dispatcher.pause()
 
-    def go_on(self) -> None:
-        """Deal with what came meanwhile; timers whose time has passed ring now."""
-        for lane in self._lanes:
-            lane.go_on()
+    def resume(self) -> None:
+        """Continue, as after SIGCONT: handle the messages that were kept; timers that are overdue fire now."""
+        for dispatcher in self._dispatchers:
+            dispatcher.resume()
 
     def kill(self) -> None:
-        """End everything here at once: nothing is handled, sent or told any more."""
+        """End the machine at once: nothing is handled or sent any more."""
         self.alive = False
-        for lane in self._lanes:
-            lane.close()
+        for dispatcher in self._dispatchers:
+            dispatcher.close()
         self.loop.close()
-        self.close_office()
+        self.close_router()
 
     def send_elsewhere(self, target: Any, message: Any, sender: NodeAddress, source: str | None) -> None:
-        """Send to an address that is no local actor's number; the dead send nothing."""
+        """Send to an address that is no local actor's number, unless the machine has been killed."""
         if self.alive:
             super().send_elsewhere(target, message, sender, source)
 
     def handler_raised(self, error: BaseException) -> None:
-        """Tell who runs the simulation, who may end the machine because of it."""
-        if self._simulation.raised is not None:
-            self._simulation.raised(self, error)
+        """Report an exception to the owner of the simulation, which may kill the machine."""
+        if self._simulation.on_raised is not None:
+            self._simulation.on_raised(self, error)
 
-    def _dealt(self, receiver: Receiver, message: Any, sender: Any) -> None:
-        watch = self._simulation.watch
-        if watch is not None and isinstance(receiver, ActorCell):
-            watch(self, receiver, message, sender)
+    def _on_handled(self, receiver: Receiver, message: Any, sender: Any) -> None:
+        on_handled = self._simulation.on_handled
+        if on_handled is not None and isinstance(receiver, ActorCell):
+            on_handled(self, receiver, message, sender)
 
 
 class Simulation:
-    """Machines by name, their common time, and the generator that decides what is left to chance."""
+    """Machines by name, their common scheduler, and the generator of every random choice."""
 
     def __init__(
         self,
         seed: int,
         *,
         shuffled: bool = False,
-        watch: Watch | None = None,
-        raised: Callable[[SimulatedBase, BaseException], None] | None = None,
+        on_handled: OnHandled | None = None,
+        on_raised: Callable[[SimulatedBase, BaseException], None] | None = None,
     ) -> None:
-        """With ``shuffled``, the actors of a machine take turns in any order.
+        """With ``shuffled``, the actors of a machine take turns in random order.
 
-        ``raised`` is told what an actor's handler raised, before anything else comes of it.
+        ``on_raised`` is called with the exception of a handler, before the retry.
         """
         self.random = Random(seed)
         self.shuffler = Random(self.random.random()) if shuffled else None
         self.scheduler = Scheduler()
-        self.watch = watch
-        self.raised = raised
+        self.on_handled = on_handled
+        self.on_raised = on_raised
         self.systems: dict[str, SimulatedBase] = {}
 
     def start(
@@ -153,9 +155,9 @@ class Simulation:
         transport: Transport | None = None,
         capabilities: dict[str, Any] | None = None,
     ) -> EventLoopSystem:
-        """Start the actor system of a machine; one of that name that still runs is killed.
+        """Start the actor system of a machine; a running one of that name is killed.
 
-        Without a ``transport`` its messages reach the other machines after ``LATENCY_MS``, in any order.
+        Without a ``transport``, its messages reach the other machines after ``LATENCY_MS``, in any order.
         """
         if (old := self.systems.get(node_id)) is not None:
             old.kill()
@@ -164,18 +166,18 @@ class Simulation:
             node_id,
             clock or VirtualClock(self.scheduler),
             cost or self._handling,
-            transport or _Wire(self, node_id),
+            transport or _DefaultTransport(self, node_id),
             dict(capabilities or {}),
         )
         self.systems[node_id] = base
         return EventLoopSystem(base)
 
     def step(self) -> bool:
-        """Let the next thing happen; False if nothing is going to."""
+        """Make the next event happen; False if there is none."""
         return self.scheduler.step()
 
     def run_until(self, condition: Callable[[], bool], within_ms: float) -> bool:
-        """Run until ``condition`` holds, and say whether it did within that time."""
+        """Run until ``condition`` holds; False if it does not hold within ``within_ms``."""
         end_ms = self.scheduler.now_ms + within_ms
         while not condition():
             if self.scheduler.next_ms > end_ms:
@@ -185,11 +187,11 @@ class Simulation:
         return True
 
     def run_ms(self, span_ms: float) -> None:
-        """Run for a span of time."""
+        """Run for ``span_ms``."""
         self.run_until(lambda: False, span_ms)
 
     def deliver(self, target: str, source: str, name: str, sender: str, message: Any) -> None:
-        """Give a machine, if it is there, a message for its actor ``name`` from the actor ``sender`` of ``source``."""
+        """Deliver a message to actor ``name`` of a machine, if it runs, from actor ``sender`` of machine ``source``."""
         system = self.systems.get(target)
         if system is not None and system.alive:
             system.deliver(source, name, sender, message)
@@ -198,8 +200,8 @@ class Simulation:
         return self.random.random() * 2 * HANDLING_MS
 
 
-class _Wire:
-    """What connects the machines where nobody has brought another network."""
+class _DefaultTransport:
+    """Connects machines that were started without a transport."""
 
     def __init__(self, simulation: Simulation, node_id: str) -> None:
         self._simulation = simulation

@@ -1,4 +1,4 @@
-"""Actors' lives: how they are made, named, ended, and what becomes of their children and of their mail."""
+"""The life cycle of actors: creation, names, exit, and what happens to their children and their messages."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ThreadStillborn(Stillborn):
 
 
 class WithArguments(Puppet):
-    """Takes what Thespian passes to those that want it."""
+    """Takes the arguments that Thespian passes on request."""
 
     def __init__(self, capabilities: Any, requirements: Any = None) -> None:
         super().__init__()
@@ -45,11 +45,11 @@ class WithArguments(Puppet):
 
 @requireCapability("colour", "red")
 class Red(Puppet):
-    """Needs a red system."""
+    """Requires a red system."""
 
 
-class Telling(list[Any]):
-    """A list for what a puppet sees that tells it to another actor instead."""
+class Forwarding(list[Any]):
+    """A list for the messages of a puppet that forwards them to an observer instead."""
 
     def __init__(self, me: Any, observer: Any) -> None:
         super().__init__()
@@ -64,14 +64,14 @@ KINDS = (Puppet, ThreadPuppet)
 
 
 @on_loop(capabilities={"colour": "red"})
-async def test_an_actor_is_made_with_the_arguments_it_asks_for(system: EventLoopSystem) -> None:
+async def test_an_actor_is_created_with_the_arguments_that_its_init_names(system: EventLoopSystem) -> None:
     puppet = system.createActor(WithArguments, {"size": 3})
 
     assert await system.ask(puppet, seen, 10) == ["red", {"size": 3}]
 
 
 @on_loop()
-async def test_what_is_wrong_with_a_class_is_raised_to_whoever_creates_from_outside(system: EventLoopSystem) -> None:
+async def test_creating_from_outside_raises_what_is_wrong_with_the_class(system: EventLoopSystem) -> None:
     for wrong, error in (
         (Stillborn, ValueError),
         ("Unqualified", InvalidActorSpecification),
@@ -87,7 +87,7 @@ async def test_what_is_wrong_with_a_class_is_raised_to_whoever_creates_from_outs
 
 
 @on_loop()
-async def test_a_child_that_can_not_be_made_exits_at_once(system: EventLoopSystem) -> None:
+async def test_a_child_that_can_not_be_created_exits_at_once(system: EventLoopSystem) -> None:
     for parent_class in KINDS:
         for wrong in (Stillborn, ThreadStillborn, "Unqualified", "no_such_module.Actor", Red):
             parent = system.createActor(parent_class)
@@ -99,7 +99,9 @@ async def test_a_child_that_can_not_be_made_exits_at_once(system: EventLoopSyste
 
 
 @on_loop()
-async def test_a_parent_is_told_of_its_childs_exit_and_nothing_is_handled_after_it(system: EventLoopSystem) -> None:
+async def test_a_parent_is_notified_of_a_childs_exit_after_which_the_child_handles_nothing(
+    system: EventLoopSystem,
+) -> None:
     for parent_class in KINDS:
         for child_class in KINDS:
             parent = system.createActor(parent_class)
@@ -118,20 +120,22 @@ async def test_a_parent_is_told_of_its_childs_exit_and_nothing_is_handled_after_
 
 
 @on_loop()
-async def test_an_exit_request_reaches_all_below_and_a_parent_waits_for_its_children(system: EventLoopSystem) -> None:
+async def test_an_exit_request_reaches_all_descendants_and_children_exit_first(system: EventLoopSystem) -> None:
     for parent_class, child_class in itertools.product(KINDS, KINDS):
         observer, parent = system.createActor(Puppet), system.createActor(parent_class)
         child = await system.ask(parent, create(child_class), 10)
         grandchild = await system.ask(child, create(Puppet), 10)
         for address in (parent, child, grandchild):
-            system.tell(address, lambda me, _, observer=observer: setattr(me, "seen", Telling(me, observer)))
+            system.tell(address, lambda me, _, observer=observer: setattr(me, "seen", Forwarding(me, observer)))
 
         system.tell(parent, ActorExitRequest())
         await until(lambda parent=parent: parent.number not in system.base.receivers)  # type: ignore[misc]
 
-        # What one actor tells is in order; what several on different threads tell is not.
-        told = await system.ask(observer, seen, 10)
-        assert [[message for who, message in told if who == address] for address in (parent, child, grandchild)] == [
+        # The messages of one actor are in order; those of several on different threads are not.
+        forwarded = await system.ask(observer, seen, 10)
+        assert [
+            [message for source, message in forwarded if source == address] for address in (parent, child, grandchild)
+        ] == [
             [ActorExitRequest(), ChildActorExited(child)],
             [ActorExitRequest(), ChildActorExited(grandchild)],
             [ActorExitRequest()],
@@ -139,7 +143,7 @@ async def test_an_exit_request_reaches_all_below_and_a_parent_waits_for_its_chil
 
 
 @on_loop()
-async def test_children_outlive_a_parent_that_does_not_take_them_along(system: EventLoopSystem) -> None:
+async def test_children_survive_a_parent_that_exits_without_them(system: EventLoopSystem) -> None:
     for parent_class in KINDS:
         for child_class in KINDS:
             parent = system.createActor(parent_class)
@@ -153,7 +157,7 @@ async def test_children_outlive_a_parent_that_does_not_take_them_along(system: E
 
 
 @on_loop()
-async def test_system_exit_ends_the_actor_and_no_other(system: EventLoopSystem) -> None:
+async def test_system_exit_ends_only_the_actor_and_its_children(system: EventLoopSystem) -> None:
     for child_class in KINDS:
         parent = system.createActor(Puppet)
         child = await system.ask(parent, create(child_class), 10)
@@ -183,7 +187,7 @@ async def test_an_actor_may_exit_while_its_wakeups_are_pending(system: EventLoop
 
 
 @on_loop(node_id="n1")
-async def test_a_global_name_is_one_actors_until_it_exits(system: EventLoopSystem) -> None:
+async def test_a_global_name_belongs_to_one_actor_until_it_exits(system: EventLoopSystem) -> None:
     first = system.createActor(Puppet, globalName="one")
     parent = system.createActor(Puppet)
 
@@ -199,10 +203,10 @@ async def test_a_global_name_is_one_actors_until_it_exits(system: EventLoopSyste
 
 
 @on_loop()
-async def test_a_global_name_is_given_once_whoever_asks_and_its_mail_waits_for_the_actor(
+async def test_a_global_name_is_given_once_and_messages_wait_for_its_actor(
     system: EventLoopSystem,
 ) -> None:
-    """Actors on several threads create and use it at the same time; none of their messages comes too early."""
+    """Actors on several threads create and use it at the same time; none of their messages arrives too early."""
     threads = [system.createActor(ThreadPuppet) for _ in range(4)]
     for name, kind in itertools.product("abcdefgh", KINDS):
 
@@ -219,7 +223,7 @@ async def test_a_global_name_is_given_once_whoever_asks_and_its_mail_waits_for_t
 
 
 @on_loop(capabilities={"colour": "red"})
-async def test_actors_exit_when_a_capability_goes_that_they_require(system: EventLoopSystem) -> None:
+async def test_actors_exit_when_a_required_capability_is_removed(system: EventLoopSystem) -> None:
     red, parent = system.createActor(Red), system.createActor(Puppet)
     child = await system.ask(parent, create(Red), 10)
 
