@@ -117,6 +117,6 @@ class Store(Actor):
                 self.waiting.append(query)
 
     def _answer(self, message: ReadAt) -> None:
-        get = self.keyspace.get
-        items = tuple([get(query.key) for query in message.queries])
+        query = self.keyspace.query
+        items = tuple([query(each) for each in message.queries])
         reply(self, self.start.node_id, message.reply_to, ReadResult(self.last_applied, self.keyspace.revision, items))

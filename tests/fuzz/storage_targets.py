@@ -22,7 +22,6 @@ from raftkv.store.commands import (
     DeleteIf,
     Put,
     PutIf,
-    cost,
     decode_commands,
     encode_commands,
     invalid,
@@ -168,9 +167,11 @@ class Entries(Target):
         assert decode_commands(encode_commands(commands)) == commands
         keyspace = Keyspace()
         for command in commands:
-            assert cost(command) > 0
+            assert command.cost() > 0
             keyspace.apply(command)
         assert keyspace.revision <= len(commands)
+        restored = Keyspace.restore(keyspace.capture())
+        assert (restored, restored.digest()) == (keyspace, keyspace.digest())
         return "commands" if invalid(commands) is None else "invalid commands"
 
     def _configuration(self, data: bytes) -> str:
