@@ -1,7 +1,7 @@
-"""The journal: makes terms, votes and entries durable, everything that waits with one write and one sync.
+"""The journal: makes terms, votes and entries durable. All saves that wait share one write and one sync (group commit).
 
-The more saves arrive while the disk is busy the more share the next sync, so that the journal adapts to the disk
-without a setting (group commit).
+The longer a sync takes, the more saves arrive meanwhile and share the next one, so the journal adapts to the disk
+without a setting. Theory and format: ``raftkv/journal/__init__.py``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from raftkv.journal.wal import Wal
 
 
 class PrepareSpare(Message, frozen=True):
-    """The journal's message to itself: do the next slice of work on the segment in reserve."""
+    """The journal's message to itself: make the next slice of the spare segment."""
 
 
 class Journal(Actor):
@@ -72,16 +72,16 @@ class Journal(Actor):
         assert self._start is None, "the journal was started twice"
         self._start = message
         identity = read_identity(message.disk, message.directory)
-        # Without an identity there is no node, only someone who tries the journal alone.
+        # Only a journal that is used without a node, as in tests, has no identity.
         owner = owner_of(identity.node_id, identity.incarnation) if identity else bytes(16)
-        self._wal, history = Wal.open(
+        self._wal, replay = Wal.open(
             message.disk,
             journal_directory(message.directory),
             segment_bytes=message.limits.segment_bytes,
             owner=owner,
         )
-        entries = tuple(history.entries)
-        self.send(message.node, Recovered(history.current_term, history.voted_for, entries, self._wal.free_bytes()))
+        entries = tuple(replay.entries)
+        self.send(message.node, Recovered(replay.current_term, replay.voted_for, entries, self._wal.free_bytes()))
         self._prepare_spare_soon()
 
     def _on_save(self, message: Save) -> None:
@@ -89,7 +89,7 @@ class Journal(Actor):
         self._last_number = message.number
         if self._waiting is None:
             self._waiting = Replay()
-            # A mailbox is first in, first out: whatever is in it now is seen before this and goes into one batch.
+            # A mailbox is first in, first out: all saves that are in it now come before this and go into one batch.
             self.send(self.myAddress, Flush())
         self._waiting.add(Record(message.current_term, message.voted_for, message.entries))
 
@@ -118,7 +118,7 @@ class Journal(Actor):
         self._stop()
 
     def _prepare_spare_soon(self) -> None:
-        """Do a slice of that work after the messages that wait already."""
+        """Do the next slice after the messages that are waiting now."""
         assert self._wal is not None
         if not self._prepare_sent and self._wal.spare_wanted:
             self._prepare_sent = True

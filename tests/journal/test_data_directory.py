@@ -62,7 +62,7 @@ def test_one_process_at_a_time() -> None:
     """The second is told why, at once; it gets the directory when the first is gone, in whatever way."""
     disk = SimulatedDisk()
     held = opened(disk)
-    assert refusal(disk) == f"data directory {PATH} is held by another process"
+    assert refusal(disk) == f"data directory {PATH} is in use by another process"
     held.close()
     opened(disk)
     disk.kill()
@@ -103,14 +103,14 @@ def test_a_newer_format_is_refused() -> None:
     """Someone went back to an older version of the program."""
     disk = SimulatedDisk()
     disk.put(f"{PATH}/identity", b'{"format":2,"what":"ever"}')
-    assert refusal(disk) == f"data directory {PATH} has format 2; this version of raftkv knows formats up to 1"
+    assert refusal(disk) == f"data directory {PATH} has format 2; this version of raftkv reads formats up to 1"
 
 
 def test_a_journal_without_an_identity_is_refused() -> None:
     """It has votes in it, and nobody knows whose."""
     disk = SimulatedDisk()
     disk.put(f"{journal_directory(PATH)}/0000000000000001.wal", b"")
-    message = f"data directory {PATH} has a journal but no file identity: it is not known whose journal it is"
+    message = f"data directory {PATH} has a journal but no file identity, so the owner of the journal is unknown"
     assert refusal(disk) == message
     assert read_identity(disk, PATH) is None
 
@@ -197,7 +197,7 @@ def test_works_on_the_disk_of_the_system(tmp_path: Path) -> None:
     """With a lock of the system's, held by an open file."""
     path = f"{tmp_path}/a/b"
     held = opened(OsDisk(), path)
-    assert refusal(OsDisk(), path) == f"data directory {path} is held by another process"
+    assert refusal(OsDisk(), path) == f"data directory {path} is in use by another process"
     held.close()
     held = opened(OsDisk(), path, incarnation="second")
     assert held.identity == Identity("n1", "first")

@@ -243,7 +243,7 @@ def test_damage_keeps_the_node_out_and_says_where(system: ActorSystem, disk: Sim
     broken.flip(FIRST_SEGMENT, 600)
     stage = Stage(system, broken)
     assert stage.tell(save(1, 1)) == []
-    why = "the batch does not have its checksum"
+    why = "the batch has a wrong checksum"
     assert stage.failures == [(1, f"the journal is damaged: {FIRST_SEGMENT}, byte 512: {why}")]
 
 

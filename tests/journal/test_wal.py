@@ -96,7 +96,7 @@ def test_entries_that_leave_a_gap_are_refused() -> None:
     history.add(record(1, entry(1), entry(2)))
     with pytest.raises(ValueError, match="entry 4 follows entry 2"):
         history.add(record(1, entry(4)))
-    with pytest.raises(ValueError, match="not one run"):
+    with pytest.raises(ValueError, match="not consecutive"):
         history.add(record(1, entry(3), entry(5)))
 
 

@@ -258,5 +258,5 @@ def test_a_newer_format_is_refused_by_name() -> None:
     sector = bytearray(encode_segment_header(SegmentHeader(1, 1, SEGMENT, 0, OWNER)))
     struct.pack_into("<H", sector, 4, 2)
     sector[-4:] = struct.pack("<I", crc32c(bytes(sector[:-4])))
-    with pytest.raises(BadFormat, match="this has format 2, but this version of raftkv reads format 1"):
+    with pytest.raises(BadFormat, match="this is format 2; this version of raftkv reads format 1"):
         decode_segment_header(bytes(sector))
