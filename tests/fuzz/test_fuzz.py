@@ -11,7 +11,7 @@ EXECUTIONS = {"requests": 250, "messages": 500, "connections": 1000, "journal": 
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_whatever_comes_in_does_what_it_may(name: str) -> None:
+def test_no_input_breaks_a_decoder(name: str) -> None:
     """The whole corpus and as many changes as there is time for; a failure tells the command that makes it again."""
     run = fuzz(name, SEED, executions=EXECUTIONS.get(name, 2000))
     assert run.executions >= EXECUTIONS.get(name, 2000)
@@ -19,7 +19,7 @@ def test_whatever_comes_in_does_what_it_may(name: str) -> None:
     assert len(run.endings) > 2
 
 
-def test_what_was_found_has_its_story() -> None:
+def test_every_found_input_is_explained_in_the_readme() -> None:
     """Each input that is in the corpus by its name is told of in its README; nothing is there that no target reads."""
     told = (CORPUS / "README.md").read_text()
     kept = {f"{name}/{file}" for name in TARGETS for file, _ in corpus(name)}

@@ -69,7 +69,7 @@ def test_one_process_at_a_time() -> None:
     opened(disk)
 
 
-def test_a_directory_that_was_refused_is_not_held() -> None:
+def test_a_refused_directory_is_not_locked() -> None:
     """An error must not lock out the start that follows it."""
     disk = SimulatedDisk()
     opened(disk).close()
@@ -115,7 +115,7 @@ def test_a_journal_without_an_identity_is_refused() -> None:
     assert read_identity(disk, PATH) is None
 
 
-def test_a_crash_while_it_is_made_leaves_all_of_it_or_nothing() -> None:
+def test_a_crash_during_creation_leaves_a_whole_identity_or_none() -> None:
     """At every moment, of the process or of the machine; once somebody has seen the identity it is there for good."""
     rng = random.Random(0)
     for number in itertools.count():
@@ -150,7 +150,7 @@ def _at(calls: Iterator[int], number: int, fault: BaseException) -> Callable[[st
     return before
 
 
-def test_a_disk_that_fails_is_one_clear_line() -> None:
+def test_a_failing_disk_is_reported_in_one_line() -> None:
     """At any call; and nothing is held or half made afterwards."""
     calls = itertools.count()
     disk = SimulatedDisk()
@@ -188,7 +188,7 @@ class DeniedDisk(SimulatedDisk):
         raise fails_with(errno.EACCES, path)
 
 
-def test_permission_denied_is_told() -> None:
+def test_permission_denied_is_reported() -> None:
     """The same without a user to deny it to."""
     assert refusal(DeniedDisk()) == f"data directory {PATH}: permission denied: {PATH}/lock"
 

@@ -187,7 +187,7 @@ def test_a_hundred_saves_that_wait_share_one_write_and_one_sync(system: ActorSys
     assert without_room(stage.tell()) == [Recovered(1, None, tuple(entry(i, 1) for i in range(1, 101)), 0)]
 
 
-def test_who_asks_for_room_is_told_how_much_there_is(system: ActorSystem, disk: SimulatedDisk) -> None:
+def test_free_bytes_are_reported_on_request(system: ActorSystem, disk: SimulatedDisk) -> None:
     """A node that saves nothing, as its disk is full, would never hear that there is room again."""
     stage = Stage(system, disk)
     (recovered,) = stage.tell()
@@ -276,7 +276,7 @@ def test_a_damaged_identity_is_refused(system: ActorSystem) -> None:
 
 @pytest.mark.parametrize("operation", ["write", "sync"])
 @pytest.mark.parametrize(("number", "text"), [(errno.EIO, "Input/output error"), (errno.ENOSPC, "No space left")])
-def test_a_save_that_fails_stops_the_node_and_is_never_tried_again(
+def test_a_failed_save_stops_the_node_and_is_never_retried(
     system: ActorSystem, disk: SimulatedDisk, operation: str, number: int, text: str
 ) -> None:
     """Nobody hears of it, nor of any save after it."""
@@ -318,7 +318,7 @@ def test_a_bug_stops_the_node(system: ActorSystem, disk: SimulatedDisk) -> None:
     assert trace[0] == "Traceback (most recent call last):"
 
 
-def test_what_it_does_not_know_is_none_of_its_business(system: ActorSystem, disk: SimulatedDisk) -> None:
+def test_unknown_messages_are_ignored(system: ActorSystem, disk: SimulatedDisk) -> None:
     """System messages, say."""
     stage = Stage(system, disk)
     stage.tell()
@@ -326,7 +326,7 @@ def test_what_it_does_not_know_is_none_of_its_business(system: ActorSystem, disk
     assert stage.failures == []
 
 
-def test_closes_its_files_when_it_goes(system: ActorSystem, disk: SimulatedDisk) -> None:
+def test_closes_its_files_on_exit(system: ActorSystem, disk: SimulatedDisk) -> None:
     """So that the next start finds nobody at them."""
     stage = Stage(system, disk)
     stage.tell(save(1, 1))

@@ -101,7 +101,7 @@ def test_errors_of_an_open_file_name_it() -> None:
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no device that is always full")
-def test_a_full_disk_is_told() -> None:
+def test_a_full_disk_is_reported() -> None:
     """And is not taken for a write that came short."""
     file = OsFile(os.open("/dev/full", os.O_RDWR), "/dev/full")
     with pytest.raises(OSError, match="/dev/full") as caught:
@@ -119,7 +119,7 @@ def test_free_is_what_a_user_may_still_write(disk: Disk, root: str) -> None:
         assert before - disk.free(root) == 1024
 
 
-def test_what_is_made_is_for_its_user_alone(tmp_path: Path) -> None:
+def test_new_files_are_accessible_to_their_user_only(tmp_path: Path) -> None:
     """It holds the users' data."""
     disk = OsDisk()
     disk.make_directory(f"{tmp_path}/made/below")
@@ -129,7 +129,7 @@ def test_what_is_made_is_for_its_user_alone(tmp_path: Path) -> None:
     assert modes == ["0o700", "0o700", "0o600", "0o600"]
 
 
-def test_a_write_that_comes_short_is_gone_on_with_and_fails_where_there_is_no_room(tmp_path: Path) -> None:
+def test_a_short_write_is_continued_and_fails_when_there_is_no_room(tmp_path: Path) -> None:
     """As on a full disk: the first call takes what fits, the next one says why it takes no more."""
     size, fits = 1 << 20, 1000
     file = OsDisk().open(f"{tmp_path}/file", create=True)

@@ -76,7 +76,7 @@ def test_recovers_exactly_what_was_saved(script: list[Step], restarts: set[int])
 
 @settings(deadline=None, max_examples=150)
 @given(script=steps)
-def test_records_folded_into_one_say_the_same(script: list[Step]) -> None:
+def test_records_folded_into_one_have_the_same_effect(script: list[Step]) -> None:
     """A batch may stand for any run of saves: what it leaves of the log is what they would have left."""
     records = records_of(script)
     for split in range(len(records) + 1):
@@ -175,7 +175,7 @@ def test_a_spare_that_was_made_is_used_after_a_restart() -> None:
 
 
 @pytest.mark.parametrize("content", [b"", bytes(SEGMENT - 1), bytes(SEGMENT - 1) + b"x", bytes(SEGMENT + SECTOR)])
-def test_a_spare_that_is_not_whole_is_made_anew(content: bytes) -> None:
+def test_an_incomplete_spare_is_replaced(content: bytes) -> None:
     """Half a spare, or one of another size, is no reserve."""
     disk = SimulatedDisk()
     disk.put(f"{DIRECTORY}/spare.tmp", content)

@@ -334,7 +334,7 @@ def test_a_disk_that_fills_up_during_a_save_stops_the_log() -> None:
     shares=st.lists(st.tuples(st.integers(1, 3), st.floats(0, 1)), min_size=1, max_size=30),
     spares=st.booleans(),
 )
-def test_what_there_is_room_for_can_be_saved(capacity: int, shares: list[tuple[int, float]], spares: bool) -> None:
+def test_all_free_bytes_can_be_saved(capacity: int, shares: list[tuple[int, float]], spares: bool) -> None:
     """One to three saves of as much as was promised together; and term and vote many times after."""
     segment = 48 * SECTOR
     disk = SimulatedDisk(capacity)
@@ -360,7 +360,7 @@ def test_what_there_is_room_for_can_be_saved(capacity: int, shares: list[tuple[i
     assert recovered(disk, segment_bytes=segment) == states(records)[-1]
 
 
-def test_what_there_is_room_for_can_be_saved_in_a_segment_that_is_larger_than_those_made_now() -> None:
+def test_all_free_bytes_can_be_saved_in_a_segment_larger_than_the_setting() -> None:
     """The setting was lowered, and the disk is full: of three saves the last does not fit, and the spare is small."""
     disk = SimulatedDisk()
     wal, _ = open_wal(disk, segment_bytes=16 * SECTOR)

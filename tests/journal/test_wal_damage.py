@@ -140,7 +140,7 @@ def test_a_segment_cut_short_anywhere_is_damage() -> None:
             assert disk.files()[path] == data[:size]
 
 
-def test_of_a_torn_last_batch_no_more_is_lost_than_itself() -> None:
+def test_a_torn_last_batch_loses_only_itself() -> None:
     """However many of its last sectors did not get to disk: what stood before it stays, and writing goes on there."""
     disk = SimulatedDisk()
     records = [RECORDS[0], record(1, entry(1, 1, b"\xff" * 600)), record(2, entry(2, 2, b"\xff" * 1500), vote="n2")]
@@ -191,7 +191,7 @@ def test_a_segment_of_another_journal_is_damage() -> None:
     assert (caught.value.file, caught.value.offset) == (FIRST, 0)
 
 
-def test_a_segment_of_a_different_past_is_damage() -> None:
+def test_a_segment_of_another_history_is_damage() -> None:
     """Same owner, same numbers, but what came before it was something else."""
     disk = SimulatedDisk()
     wal, _ = open_wal(disk)
@@ -200,7 +200,7 @@ def test_a_segment_of_a_different_past_is_damage() -> None:
     assert damage(disk_with({**disk.files(), FIRST: FILES[FIRST]})) == (SECOND, 0)
 
 
-def test_a_batch_of_a_different_past_is_damage() -> None:
+def test_a_batch_of_another_history_is_damage() -> None:
     """Whole and in its place, but what came before it was something else; torn or not, it is none of ours."""
     data = FILES[FIRST]
     (first, start), _ = batches(data)
@@ -213,7 +213,7 @@ def test_a_batch_of_a_different_past_is_damage() -> None:
 
 @settings(deadline=None, max_examples=300)
 @given(start=st.integers(0, SEGMENT - 1), noise=st.binary(min_size=1, max_size=SEGMENT), path=st.sampled_from([*FILES]))
-def test_no_noise_brings_the_reader_down(start: int, noise: bytes, path: str) -> None:
+def test_noise_never_crashes_the_reader(start: int, noise: bytes, path: str) -> None:
     """Whatever is written over a segment: damage, or a torn end, or the same log."""
     data = FILES[path]
     disk = disk_with({**FILES, path: (data[:start] + noise + data[start + len(noise) :])[: len(data)]})
@@ -233,12 +233,12 @@ def test_a_batch_moved_within_its_segment_is_damage() -> None:
     )
 
 
-def test_a_file_longer_than_it_was_made_is_damage() -> None:
+def test_a_file_longer_than_it_was_created_is_damage() -> None:
     """Nobody appends to a segment's file."""
     assert damage(disk_with({**FILES, THIRD: FILES[THIRD] + b"\0"})) == (THIRD, len(FILES[THIRD]))
 
 
-def test_a_whole_batch_whose_content_makes_no_sense_is_damage() -> None:
+def test_a_valid_batch_with_invalid_content_is_damage() -> None:
     """It has its checksums, so it is what was written; going on would mean to guess."""
     for payload, why in ((b"\xc1", "not a record"), (b"\x93\x01\xc0\x91\x94\x05\x01\x00\xc4\x00", None)):
         disk = SimulatedDisk()
