@@ -3,7 +3,7 @@
 **Guarantee.** A record is durable when ``Wal.append`` returns. Every later start either finds it or refuses to go on,
 except after the two losses named below. The disk must keep what it has synced and write a sector whole or not at all.
 
-**Group commit.** Syncing is what costs time, so the records that wait while the disk is busy are folded into one
+**Group commit.** Syncing takes most of the time, so the records that wait while the disk is busy are folded into one
 (``replay``) and written as one *batch*: one write, one sync (DeWitt et al., *Implementation Techniques for Main Memory
 Database Systems*, 1984). The next batch is written only when the sync has returned, so only the last batch on disk can
 be unacknowledged.

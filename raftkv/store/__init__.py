@@ -2,5 +2,5 @@
 
 Every node applies the same committed commands in the same order to a deterministic state machine, so all nodes pass
 through the same states and any of them can answer (dissertation, 2.1). This room knows nothing of Raft, actors, files
-or clocks: ``state_machine`` is the contract, ``keyspace`` the implementation, ``commands`` what can be done to it.
+or clocks: ``state_machine`` is the contract, ``keyspace`` the implementation, ``commands`` the operations on it.
 """

@@ -32,7 +32,7 @@ NOT_THERE = 0
 
 
 class Item(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What the keyspace holds under a key; revisions count changes of the whole keyspace, from 1."""
+    """The value under a key, and its history; revisions count changes of the whole keyspace, from 1."""
 
     value: bytes
     create_revision: int
@@ -242,7 +242,7 @@ def _invalid_revision(revision: int) -> str | None:
 
 
 def _unmatched(items: Items, key: str, demanded: int) -> Unmatched | None:
-    """Return what a command whose condition does not hold results in; None if the condition holds."""
+    """Return the result of a command whose condition does not hold; None if the condition holds."""
     item = items.get(key)
     modified = NOT_THERE if item is None else item.modify_revision
     if demanded == modified or (demanded == THERE and item is not None):

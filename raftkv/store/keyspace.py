@@ -80,7 +80,7 @@ class Keyspace(StateMachine):
 
     @classmethod
     def restore(cls, capture: Capture) -> Self:
-        """Return a keyspace equal to the captured one; raises ``ValueError`` for what no ``capture`` yields."""
+        """Return a keyspace equal to the captured one; raises ``ValueError`` if no keyspace can have it."""
         items = list(capture.items)
         before = None
         for key, item in items:

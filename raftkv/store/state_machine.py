@@ -6,8 +6,8 @@ clock, no random numbers and no setting that could differ between nodes. And it 
 and one that cannot be carried out changes nothing and says so in its result. An exception would stop every node at the
 same entry, and again after each restart.
 
-Replaying the log is one way to a state. A capture is the other: everything the state machine holds at one moment, from
-which ``restore`` builds an equal state machine. That is what a snapshot is made of (dissertation, chapter 5).
+There are two ways to reach a state: to apply all commands, or to ``restore`` a *capture*, which is everything that an
+equal state machine held at one moment. Snapshots are made of captures (dissertation, chapter 5).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class StateMachine(ABC):
     def restore(cls, capture: Capture) -> Self:
         """Return a state machine equal to the captured one: it gives the same results from then on.
 
-        Raises ``ValueError`` for what no ``capture`` yields.
+        Raises ``ValueError`` if the capture is not one that ``capture`` can return.
         """
 
     @abstractmethod
