@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from itertools import islice
 from typing import get_args
 
@@ -11,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raftkv.store.commands import (
+    MAX_COMMANDS,
+    MAX_KEY_BYTES,
     MAX_REVISION,
     MAX_VALUE_BYTES,
     NOT_THERE,
@@ -112,6 +115,35 @@ def test_a_condition_compares_the_keys_own_modify_revision(command: Command, res
 )
 def test_a_condition_that_can_never_hold_does_not_enter_the_log(command: Command) -> None:
     assert invalid((Put("a", b""), command)) is not None
+
+
+BAD_KEY, BAD_VALUE = f"a key has 1 to {MAX_KEY_BYTES} bytes", f"a value has at most {MAX_VALUE_BYTES} bytes"
+
+
+@pytest.mark.parametrize(
+    "with_key", [lambda key: Put(key, b""), Delete, lambda key: PutIf(key, b"", 1), lambda key: DeleteIf(key, 1)]
+)
+def test_a_key_has_a_limited_number_of_bytes_in_utf_8(with_key: Callable[[str], Command]) -> None:
+    keys = ["", "k", "k" * MAX_KEY_BYTES, "k" * (MAX_KEY_BYTES + 1), "ä" * (MAX_KEY_BYTES // 2), "ä" * MAX_KEY_BYTES]
+    found = [with_key(key).invalid() for key in keys]
+    assert found == [BAD_KEY, None, None, BAD_KEY, None, BAD_KEY]
+    assert with_key("a\ud800").invalid() == "a key is Unicode text without lone surrogates"
+
+
+@pytest.mark.parametrize("with_value", [Put, lambda key, value: PutIf(key, value, 1)])
+def test_a_value_has_a_limited_number_of_bytes(with_value: Callable[[str, bytes], Command]) -> None:
+    values = [b"", bytes(MAX_VALUE_BYTES), bytes(MAX_VALUE_BYTES + 1)]
+    for key in ("k", "ä"):
+        assert [with_value(key, value).invalid() for value in values] == [None, None, BAD_VALUE]
+    assert with_value("", values[-1]).invalid() == BAD_KEY
+
+
+def test_an_entry_has_a_limited_number_of_commands() -> None:
+    put = (Put("k", b""),)
+    assert [invalid(put * count) for count in (1, MAX_COMMANDS)] == [None, None]
+    assert [invalid(put * count) for count in (0, MAX_COMMANDS + 1)] == [
+        f"an entry has 1 to {MAX_COMMANDS} commands"
+    ] * 2
 
 
 @given(COMMANDS.filter(bool))
