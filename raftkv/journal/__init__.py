@@ -18,7 +18,7 @@ before, across segments. A batch that is whole but belongs to another history do
 **Torn or damaged** (``recovery``). A crash in the middle of a write leaves the last batch with sectors missing: it is
 *torn*, was never acknowledged, and is cut off. Anything else that does not fit is *damage*: acknowledged records may be
 gone, and the node does not start. Two losses cannot be detected, because nothing refers to what was written last:
-the last segments as a whole, and the last batch if all its sectors read as zeros.
+the last segments as a whole, and the last batch if any of its sectors reads as zeros, since it then looks torn.
 
 ``docs/journal.md`` specifies the format and lists what happens on each fault.
 """

@@ -1,4 +1,4 @@
-"""Fuzzing the settings: flags, environment and file. An error is one line."""
+"""Fuzzing what people write: flags, environment and file, none of which may end in more than one line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CLUSTER = b"n1=127.0.0.1:5001,n2=127.0.0.1:5002,n3=127.0.0.1:5003"
 
 
 class Configuration(Target):
-    """A TOML file, variables and flags, separated by zero bytes; each variable and each flag is a line."""
+    """A TOML file, then variables, then flags, a zero byte between the three and a line for each of the latter."""
 
     words = (
         *(option.name.encode() for option in OPTIONS),
@@ -30,7 +30,7 @@ class Configuration(Target):
         self._file = os.path.join(self._directory.name, "raftkv.toml")
 
     def seeds(self) -> Sequence[bytes]:
-        """Return valid settings, given in each of the three ways."""
+        """Return settings that are right, in each of the three ways."""
         needed = [b"id=n1", b"cluster=" + CLUSTER, b"data-dir=/nowhere/data"]
         toml = b'id = "n1"\ndata-dir = "/nowhere/data"\n[cluster]\nn1 = "127.0.0.1:5001"\nn2 = "127.0.0.1:5002"\n'
         all_options = b"".join(b'%s = "%s"\n' % (o.name.encode(), (o.default or "x").encode()) for o in OPTIONS)
@@ -43,7 +43,7 @@ class Configuration(Target):
         ]
 
     def check(self, data: bytes) -> str:
-        """Read the settings of one node and those shared by all."""
+        """Read them for one node, and for all."""
         toml, _, rest = data.partition(b"\0")
         variables, _, arguments = rest.partition(b"\0")
         with open(self._file, "wb") as file:
@@ -55,14 +55,14 @@ class Configuration(Target):
         try:
             settings, warnings = read_settings(flags, environ, self._file)
         except SettingsError as error:
-            return self._ending(str(error))
+            return self._told(str(error))
         assert all(line.isprintable() for line in warnings), warnings
         assert settings.id in dict(settings.cluster)
         assert 0 < 2 * settings.timing.heartbeat_ms <= settings.timing.election_min_ms < settings.timing.election_max_ms
         read_shared(flags, environ)
         return f"{len(warnings)} warnings"
 
-    def _ending(self, line: str) -> str:
+    def _told(self, line: str) -> str:
         assert line.replace(self._file, "").isprintable(), repr(line)
         assert "Traceback" not in line
         return "".join(c for c in line[-24:] if c.isalpha() or c == " ")

@@ -170,6 +170,24 @@ def test_a_batch_gone_from_the_middle_is_damage() -> None:
                 assert damage(disk) == (path, start)
 
 
+def test_a_sector_of_zeros_is_damage_unless_it_is_in_the_last_batch() -> None:
+    """The last batch looks torn then: this loss cannot be distinguished from a crash (docs/journal.md)."""
+    disk = SimulatedDisk()
+    records = [record(1, entry(1, 1, b"a" * 1200)), record(1, entry(2, 1, b"b" * 1200))]
+    wal, _ = open_wal(disk, segment_bytes=16 * SECTOR)
+    for each in records:
+        wal.append(each)
+    whole = disk.files()[FIRST]
+    first, last = batches(whole)
+    for start, end in (first, last):
+        for sector in range(start, end, SECTOR):
+            disk = disk_with({FIRST: whole[:sector] + bytes(SECTOR) + whole[sector + SECTOR :]})
+            if start == first[0]:
+                assert damage(disk) == (FIRST, start)
+            else:
+                assert recovered(disk, segment_bytes=16 * SECTOR) == states(records)[1]
+
+
 def test_a_missing_segment_is_damage() -> None:
     """Any but the last one, whose absence cannot be detected."""
     names = sorted(FILES)
