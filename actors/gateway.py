@@ -25,7 +25,7 @@ from raftkv.actors.messages.requests import (
     Status,
 )
 from raftkv.raft.entry import NodeId
-from raftkv.store.commands import Command, Item, Query, Result, cost
+from raftkv.store.commands import Command, Item, Query, Result
 
 Ask = Callable[[object, float], Awaitable[object | None]]
 
@@ -149,7 +149,7 @@ class Gateway:
         loop = self._running_loop()
         future: asyncio.Future[tuple[Applied, Result]] = loop.create_future()
         steps = ceil(timeout_s / TIMEOUT_STEP_S)
-        size = cost(command)
+        size = command.cost()
         batch = self._writes.get(steps)
         if batch is None or not batch.has_room(size):
             batch = self._writes[steps] = _Batch(loop.time() + steps * TIMEOUT_STEP_S)

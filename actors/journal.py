@@ -1,7 +1,7 @@
-"""The journal: makes terms, votes and entries durable, everything that waits with one write and one sync.
+"""The journal: makes terms, votes and entries durable. All saves that wait share one write and one sync (group commit).
 
-The more saves arrive while the disk is busy the more share the next sync, so that the journal adapts to the disk
-without a setting (group commit).
+The longer a sync takes, the more saves arrive meanwhile and share the next one, so the journal adapts to the disk
+without a setting. Theory and format: ``raftkv/journal/__init__.py``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from raftkv.journal.wal import Wal
 
 
 class PrepareSpare(Message, frozen=True):
-    """The journal's message to itself: do the next slice of work on the segment in reserve."""
+    """The journal's message to itself: make the next slice of the spare segment."""
 
 
 class Journal(FailStopActor):
@@ -76,17 +76,17 @@ class Journal(FailStopActor):
         super().on_Start(message)
         environment = message.environment
         identity = read_identity(environment.disk, environment.directory)
-        # Without an identity there is no node, only a program that tries the journal alone.
+        # Only a journal that is used without a node, as in tests, has no identity.
         owner = owner_of(identity.node_id, identity.incarnation) if identity else bytes(16)
-        self._wal, history = Wal.open(
+        self._wal, replay = Wal.open(
             environment.disk,
             journal_directory(environment.directory),
             segment_bytes=environment.limits.segment_bytes,
             owner=owner,
         )
         self._is_open = True
-        entries = tuple(history.entries)
-        self.send(message.node, Recovered(history.current_term, history.voted_for, entries, self._wal.free_bytes()))
+        entries = tuple(replay.entries)
+        self.send(message.node, Recovered(replay.current_term, replay.voted_for, entries, self._wal.free_bytes()))
         self._prepare_spare_soon()
 
     def on_Save(self, message: Save) -> None:
@@ -95,7 +95,7 @@ class Journal(FailStopActor):
         self._last_number = message.number
         if self._waiting is None:
             self._waiting = Replay()
-            # A mailbox is first in, first out: whatever is in it now is handled before this and goes into one batch.
+            # A mailbox is first in, first out: all saves that are in it now come before this and go into one batch.
             self.send(self.myAddress, Flush())
         self._waiting.add(Record(message.current_term, message.voted_for, message.entries))
 
@@ -108,7 +108,7 @@ class Journal(FailStopActor):
         self._prepare_spare_soon()
 
     def on_PrepareSpare(self, _: PrepareSpare) -> None:
-        """Do a slice of the work on the segment in reserve."""
+        """Make the next slice of the spare segment."""
         self._prepare_sent = False
         if self._wal.spare_wanted:
             self._wal.prepare_spare()
@@ -123,7 +123,7 @@ class Journal(FailStopActor):
         self._stop()
 
     def _prepare_spare_soon(self) -> None:
-        """Do a slice of that work after the messages that wait already."""
+        """Make the next slice after the messages that are waiting now."""
         if not self._prepare_sent and self._wal.spare_wanted:
             self._prepare_sent = True
             self.send(self.myAddress, PrepareSpare())

@@ -1,4 +1,8 @@
-"""The store: applies committed entries in order, answers queries, and replies to whoever asked."""
+"""The store: applies committed entries in order, replies to their proposers, and answers queries.
+
+The keyspace follows from the log alone (``raftkv/store/state_machine.py``), so all stores pass through the same
+states. A query carries a read index and waits until that index is applied (dissertation, 6.4).
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,7 @@ from raftkv.store.commands import Result, decode_commands
 from raftkv.store.keyspace import Keyspace
 
 EXPIRE_MS = 100.0
-"""How often waiting queries are looked through for those whose time is over."""
+"""How often expired queries are removed from those that wait, in milliseconds."""
 
 
 class Store(FailStopActor):
@@ -36,7 +40,7 @@ class Store(FailStopActor):
         self.keyspace = Keyspace()
         self.last_applied = 0
         self.waiting: deque[ReadAt] = deque()
-        """Queries for a state that is not reached yet."""
+        """Queries whose read index is not applied yet."""
         self.wakeup_is_due = False
 
     def on_Apply(self, message: Apply) -> None:
@@ -93,6 +97,6 @@ class Store(FailStopActor):
 
     def answer(self, message: ReadAt) -> None:
         """Answer queries from the keyspace as it is."""
-        get = self.keyspace.get
-        items = tuple([get(query.key) for query in message.queries])
+        query = self.keyspace.query
+        items = tuple([query(each) for each in message.queries])
         self.reply(message.reply_to, ReadResult(self.last_applied, self.keyspace.revision, items))

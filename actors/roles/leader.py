@@ -33,7 +33,7 @@ from raftkv.actors.roles.role import Role
 from raftkv.raft.entry import ENTRY_OVERHEAD, Entry, Kind, NodeId
 from raftkv.raft.pending_requests import Waiter
 from raftkv.raft.read_rounds import ReadRounds
-from raftkv.store.commands import Command, Delete, DeleteIf, encode_commands, invalid
+from raftkv.store.commands import Command, encode_commands, invalid
 
 logger = logging.getLogger("raftkv.raft")
 
@@ -165,7 +165,7 @@ class Leader(Role):
 
     def _bytes_needed(self, size: int, commands: tuple[Command, ...]) -> int:
         """Return the room that an entry of this size needs; half a segment is kept for deletes."""
-        deletes = all(isinstance(command, Delete | DeleteIf) for command in commands)
+        deletes = all(command.frees_space for command in commands)
         return size if deletes else size + self.environment.limits.segment_bytes // 2
 
     def _has_room(self, needed: int) -> bool:

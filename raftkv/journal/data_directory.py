@@ -1,7 +1,7 @@
-"""The directory that makes a node itself: its identity, the lock that keeps a second process out, its journal.
+"""The data directory: a node's identity, its journal, and the lock that keeps a second process out.
 
-A data directory belongs to one incarnation of one node. A directory that was wiped gets another incarnation when it
-is made again, so that the cluster can tell it from the member that had promised its votes.
+A data directory belongs to one *incarnation* of one node. If the directory is wiped and created again, it gets another
+incarnation: the node has lost its votes and its log, and the cluster must not take it for the member that had them.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _JOURNAL = "journal"
 
 
 class DataDirectoryError(Exception):
-    """The data directory cannot be used; the message is one line for people."""
+    """The data directory cannot be used; the message is one line for the operator."""
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """Whose directory it is. ``format`` is the version in which the directory is laid out."""
+    """The node and incarnation that own the directory; ``format`` is the version of its layout."""
 
     node_id: NodeId
     incarnation: str
@@ -35,14 +35,14 @@ class Identity(msgspec.Struct, frozen=True):
 
 
 class DataDirectory(msgspec.Struct, frozen=True):
-    """An open data directory; it is ours until ``close``."""
+    """An open data directory, locked for this process until ``close``."""
 
     path: str
     identity: Identity
     lock: File
 
     def close(self) -> None:
-        """Let another process have the directory."""
+        """Release the lock."""
         self.lock.close()
 
 
@@ -54,14 +54,14 @@ class _IdentityFile(msgspec.Struct, frozen=True):
 
 
 def journal_directory(path: str) -> str:
-    """Return where in the data directory ``path`` the journal is."""
+    """Return the directory of the journal in the data directory ``path``."""
     return os.path.join(path, _JOURNAL)
 
 
 def open_data_directory(disk: Disk, path: str, node_id: NodeId, *, new_incarnation: Callable[[], str]) -> DataDirectory:
-    """Take the data directory ``path`` of node ``node_id``, made if missing; raises ``DataDirectoryError``.
+    """Lock the data directory ``path`` of node ``node_id``, creating it if missing; raises ``DataDirectoryError``.
 
-    ``new_incarnation`` is called when the directory is new and its answer kept there for good.
+    A new directory gets the incarnation that ``new_incarnation`` returns, for good.
     """
     try:
         disk.make_directory(path)
@@ -70,7 +70,7 @@ def open_data_directory(disk: Disk, path: str, node_id: NodeId, *, new_incarnati
             identity = read_identity(disk, path) or _make_identity(disk, path, node_id, new_incarnation)
             if identity.node_id != node_id:
                 raise DataDirectoryError(f"data directory {path} belongs to node {identity.node_id}, not to {node_id}")
-            # The name may be in memory only, after a crash between making the identity and this.
+            # After a crash right after the rename, the name of the identity file may be in memory only.
             disk.sync_directory(path)
         except BaseException:
             lock.close()
@@ -85,9 +85,9 @@ def open_data_directory(disk: Disk, path: str, node_id: NodeId, *, new_incarnati
 
 
 def read_identity(disk: Disk, path: str) -> Identity | None:
-    """Return whose data directory ``path`` is, or None when that was never written there.
+    """Return the identity of the data directory ``path``, or None if it has none.
 
-    Raises ``DataDirectoryError`` where it was written and cannot be read, ``OSError`` where the disk fails.
+    Raises ``DataDirectoryError`` if the identity is damaged or too new, ``OSError`` if the disk fails.
     """
     if _IDENTITY not in disk.list(path):
         return None
@@ -103,11 +103,11 @@ def read_identity(disk: Disk, path: str) -> Identity | None:
         raise DataDirectoryError(f"data directory {path}: {name} is damaged: {error}") from error
     if found.format > FORMAT:
         raise DataDirectoryError(
-            f"data directory {path} has format {found.format}; this version of raftkv knows formats up to {FORMAT}"
+            f"data directory {path} has format {found.format}; this version of raftkv reads formats up to {FORMAT}"
         )
     identity = Identity(found.node_id, found.incarnation, found.format)
     if data != _encode_identity(identity):
-        raise DataDirectoryError(f"data directory {path}: {name} is damaged: it does not have its checksum")
+        raise DataDirectoryError(f"data directory {path}: {name} is damaged: wrong checksum")
     return identity
 
 
@@ -115,15 +115,15 @@ def _lock(disk: Disk, path: str) -> File:
     try:
         return disk.lock(os.path.join(path, _LOCK))
     except BlockingIOError as error:
-        raise DataDirectoryError(f"data directory {path} is held by another process") from error
+        raise DataDirectoryError(f"data directory {path} is in use by another process") from error
 
 
 def _make_identity(disk: Disk, path: str, node_id: NodeId, new_incarnation: Callable[[], str]) -> Identity:
-    """Give a new directory its identity; a crash leaves all of it or nothing."""
+    """Write the identity of a new directory; a crash leaves all of it or nothing."""
     names = disk.list(path)
     if _JOURNAL in names and disk.list(journal_directory(path)):
         raise DataDirectoryError(
-            f"data directory {path} has a journal but no file {_IDENTITY}: it is not known whose journal it is"
+            f"data directory {path} has a journal but no file {_IDENTITY}, so the owner of the journal is unknown"
         )
     temporary = os.path.join(path, _TEMPORARY)
     if _TEMPORARY in names:
@@ -141,7 +141,7 @@ def _make_identity(disk: Disk, path: str, node_id: NodeId, new_incarnation: Call
 
 
 def _encode_identity(identity: Identity) -> bytes:
-    """Return the identity file: a line of JSON with a CRC32C of the other fields."""
+    """Return the content of the identity file: a line of JSON with a CRC32C of the other members."""
     plain = _IdentityFile(identity.format, identity.node_id, identity.incarnation)
     checksum = f"{crc32c(msgspec.json.encode(plain)):08x}"
     return msgspec.json.encode(msgspec.structs.replace(plain, checksum=checksum)) + b"\n"

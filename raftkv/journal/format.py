@@ -1,4 +1,4 @@
-"""The journal's format on disk: sectors, segment headers and batches; pure encoding and decoding.
+"""The journal's format on disk: sectors, segment headers and batches. Encodes and decodes; does no I/O.
 
 A segment is a file of whole sectors. Its first sector is the header, then come batches, then zeros:
 
@@ -6,17 +6,17 @@ A segment is a file of whole sectors. Its first sector is the header, then come 
                     | owner 16 bytes | zeros | CRC32C u32 of all before it in the sector
     batch header    "RKVb" | version u16 | 0 u16 | sequence u64 | payload length u64 | previous CRC u32
                     | body CRC32C u32 | CRC32C u32 of all before it
-    batch body      the payload's first bytes up to the sector's end; then sectors of "RKVc" and 508 bytes of payload
-                    each; the last one is filled up with zeros
+    batch body      the first bytes of the payload, up to the end of the sector; then sectors of "RKVc" and 508 bytes of
+                    payload each; the last one is padded with zeros
 
-All numbers are little-endian. A batch starts and ends at a sector's boundary, so that writing it touches no sector
-with acknowledged data in it. *Previous CRC* is the header CRC of the batch before, across segments: a batch says by
-it which history it continues.
+All numbers are little-endian. A batch starts and ends at a sector boundary, so writing it touches no sector that holds
+acknowledged data. *Previous CRC* is the header CRC of the batch before, across segments: it names the history that the
+batch continues.
 
-Every sector of a batch starts with one of our marks, for three reasons. A sector that was never written (it is still
-all zeros) can always be told from one that was, whatever bytes users store. Zeroing a written sector takes damage to
-four bytes or more, so that no flipped byte makes a complete batch look like a torn one. And no bytes of a user's
-can be taken for a batch, since the places where headers may stand are not theirs.
+Every sector of a batch starts with a mark, for three reasons. A sector that was never written is all zeros, and a
+written one is not, whatever bytes users store. A written sector turns into zeros only if four bytes or more change, so
+no single flipped byte makes a complete batch look torn. And bytes that users store are never mistaken for a batch,
+because they never lie where a header may begin.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ _ROOM = SECTOR - len(_BODY_MARK)
 
 
 class BadFormat(ValueError):
-    """Bytes that are not what this version writes; the message says in what way."""
+    """Bytes that this version does not write; the message says what is wrong with them."""
 
 
 class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What one batch makes durable: term and vote, and entries, whose first one cuts the log off at its index."""
+    """The content of one batch: term, vote and entries. The log is cut off at the index of the first entry."""
 
     current_term: int
     voted_for: NodeId | None
@@ -58,9 +58,9 @@ class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class SegmentHeader(msgspec.Struct, frozen=True):
-    """What the first sector of a segment says.
+    """The first sector of a segment.
 
-    ``size`` is that of the whole file in bytes. ``owner`` tells whose journal it is (see ``owner_of``).
+    ``size`` is the size of the whole file in bytes; ``owner`` identifies the incarnation of a node (see ``owner_of``).
     """
 
     number: int
@@ -71,10 +71,10 @@ class SegmentHeader(msgspec.Struct, frozen=True):
 
 
 class BatchHeader(msgspec.Struct, frozen=True, gc=False):
-    """What the first bytes of a batch say.
+    """The first bytes of a batch.
 
-    ``length`` is the payload's and ``size`` the whole batch's on disk, a multiple of ``SECTOR``. ``crc`` is the
-    header's own, which the next batch repeats.
+    ``length`` is the size of the payload, ``size`` that of the whole batch on disk, a multiple of ``SECTOR``. ``crc``
+    is the CRC of the header, which the next batch repeats.
     """
 
     sequence: int
@@ -92,27 +92,27 @@ encode_record = _encoder.encode
 
 
 def decode_record(payload: bytes) -> Record:
-    """Return what ``encode_record`` was given; raises ``BadFormat``."""
+    """Return the record that ``encode_record`` encoded; raises ``BadFormat``."""
     try:
         return _decoder.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadFormat(f"its content is not a record: {error}") from error
+        raise BadFormat(f"the payload is not a record: {error}") from error
 
 
 def owner_of(node_id: NodeId, incarnation: str) -> bytes:
-    """Return the 16 bytes that mark the segments of this incarnation of a node."""
+    """Return the 16 bytes that identify the segments of this incarnation of a node."""
     return hashlib.sha256(msgspec.msgpack.encode((node_id, incarnation))).digest()[:16]
 
 
 def batch_size(length: int) -> int:
-    """Return the bytes that a payload of ``length`` bytes takes on disk, header and filling included."""
+    """Return the bytes that a payload of ``length`` bytes takes on disk, including header and padding."""
     if length <= _FIRST_ROOM:
         return SECTOR
     return SECTOR + -(-(length - _FIRST_ROOM) // _ROOM) * SECTOR
 
 
 def payload_room(size: int) -> int:
-    """Return how many bytes of payload a batch of ``size`` bytes on disk has place for, at least."""
+    """Return how many bytes of payload fit at least into batches of ``size`` bytes on disk."""
     return max(0, size // SECTOR * _ROOM - SECTOR)
 
 
@@ -130,19 +130,19 @@ def decode_batch_header(data: bytes, at: int) -> BatchHeader:
         raise BadFormat("the batch header is cut short")
     mark, version, _, sequence, length, previous_crc, body_crc, crc = _BATCH_HEADER.unpack_from(data, at)
     if crc32c(data[at : at + _BATCH_FIELDS.size]) != crc:
-        raise BadFormat("the batch header does not have its checksum")
+        raise BadFormat("the batch header has a wrong checksum")
     if mark != BATCH_MARK or version != VERSION:
         raise _other_kind(mark, BATCH_MARK, version)
     return BatchHeader(sequence, length, batch_size(length), previous_crc, body_crc, crc)
 
 
 def decode_payload(header: BatchHeader, data: bytes, at: int) -> bytes:
-    """Return the payload of the batch whose ``header`` stands at offset ``at`` of ``data``; raises ``BadFormat``."""
+    """Return the payload of the batch whose ``header`` is at offset ``at`` of ``data``; raises ``BadFormat``."""
     body = data[at + _HEADER_SIZE : at + header.size]
     if len(body) < header.size - _HEADER_SIZE:
         raise BadFormat("the batch is cut short")
     if crc32c(body) != header.body_crc:
-        raise BadFormat("the batch does not have its checksum")
+        raise BadFormat("the batch has a wrong checksum")
     if header.length <= _FIRST_ROOM:
         return body[: header.length]
     parts = [body[:_FIRST_ROOM]]
@@ -167,11 +167,11 @@ def encode_segment_header(header: SegmentHeader) -> bytes:
 
 
 def decode_segment_header(sector: bytes) -> SegmentHeader:
-    """Return what the first sector of a segment says; raises ``BadFormat``."""
+    """Decode the first sector of a segment; raises ``BadFormat``."""
     if len(sector) < SECTOR:
         raise BadFormat("the segment header is cut short")
     if _CRC.pack(crc32c(sector[: -_CRC.size])) != sector[-_CRC.size :]:
-        raise BadFormat("the segment header does not have its checksum")
+        raise BadFormat("the segment header has a wrong checksum")
     mark, version, _, number, first_sequence, size, previous_crc, owner = _SEGMENT_FIELDS.unpack_from(sector)
     if mark != SEGMENT_MARK or version != VERSION:
         raise _other_kind(mark, SEGMENT_MARK, version)
@@ -179,14 +179,14 @@ def decode_segment_header(sector: bytes) -> SegmentHeader:
 
 
 def _other_kind(mark: bytes, expected: bytes, version: int) -> BadFormat:
-    """Return what is wrong with a header that has its checksum."""
+    """Return what is wrong with a header whose checksum is right."""
     if mark != expected:
-        return BadFormat(f"this is a header of kind {mark!r} in the place of {expected!r}")
-    return BadFormat(f"this has format {version}, but this version of raftkv reads format {VERSION}")
+        return BadFormat(f"expected a header that begins with {expected!r}, found {mark!r}")
+    return BadFormat(f"this is format {version}; this version of raftkv reads format {VERSION}")
 
 
 def _spread(payload: bytes) -> bytes:
-    """Return ``payload`` as a batch's body: our mark at the start of every sector, zeros to the end of the last."""
+    """Return ``payload`` as the body of a batch: a mark at the start of each further sector, zeros to the end."""
     if len(payload) <= _FIRST_ROOM:
         return payload.ljust(_FIRST_ROOM, b"\0")
     parts = [payload[:_FIRST_ROOM]]

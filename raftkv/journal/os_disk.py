@@ -1,4 +1,4 @@
-"""The ``Disk`` of the operating system: plain blocking calls, each failure told with the file it happened to."""
+"""The ``Disk`` of the operating system: plain blocking calls. Every ``OSError`` names the file it concerns."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class OsFile:
     def read(self, offset: int, size: int) -> bytes:
         """Return up to ``size`` bytes at ``offset``; fewer at the end of the file."""
         parts: list[bytes] = []
-        with _told(self._path):
+        with _naming(self._path):
             # One call reads 2 GiB at most and may be interrupted sooner.
             while size > 0 and (part := os.pread(self._fd, size, offset)):
                 parts.append(part)
@@ -35,35 +35,35 @@ class OsFile:
 
     def write(self, offset: int, data: bytes) -> None:
         """Write all of ``data`` at ``offset``; durable only after ``sync``."""
-        with _told(self._path):
+        with _naming(self._path):
             written = os.pwrite(self._fd, data, offset)
             rest = memoryview(data)
-            # A call that comes short has met a full disk (the next one says so) or its limit of 2 GiB.
+            # A short write means a full disk, which the next call reports, or the limit of 2 GiB per call.
             while written < len(rest):
                 rest, offset = rest[written:], offset + written
                 written = os.pwrite(self._fd, rest, offset)
                 if not written:
-                    raise OSError(errno.EIO, "the disk takes no more bytes")
+                    raise OSError(errno.EIO, "the disk accepts no more bytes")
 
     def sync(self) -> None:
         """Return when everything written to this file, and its size, is on disk."""
-        with _told(self._path):
+        with _naming(self._path):
             _sync(self._fd)
 
     def size(self) -> int:
         """Return the file's size."""
-        with _told(self._path):
+        with _naming(self._path):
             return os.fstat(self._fd).st_size
 
     def close(self) -> None:
-        """Close the file without syncing it; a second time does nothing."""
+        """Close the file without syncing it. Closing it again does nothing."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
 
 
 class OsDisk:
-    """The file system of this machine. Whatever it makes is for this user alone."""
+    """The file system of this machine. New files and directories are accessible to this user only."""
 
     def open(self, path: str, *, create: bool = False) -> File:
         """Open a file for reading and writing; ``create`` demands that it does not exist yet."""
@@ -71,7 +71,7 @@ class OsDisk:
         fd = os.open(path, flags, FILE_MODE)
         if not create:
             try:
-                with _told(path):
+                with _naming(path):
                     _forget_cache(fd)
             except OSError:
                 os.close(fd)
@@ -104,14 +104,14 @@ class OsDisk:
         """Return when the entries of a directory are on disk."""
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            with _told(path):
+            with _naming(path):
                 os.fsync(fd)
         finally:
             os.close(fd)
 
     def free(self, path: str) -> int:
         """Return how many bytes may still be written on the file system that holds ``path``."""
-        with _told(path):
+        with _naming(path):
             status = os.statvfs(path)
         return status.f_bavail * status.f_frsize
 
@@ -119,7 +119,7 @@ class OsDisk:
         """Lock a file, made if missing, for this process until closed; raises ``BlockingIOError`` if another has it."""
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
         try:
-            with _told(path):
+            with _naming(path):
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(fd)
@@ -128,9 +128,9 @@ class OsDisk:
 
 
 def _sync(fd: int) -> None:
-    """Flush a file down to the disk itself."""
+    """Flush a file to the disk itself."""
     if sys.platform == "darwin":
-        # There, fsync stops at the drive's own cache.
+        # On macOS, fsync only reaches the cache of the drive.
         fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
     else:
         os.fdatasync(fd)
@@ -139,9 +139,9 @@ def _sync(fd: int) -> None:
 def _forget_cache(fd: int) -> None:
     """Make the next read come from the disk.
 
-    After a failed fsync Linux keeps the pages that did not get there, marked as clean: a node that starts again
-    would read from memory, and trust, what a power cut then takes away. So what is dirty is synced and the rest
-    dropped before anything is read.
+    After a failed fsync, Linux keeps the pages that were not written and marks them clean (Rebello et al., *Can
+    Applications Recover from fsync Failures?*, 2020). A restarted node would read them from memory and rely on bytes
+    that the next power cut takes away. So the file is synced and dropped from the cache before it is read.
     """
     _sync(fd)
     if hasattr(os, "posix_fadvise"):
@@ -149,8 +149,8 @@ def _forget_cache(fd: int) -> None:
 
 
 @contextmanager
-def _told(path: str) -> Iterator[None]:
-    """Name the file in errors of calls that know a descriptor only."""
+def _naming(path: str) -> Iterator[None]:
+    """Add the path to errors of calls that only have a file descriptor."""
     try:
         yield
     except OSError as error:

@@ -1,8 +1,19 @@
-"""Reading the journal: its records in order, and at its end the one distinction that everything hangs on.
+"""Reading the journal: all records in order, and at the end the decision between torn and damaged.
 
-A batch that is bad at the very end was either torn by a crash, so that nobody was ever told of it and it is cut
-off; or it was complete once, has been acknowledged, and was damaged since: then this node must not go on as if it
-had never been. Reading changes nothing on disk.
+A batch that does not decode is either *torn* or *damaged*. A torn batch is what a crash leaves of an unfinished write:
+it was never acknowledged, and is cut off. A damaged batch was complete once and may have been acknowledged: if the node
+went on without it, it would break its vote or lose entries that it helped to commit. So a batch counts as torn only if
+a crash can have left it so, which takes all of this:
+
+- It is in the last segment, and no valid batch of the same or a later sequence number follows it: the next batch is
+  written only after the sync of this one.
+- At least one of its sectors is missing, that is, all zeros: a disk writes a sector whole or not at all, and sectors
+  that are all there are a complete batch. If the first sector is there, its header must be valid and continue the
+  batch before, since it was written whole.
+
+Everything else is damage, including a bad segment header, a file of another size, a missing segment, and a segment of
+another owner or history. A segment gets its name only when it is on disk with its header and full size, so no crash
+leaves these. Reading changes nothing on disk.
 """
 
 from __future__ import annotations
@@ -30,9 +41,9 @@ _ZEROS = bytes(SECTOR)
 
 
 class DamagedJournal(Exception):
-    """The journal holds something that no crash leaves behind: what was acknowledged may be lost.
+    """The journal is in a state that no crash leaves behind: acknowledged records may be lost.
 
-    ``file`` is the path of the segment, ``offset`` the byte where the trouble begins.
+    ``file`` is the path of the segment, ``offset`` the byte where the damage begins.
     """
 
     def __init__(self, file: str, offset: int, why: str) -> None:
@@ -43,9 +54,10 @@ class DamagedJournal(Exception):
 
 
 class Tail(msgspec.Struct):
-    """Where writing goes on: at ``end`` of segment ``number`` (0: there is none yet).
+    """Where writing continues: at ``end`` of segment ``number`` (0: there is no segment yet), ``size`` bytes long.
 
-    From ``end`` to ``content_end`` stand the remains of a torn batch; ``size`` is the file's.
+    The bytes from ``end`` to ``content_end`` are the remains of a torn batch. ``sequence`` and ``previous_crc`` are
+    those of the next batch.
     """
 
     number: int = 0
@@ -58,31 +70,31 @@ class Tail(msgspec.Struct):
 
 
 def segment_name(number: int) -> str:
-    """Return the file name of a segment; segments count from 1."""
+    """Return the file name of a segment; numbers start at 1."""
     return f"{number:016d}.wal"
 
 
 def read_journal(disk: Disk, directory: str, owner: bytes) -> tuple[Replay, Tail]:
     """Read all segments in ``directory``; raises ``DamagedJournal`` or ``OSError``.
 
-    ``owner`` is the one whose segments these must be (see ``owner_of``).
+    All segments must belong to ``owner`` (see ``owner_of``).
     """
-    history, tail = Replay(), Tail()
+    replay, tail = Replay(), Tail()
     numbers = _segment_numbers(disk, directory)
     for number in numbers:
         path = os.path.join(directory, segment_name(number))
-        _Segment(disk, path, number, owner, tail).read_into(history, tail, last=number == numbers[-1])
-    return history, tail
+        _Segment(disk, path, number, owner, tail).read_into(replay, tail, last=number == numbers[-1])
+    return replay, tail
 
 
 def _segment_numbers(disk: Disk, directory: str) -> list[int]:
-    """Return the numbers of all segments, which must be 1, 2, 3 and so on."""
+    """Return the numbers of all segments; they must be 1, 2, 3 and so on."""
     numbers = []
     for name in disk.list(directory):
         if match := _SEGMENT_NAME.fullmatch(name):
             numbers.append(int(match[1]))
         elif name.endswith(".wal"):
-            raise DamagedJournal(os.path.join(directory, name), 0, "no segment has such a name")
+            raise DamagedJournal(os.path.join(directory, name), 0, "this is not the name of a segment")
     for expected, number in enumerate(numbers, 1):
         if number != expected:
             raise DamagedJournal(os.path.join(directory, segment_name(expected)), 0, "this segment is missing")
@@ -90,7 +102,7 @@ def _segment_numbers(disk: Disk, directory: str) -> list[int]:
 
 
 class _Segment:
-    """One segment in memory, read from its first batch to its last."""
+    """One segment, read into memory whole."""
 
     def __init__(self, disk: Disk, path: str, number: int, owner: bytes, before: Tail) -> None:
         file = disk.open(path)
@@ -100,39 +112,39 @@ class _Segment:
             file.close()
         self.path = path
         self.header = self._checked_header(number, owner, before)
-        # A segment has its full size on disk before it gets its name: no crash makes it shorter, and what is
-        # missing may have been acknowledged.
+        # A segment has its full size on disk before it gets its name, so no crash shortens it, and the missing part
+        # may have been acknowledged.
         if len(self.raw) != self.header.size:
-            why = f"the file has {len(self.raw)} bytes, and was made with {self.header.size}"
+            why = f"the file has {len(self.raw)} bytes, but was created with {self.header.size}"
             raise DamagedJournal(path, min(len(self.raw), self.header.size), why)
         self.content_end = len(self.raw.rstrip(b"\0"))
 
     def _checked_header(self, number: int, owner: bytes, before: Tail) -> SegmentHeader:
-        # A segment gets its name after its header is on disk: no crash leaves one here that is not whole.
+        # A segment gets its name only after its header is on disk, so no crash leaves a header incomplete.
         try:
             header = decode_segment_header(self.raw[:SECTOR])
         except BadFormat as error:
             raise DamagedJournal(self.path, 0, str(error)) from error
         if header.number != number:
-            raise DamagedJournal(self.path, 0, f"this is segment {header.number} under the name of another")
+            raise DamagedJournal(self.path, 0, f"this is segment {header.number} under the name of another segment")
         if header.owner != owner:
             raise DamagedJournal(self.path, 0, "this segment was written by another node or incarnation")
         if header.first_sequence > before.sequence:
-            why = f"the journal goes on with batch {header.first_sequence}, but batch {before.sequence} is not here"
+            why = f"batch {before.sequence} is missing; the next segment begins with batch {header.first_sequence}"
             raise DamagedJournal(before.path, before.end, why)
         if (header.first_sequence, header.previous_crc) != (before.sequence, before.previous_crc):
-            raise DamagedJournal(self.path, 0, "this segment does not continue the one before it")
+            raise DamagedJournal(self.path, 0, "this segment does not continue the previous one")
         return header
 
-    def read_into(self, history: Replay, tail: Tail, last: bool) -> None:
-        """Fold every record into ``history`` and move ``tail`` behind the last one."""
+    def read_into(self, replay: Replay, tail: Tail, last: bool) -> None:
+        """Fold every record into ``replay`` and move ``tail`` to the end of the last one."""
         at, sequence, previous_crc = SECTOR, tail.sequence, tail.previous_crc
         while at < self.content_end:
             try:
                 header = decode_batch_header(self.raw, at)
                 if header.sequence != sequence or header.previous_crc != previous_crc:
                     raise BadFormat(f"batch {header.sequence} does not continue batch {sequence - 1}")
-                history.add(decode_record(decode_payload(header, self.raw, at)))
+                replay.add(decode_record(decode_payload(header, self.raw, at)))
             except ValueError as error:
                 if last and self._is_torn(at, sequence, previous_crc):
                     break
@@ -144,11 +156,7 @@ class _Segment:
         tail.sequence, tail.previous_crc = sequence, previous_crc
 
     def _is_torn(self, at: int, sequence: int, previous_crc: int) -> bool:
-        """Whether the bad batch at ``at`` is one that a crash kept from getting to disk whole.
-
-        Only then does it miss a sector. And only then does nothing follow it, because the next batch is written
-        after this one is on disk.
-        """
+        """Whether a crash can have left the bad batch at ``at``; the module docstring gives the rules."""
         if self._has_successor(at, sequence):
             return False
         if self.raw[at : at + SECTOR] == _ZEROS:
@@ -156,7 +164,7 @@ class _Segment:
         try:
             header = decode_batch_header(self.raw, at)
         except BadFormat:
-            # The disk writes a sector whole or not at all: this one was written, and wrong since.
+            # A sector is written whole or not at all: this one was written, and has changed since.
             return False
         if header.sequence != sequence or header.previous_crc != previous_crc:
             return False
@@ -166,7 +174,7 @@ class _Segment:
         )
 
     def _has_successor(self, at: int, sequence: int) -> bool:
-        """Whether a batch that is not older than ``sequence`` begins after the sector at ``at``."""
+        """Whether a batch with sequence number ``sequence`` or later begins after the sector at ``at``."""
         found = self.raw.find(BATCH_MARK, at + SECTOR)
         while found >= 0:
             if found % SECTOR == 0:

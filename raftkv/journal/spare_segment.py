@@ -1,7 +1,7 @@
-"""The segment in reserve: a file of zeros, made in slices before it is needed.
+"""The spare segment: a file of zeros, made in slices before it is needed.
 
-Its blocks are allocated and on disk by the time a batch is written into it, so that syncing the batch changes
-nothing but the batch's own sectors, and term and vote find a place even on a disk that is full.
+Its blocks are allocated and on disk before a batch is written into it. So syncing a batch writes the sectors of the
+batch and no metadata of the file system, and a term and vote can be saved even when the disk is full.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from raftkv.journal.format import SECTOR
 
 SLICE = 256 << 10
 SPARE_NAME = "spare.tmp"
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 _log = logging.getLogger("raftkv.journal")
 
 
 class SpareSegment:
-    """Makes the next segment, ``size`` bytes of zeros under a temporary name, and gives it away when it is needed."""
+    """Prepares the next segment, ``size`` bytes of zeros under a temporary name, until it is put to use."""
 
     def __init__(self, disk: Disk, directory: str, size: int) -> None:
         self._disk = disk
@@ -34,11 +34,11 @@ class SpareSegment:
 
     @property
     def complete(self) -> bool:
-        """Whether all of it is on disk."""
+        """Whether the whole spare is on disk."""
         return self.prepared == self._size
 
     def wanted(self) -> bool:
-        """Whether there is something left to do, and the room to do it."""
+        """Whether there is work left and enough free space for it."""
         if self.complete:
             return False
         free = self._disk.free(self._directory)
@@ -47,9 +47,9 @@ class SpareSegment:
         return free >= self._size - self.prepared
 
     def adopt(self) -> None:
-        """Take over what an earlier run left, if it is whole, or remove it."""
+        """Take over the spare of an earlier start if it is complete, or remove it."""
         file = self._disk.open(self._path)
-        # The first sector may have got its header before the crash; it is written again when the segment is used.
+        # The first sector may hold a header already, if the crash came before the rename; it is overwritten on use.
         if file.size() == self._size and not file.read(0, self._size)[SECTOR:].strip(b"\0"):
             self._file, self.prepared = file, self._size
         else:
@@ -57,9 +57,9 @@ class SpareSegment:
             self._disk.remove(self._path)
 
     def work(self, limit: int = SLICE) -> bool:
-        """Make ``limit`` more bytes of it durable; return false when the disk is too full for it.
+        """Make ``limit`` more bytes durable; return false if the disk is full.
 
-        What there is of it is given back then: a part of a spare is of no use. Any other error is raised.
+        An incomplete spare is of no use, so a full disk gets its bytes back. Raises any other ``OSError``.
         """
         count = min(limit, self._size - self.prepared)
         try:
@@ -68,9 +68,9 @@ class SpareSegment:
             self._file.write(self.prepared, bytes(count))
             self._file.sync()
         except OSError as error:
-            if error.errno not in _NO_ROOM:
+            if error.errno not in _DISK_FULL:
                 raise
-            _log.warning("no room for a journal segment in reserve: %s", error)
+            _log.warning("no space for a spare journal segment: %s", error)
             self._give_up()
             return False
         self.prepared += count
@@ -78,7 +78,7 @@ class SpareSegment:
         return True
 
     def finish(self) -> bool:
-        """Make all that is missing at once; return false when the disk is too full for it."""
+        """Make all missing bytes at once; return false if the disk is too full."""
         if self.complete:
             return True
         if self._disk.free(self._directory) < self._size - self.prepared:
@@ -87,8 +87,8 @@ class SpareSegment:
         return self.work(self._size)
 
     def become(self, path: str, header: bytes) -> File:
-        """Write the segment's header and give the file, under its real name, durably, to the caller."""
-        assert self.complete, f"a spare of {self.prepared} bytes was put into use"
+        """Write the segment header and return the file, durably renamed to ``path``."""
+        assert self.complete, f"the spare has {self.prepared} of {self._size} bytes"
         assert self._file is not None
         file, self._file, self.prepared = self._file, None, 0
         file.write(0, header)
@@ -99,7 +99,7 @@ class SpareSegment:
         return self._disk.open(path)
 
     def close(self) -> None:
-        """Close the file; what there is of it stays for the next start."""
+        """Close the file; the next start adopts it if it is complete."""
         if self._file is not None:
             self._file.close()
 

@@ -1,7 +1,8 @@
 """The write-ahead log: records appended to segments, each durable when ``append`` returns.
 
-A batch is one write and one sync, and the next is written after that only; what has been acknowledged is never
-written to again. Format: ``raftkv/journal/format.py``. Reading: ``raftkv/journal/recovery.py``.
+A batch is one write and one sync, and the next batch is written only after that. A write covers whole sectors, and none
+that an acknowledged batch occupies. The theory is in ``raftkv/journal/__init__.py``, the format in ``format``, reading
+in ``recovery``.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ _log = logging.getLogger("raftkv.journal")
 
 
 class WalFailed(Exception):
-    """The disk failed this write-ahead log before; what is on disk is known again only after a new start."""
+    """The log is closed, or the disk failed earlier. Only a restart can find out what is on disk."""
 
 
 class Wal:
-    """The journal of one node, open for appending. Not for use by two threads at once."""
+    """The journal of one node, open for appending. Not thread-safe."""
 
     def __init__(self, disk: Disk, directory: str, segment_bytes: int, owner: bytes, tail: Tail) -> None:
         self._disk = disk
@@ -50,23 +51,23 @@ class Wal:
 
     @classmethod
     def open(cls, disk: Disk, directory: str, *, segment_bytes: int, owner: bytes) -> tuple[Wal, Replay]:
-        """Read the journal in ``directory``, made if missing, and make ready to go on with it.
+        """Read the journal in ``directory``, which is created if missing, and prepare to append to it.
 
-        Raises ``DamagedJournal``, with nothing changed on disk, and ``OSError``. ``segment_bytes`` is the size of
-        new segments, rounded up to whole sectors; ``owner`` marks whose they are (see ``owner_of``).
+        ``segment_bytes`` is the size of new segments, rounded up to whole sectors; ``owner`` identifies the node and
+        its incarnation (see ``owner_of``). Raises ``DamagedJournal``, with nothing changed on disk, and ``OSError``.
         """
         segment_bytes = -(-segment_bytes // SECTOR) * SECTOR
         disk.make_directory(directory)
-        history, tail = read_journal(disk, directory, owner)
+        replay, tail = read_journal(disk, directory, owner)
         wal = cls(disk, directory, segment_bytes, owner, tail)
         wal._settle()
-        return wal, history
+        return wal, replay
 
     def append(self, record: Record) -> None:
         """Return when ``record`` is on disk.
 
-        Raises ``OSError`` when it may not be; after that every call raises ``WalFailed``, because a second try
-        that succeeds would not mean that the first one's bytes are there (Linux drops them).
+        Raises ``OSError`` if it may not be. After that every call raises ``WalFailed``: Linux drops the bytes of a
+        failed sync, so a second sync that succeeds would not mean that they are on disk.
         """
         batch, crc = encode_batch(self._tail.sequence, self._tail.previous_crc, encode_record(record))
         with self._disk_work():
@@ -81,20 +82,20 @@ class Wal:
         self._tail.previous_crc = crc
 
     def free_bytes(self) -> int:
-        """Return how many bytes of entries (by ``Entry.size``) can surely still be saved.
+        """Return how many bytes of entries (by ``Entry.size``) can certainly still be saved.
 
-        One segment's worth of disk stays out of the count: what rounding up to sectors costs comes from there, and
-        a place for term and vote when entries have taken the rest.
+        The size of one segment is left out: it pays for rounding up to sectors, and keeps a place for term and vote
+        when entries have taken the rest.
         """
         with self._disk_work():
             free = self._disk.free(self._directory)
         whole_segment = self._segment_bytes - SECTOR
-        # A segment from before the setting was lowered may have room for more than the spare would take, but of
-        # several batches the last may not fit here.
+        # A segment made before the setting was lowered may have more room than the spare, but the last of several
+        # batches may not fit into it, so it counts for no more than a spare.
         here = min(self._tail.size - self._tail.end, whole_segment)
         beyond = self._spare.prepared + free - self._segment_bytes
-        # What does not fit here any more goes to the next segment, and what is left here is wasted: the two do not
-        # add up. Nor do later segments: batches that fit badly leave up to half of each unused.
+        # A batch that does not fit here goes to the next segment and the rest of this one is wasted, so the two do
+        # not add up. Nor do later segments: batches that fit badly leave up to half of each unused.
         elsewhere = beyond if beyond <= whole_segment else max(whole_segment, beyond // 2)
         return payload_room(max(here + min(beyond, 0), elsewhere))
 
@@ -105,19 +106,19 @@ class Wal:
             return self._spare.wanted()
 
     def prepare_spare(self) -> None:
-        """Do a slice of the work on the next segment; a disk too full for it is no error, only less room."""
+        """Make one slice of the spare. A full disk is no error; it only means less room."""
         with self._disk_work():
             self._spare.work()
 
     def close(self) -> None:
-        """Close all files. Everything appended is on disk already."""
+        """Close all files. Everything appended is already on disk."""
         self._failed = True
         if self._file is not None:
             self._file.close()
         self._spare.close()
 
     def _settle(self) -> None:
-        """Clear away what a crash left, and make durable whatever has been read."""
+        """Remove what a crash left behind, and make everything that was read durable."""
         for name in self._disk.list(self._directory):
             if name == SPARE_NAME:
                 self._spare.adopt()
@@ -126,20 +127,22 @@ class Wal:
         if self._tail.number:
             self._file = self._disk.open(self._tail.path)
             self._cut_off_torn_batch(self._file)
-            # The last batch and its segment's name may have been read from memory, where a process that was killed
-            # left them: they must be on disk before anyone relies on them.
+            # If the last process was killed, its last batch and the name of its segment may be in memory only. They
+            # were read, so the node will rely on them: they must be on disk first.
             self._file.sync()
         self._disk.sync_directory(self._directory)
 
     def _cut_off_torn_batch(self, file: File) -> None:
-        """Put zeros over it, so that no remains of it ever follow a batch that is written in its place."""
+        """Overwrite it with zeros, so that no part of it follows the batch that is written in its place."""
         tail = self._tail
         if tail.content_end > tail.end:
-            _log.warning("%s: an unfinished batch at byte %d is cut off", tail.path, tail.end)
+            _log.warning(
+                "%s: cutting off an unfinished batch at byte %d; it was never acknowledged", tail.path, tail.end
+            )
             file.write(tail.end, bytes(tail.content_end - tail.end))
 
     def _start_segment(self, needed: int) -> bool:
-        """Put the spare into use; return false where a batch of ``needed`` bytes must bring its own segment."""
+        """Put the spare to use; return false if a batch of ``needed`` bytes needs a segment of its own."""
         if needed > self._segment_bytes - SECTOR or not self._spare.finish():
             return False
         header = self._next_header(self._segment_bytes)
@@ -148,11 +151,11 @@ class Wal:
         return True
 
     def _write_own_segment(self, batch: bytes) -> None:
-        """Write a batch that fits nowhere into a segment made for it.
+        """Write a batch that does not fit anywhere into a segment made for it.
 
-        It needs no zeros before it: the file gets its name only when header and batch are on disk.
+        This segment need not be zeros first: the file gets its name only when header and batch are on disk.
         """
-        # Term and vote on a disk that is nearly full: let the next ones find a place here as well.
+        # If this is a term and vote on a nearly full disk, leave space for the next ones.
         most = min(_SMALL_SEGMENT, self._segment_bytes, self._disk.free(self._directory) // 2)
         size = max(SECTOR + len(batch), most // SECTOR * SECTOR)
         header = self._next_header(size)
@@ -171,7 +174,7 @@ class Wal:
         return SegmentHeader(tail.number + 1, tail.sequence, size, tail.previous_crc, self._owner)
 
     def _enter(self, file: File, path: str, header: SegmentHeader) -> None:
-        """Go on in another segment."""
+        """Continue in another segment."""
         if self._file is not None:
             self._file.close()
         self._file = file
@@ -180,9 +183,9 @@ class Wal:
 
     @contextmanager
     def _disk_work(self) -> Iterator[None]:
-        """Refuse all work after the first that failed."""
+        """Refuse all work after the first failure."""
         if self._failed:
-            raise WalFailed("the journal is closed, or the disk failed it")
+            raise WalFailed("the journal is closed, or the disk failed earlier")
         try:
             yield
         except BaseException:

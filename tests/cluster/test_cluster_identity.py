@@ -92,7 +92,7 @@ def test_a_directory_that_another_process_holds_is_refused(cluster: Cluster) -> 
     """Two processes with one identity would be two voters with one vote."""
     twin = cluster.add("twin")
     twin.start(f"n1=127.0.0.1:{twin.raft}", cluster.settings | {"id": "n1", "data-dir": str(cluster["n1"].directory)})
-    assert_refused(cluster, "twin", f"data directory {cluster['n1'].directory} is held by another process")
+    assert_refused(cluster, "twin", f"data directory {cluster['n1'].directory} is in use by another process")
     assert cluster.put("n1", "a", "1").status == 200
 
 

@@ -121,7 +121,7 @@ def test_a_data_directory_that_cannot_be_used_is_told(tmp_path: Path, raft_port:
         with process(*alone(directory, free_ports())) as second:
             assert (second.wait(), second.text) == (
                 1,
-                f"raftkv: data directory {directory} is held by another process\n",
+                f"raftkv: data directory {directory} is in use by another process\n",
             )
         node.stop()
 

@@ -1,4 +1,4 @@
-"""Long runs: ``python -m tests.fuzz --seconds 60 --target frames`` (all targets, each so long, without --target)."""
+"""Long runs: ``python -m tests.fuzz --seconds 60 --target frames``; without --target, each target in turn."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from tests.fuzz.fuzzing import TARGETS, Failed, fuzz, keep
 
 
 def main() -> int:
-    """Fuzz, tell how it went, and put an input that fails into the corpus; 1 if there was one."""
+    """Fuzz, print the results, and add failing inputs to the corpus; return 1 if there are any."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--target", choices=TARGETS, action="append", help="may be given several times")
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=None, help="the same seed makes the same inputs")
-    parser.add_argument("--keep", type=int, default=0, help="add so many inputs with rare endings to the corpus")
+    parser.add_argument("--keep", type=int, default=0, help="add this many inputs with rare endings to the corpus")
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)
-    # What is an error, the targets look for themselves.
+    # Targets check for logged errors themselves.
     logging.getLogger().addHandler(logging.NullHandler())
     failures = 0
     for name in arguments.target or TARGETS:

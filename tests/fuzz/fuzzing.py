@@ -1,4 +1,4 @@
-"""Runs a target on its corpus and on changes of it, and keeps the inputs that lead somewhere new."""
+"""Runs a target on its corpus and on mutations of it, and keeps the inputs that have a new result."""
 
 from __future__ import annotations
 
@@ -33,25 +33,25 @@ _MOST_KEPT = 500
 
 
 class Failed(Exception):
-    """An input for which a target's check did not hold; the cause is what was raised."""
+    """The check of a target failed for ``data``; ``__cause__`` is the exception."""
 
     def __init__(self, target: str, data: bytes, seed: int | None) -> None:
         self.path = CORPUS / target / f"found-{sha256(data).hexdigest()[:12]}"
         again = f"python -m tests.fuzz --target {target}" + (f" --seed {seed}" if seed is not None else "")
-        super().__init__(f"{target} fails on {len(data)} bytes: {data[:200]!r}; again with: {again}")
+        super().__init__(f"{target} fails on {len(data)} bytes: {data[:200]!r}; reproduce with: {again}")
         self.data = data
 
 
 @dataclass
 class Run:
-    """How far a run came: what came of the inputs, how often, and the shortest input for each."""
+    """The results of a run: the endings, how often each occurred, and the shortest input for each."""
 
     executions: int = 0
     endings: Counter[str] = field(default_factory=Counter)
     shortest: dict[str, bytes] = field(default_factory=dict)
 
     def add(self, ending: str, data: bytes) -> bool:
-        """Count an input; return whether it ended as none did before."""
+        """Count an input; return whether its ending is new."""
         self.executions += 1
         self.endings[ending] += 1
         if ending not in self.shortest or len(data) < len(self.shortest[ending]):
@@ -60,13 +60,13 @@ class Run:
 
 
 def corpus(name: str) -> list[tuple[str, bytes]]:
-    """Return the kept inputs of a target by their file names."""
+    """Return the file names and contents of the corpus of a target."""
     directory = CORPUS / name
     return [(path.name, path.read_bytes()) for path in sorted(directory.iterdir())] if directory.is_dir() else []
 
 
 def reduced(target: Target, data: bytes, error: type[Exception]) -> bytes:
-    """Return a shorter input that raises an error of the same type, by leaving out whatever can be left out."""
+    """Return a shorter input that raises an error of the same type, found by leaving out pieces."""
     size = len(data) // 2
     while size:
         for at in range(0, len(data), size):
@@ -84,7 +84,7 @@ def reduced(target: Target, data: bytes, error: type[Exception]) -> bytes:
 
 
 def keep(name: str, run: Run, most: int, most_bytes: int = 600) -> int:
-    """Put the shortest inputs for the rarest endings into the corpus; return how many."""
+    """Add the shortest inputs for the rarest endings to the corpus; return how many."""
     rarest = sorted(run.shortest, key=lambda ending: (run.endings[ending], run.shortest[ending]))
     small = [run.shortest[ending] for ending in rarest if len(run.shortest[ending]) <= most_bytes]
     for data in small[:most]:
@@ -95,9 +95,9 @@ def keep(name: str, run: Run, most: int, most_bytes: int = 600) -> int:
 
 
 def fuzz(name: str, seed: int, *, executions: int | None = None, seconds: float | None = None) -> Run:
-    """Check a target on its corpus, then on as many changes of it as are asked for; raises ``Failed``.
+    """Check a target on its seeds, its corpus, and then on mutations; raises ``Failed``.
 
-    An input whose ending was not seen before is changed further. The same seed makes the same inputs.
+    An input with a new ending is mutated further. The same seed makes the same inputs.
     """
     target, random, run = TARGETS[name](), Random(f"{name} {seed}"), Run()
     end = None if seconds is None else time.monotonic() + seconds

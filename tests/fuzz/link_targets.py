@@ -76,7 +76,7 @@ _pack = msgspec.msgpack.encode
 
 
 class Frames(Target):
-    """A stream of frames comes out the same however it is cut, in bounded memory; only ``BadFrame`` is raised."""
+    """A stream of frames decodes the same however it is cut, in bounded memory; the only error is ``BadFrame``."""
 
     words = (
         *(HEADER.pack(n, f) for n in (0, 1, 64, 65, 2**31, 2**32 - 1) for f in (1, 2, 3, 4)),
@@ -84,15 +84,15 @@ class Frames(Target):
     )
 
     def seeds(self) -> Sequence[bytes]:
-        """Return streams of all sorts of frames."""
+        """Return streams of all kinds of frames."""
         bulk = frame(BULK_FRAGMENT, b"a" * 60) + frame(BULK_FRAGMENT, b"b" * 60) + frame(BULK_LAST, b"c")
         control = frame(CONTROL_MESSAGE, b"urgent")
         return [control * 3, bulk, bulk[:65] + control + bulk[65:], frame(KEEPALIVE, b"c0ffee") + bulk + control]
 
     def check(self, data: bytes) -> str:
-        """Read it in pieces and at once."""
+        """Read the stream in pieces and at once."""
         messages, ending = self._read(pieces(data, FRAME_BYTES))
-        assert (messages, ending) == self._read(iter([data])), "the pieces make a difference"
+        assert (messages, ending) == self._read(iter([data])), "the result depends on how the stream is cut"
         return ending
 
     def _read(self, stream: Iterator[bytes]) -> tuple[list[bytes], str]:
@@ -102,7 +102,7 @@ class Frames(Target):
             for piece in stream:
                 while piece:
                     free_bytes = reader.room()
-                    assert len(free_bytes) > 0, "there is no room for more"
+                    assert len(free_bytes) > 0, "the buffer has no room"
                     now, piece = piece[: len(free_bytes)], piece[len(free_bytes) :]
                     free_bytes[: len(now)] = now
                     for flags, body in reader.frames(len(now)):
@@ -119,16 +119,16 @@ class Frames(Target):
 
 
 class Handshakes(Target):
-    """Both sides of a handshake, fed with records. An input that says hello gets the right proof added to it.
+    """Both sides of a handshake, fed with records. The right proof is added to an input that sends a ``Hello``.
 
-    Nobody is let in who has not proved to be a known node that means us.
+    Only a known node that has proved the secret and addressed this node is admitted.
     """
 
     words = (MAGIC, PREAMBLE.pack(MAGIC, VERSION, 0), PREAMBLE.pack(MAGIC, VERSION, RECORD_BYTES), b"n1", b"n2",
              b"c0ffee", b"\xc4\x20" + bytes(32), b"\x95\x05", b"\x91\x04", b"\xd9\x40" + b"x" * 64)  # fmt: skip
 
     def seeds(self) -> Sequence[bytes]:
-        """Return what either side would say, right and wrong."""
+        """Return records of either side, valid and invalid."""
         hellos = [Dialler(THEM, target, SECRET).hello() for target in ("n1", "n3")]
         strangers = [Dialler(PeerIdentity(name, "1", ""), "n1", SECRET).hello() for name in ("n1", "n9")]
         others = (Challenge("n1", "1", "c0ffee", "", bytes(32), bytes(32)), Proof(bytes(32)), Welcome())
@@ -136,7 +136,7 @@ class Handshakes(Target):
         return [*hellos, *strangers, *said, hellos[0] + said[1], b"".join(said)]
 
     def check(self, data: bytes) -> str:
-        """Let the input be a dialler's side, then an acceptor's."""
+        """Feed ``data`` to an acceptor, then to a dialler."""
         return f"{self._accept(data)} / {self._dial(data)}"
 
     def _accept(self, data: bytes) -> str:
@@ -145,7 +145,7 @@ class Handshakes(Target):
         try:
             for record in self._records(data):
                 acceptor.gets(record)
-                assert acceptor.peer is None, "let in without a proof"
+                assert acceptor.peer is None, "admitted without a proof"
                 if isinstance(record, Hello):
                     hello = record
             if hello is None:
@@ -153,11 +153,11 @@ class Handshakes(Target):
             _, challenge = cast(tuple[Hello, Challenge], acceptor._exchange)
             acceptor.gets(Proof(handshake._proof(SECRET, "dialler", hello, challenge)))
         except Refusal as refusal:
-            return self._told(refusal)
+            return self._ending(refusal)
         assert acceptor.peer == PeerIdentity(hello.node_id, hello.incarnation, hello.cluster_id, hello.initial_cluster)
         assert (hello.target, hello.node_id in ("n2", "n3")) == ("n1", True)
         assert hello.cluster_id in ("", "c0ffee")
-        return "let in"
+        return "admitted"
 
     def _dial(self, data: bytes) -> str:
         dialler = Dialler(THEM, "n1", SECRET)
@@ -166,11 +166,11 @@ class Handshakes(Target):
             for record in self._records(data):
                 dialler.gets(record)
         except Refusal as refusal:
-            return self._told(refusal)
-        assert dialler.peer is None, "convinced without a proof"
+            return self._ending(refusal)
+        assert dialler.peer is None, "admitted without a proof"
         return "waits"
 
-    def _told(self, refusal: Refusal) -> str:
+    def _ending(self, refusal: Refusal) -> str:
         assert len(refusal.record()) <= PREAMBLE.size + RECORD_BYTES
         assert str(refusal).isprintable()
         return str(refusal.reason)
@@ -216,9 +216,9 @@ ROLES = ("follower", "leader", "candidate", "bootstrap")
 
 
 class Messages(Target):
-    """A message of a peer's is refused, or comes back from its bytes as it was and stops no role that gets it.
+    """A message from a peer is refused, or is the same after encoding it again and stops no role that receives it.
 
-    So do a few in a row: they are in an array of byte strings.
+    The input is an array of byte strings, each of them a message.
     """
 
     words = (b"n1", b"n2", b"n3", b"\xa2n2", b"\xc0", b"\x80", b"\xc2", b"\xc3", b"\xc4\x00", b"\xcf" + b"\x7f" * 8,
@@ -227,12 +227,12 @@ class Messages(Target):
              b"the list", b"no_leader", b"unknown", b"\x91" * 50)  # fmt: skip
 
     def seeds(self) -> Sequence[bytes]:
-        """Return one of each kind, and all of them in a row."""
+        """Return one message of each kind, and all of them in a row."""
         encoded = [wire.encode_peer(message) for message in MESSAGES]
         return [*(_pack([one]) for one in encoded), _pack(encoded[4:8]), _pack(encoded)]
 
     def check(self, data: bytes) -> str:
-        """Give what can be decoded to a role, which the input itself chooses."""
+        """Decode the messages and send them to a role that the input selects."""
         try:
             parts = msgspec.msgpack.decode(data, type=list[bytes])[:8]
         except (msgspec.DecodeError, UnicodeDecodeError):
@@ -248,13 +248,13 @@ class Messages(Target):
             assert wire.decode_peer(wire.encode_peer(message)) == message
             assert isinstance(wire.is_control(message), bool)
             if message.sender != "n2":
-                # The link lets nobody speak for another.
+                # The link drops messages in the name of another node.
                 ending += "?"
                 continue
             try:
                 player.gets(message)
             except AssertionError:
-                # A leader that contradicts itself breaks Raft: stopping is what is left to do. One message alone can't.
+                # A leader that contradicts itself breaks Raft, so the node stops. One message alone cannot do that.
                 if not (appends and isinstance(message, AppendEntries) and "AssertionError(" in str(player.failure)):
                     raise
                 return f"{player.role} stops"
@@ -274,7 +274,7 @@ class Messages(Target):
 
 
 class Socket(asyncio.Transport):
-    """As much of a transport as a connection uses; nobody reads what is written."""
+    """The part of a transport that a connection uses; counts the bytes written."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -285,10 +285,10 @@ class Socket(asyncio.Transport):
         return self if name == "socket" else default
 
     def setsockopt(self, *option: Any) -> None:
-        """Take an option as a socket does."""
+        """Accept any option, as a socket does."""
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        """Take limits as a transport does."""
+        """Accept any limits, as a transport does."""
 
     def write(self, data: Any) -> None:
         self.sent += len(data)
@@ -310,9 +310,9 @@ class _Errors(logging.Handler):
 
 
 class Connections(Target):
-    """A connection that a proven peer has opened, with messages as the nodes of a cluster send them.
+    """A connection that an authenticated peer has opened, with messages as the nodes of a cluster send them.
 
-    It costs nobody anything but itself: no error is logged, and only messages from this peer are handed on.
+    Bad input ends only this connection: no error is logged, and only messages from this peer are delivered.
     """
 
     words = (*Frames.words, *Messages.words, b"\x93\xa4node\xa0", b"c0ffee")
@@ -337,7 +337,7 @@ class Connections(Target):
         ]
 
     def check(self, data: bytes) -> str:
-        """Let a peer in and read the rest."""
+        """Complete the handshake of a peer and feed it ``data``."""
         return self._runner.run(self._check(data))
 
     async def _check(self, data: bytes) -> str:
@@ -366,7 +366,7 @@ class Connections(Target):
             self._feed(connection, piece)
         assert self._errors.records == []
         assert socket.ended == connection.over
-        assert socket.sent - said <= len(data) + HEADER.size + 64, "it says more than it was told"
+        assert socket.sent - said <= len(data) + HEADER.size + 64, "it sends more than it received"
         for peer, target, source, message in received:
             assert (peer, message.sender, type(target), type(source)) == ("n2", "n2", str, str)
             assert isinstance(message, PeerMessage)
@@ -376,7 +376,7 @@ class Connections(Target):
     def _feed(self, connection: Incoming, data: bytes) -> None:
         while data and not connection.over:
             free_bytes = connection.get_buffer(-1)
-            assert len(free_bytes) > 0, "there is no room for more"
+            assert len(free_bytes) > 0, "the buffer has no room"
             now, data = data[: len(free_bytes)], data[len(free_bytes) :]
             free_bytes[: len(now)] = now
             connection.buffer_updated(len(now))

@@ -1,4 +1,4 @@
-"""Makes new inputs of old ones: a few random changes of the sorts that decoders stumble over."""
+"""Makes new inputs from old ones by a few random changes of the kinds that break decoders."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BYTES = b"\x00\x01\x7f\x80\xff\x90\x93\x9f\xa0\xc0\xc1\xc4\xcf\xd9\xdc\xdd\xdf \
 def mutated(data: bytes, random: Random, words: Sequence[bytes], others: Sequence[bytes]) -> bytes:
     """Return ``data`` after one to six changes.
 
-    ``words`` are what the format is made of; ``others`` are inputs to take pieces from.
+    ``words`` are tokens of the format; ``others`` are inputs to take pieces from.
     """
     for _ in range(random.choice((1, 1, 1, 2, 3, 6))):
         data = random.choice(_CHANGES)(data, random, words, others)[:MOST_BYTES]
@@ -72,7 +72,7 @@ def _replace_word(data: bytes, random: Random, words: Sequence[bytes], others: S
 
 
 def _set_number(data: bytes, random: Random, words: Sequence[bytes], others: Sequence[bytes]) -> bytes:
-    """Lengths, sequence numbers, terms: extreme, or a little more or less than they were."""
+    """Set a length, sequence number or term to an extreme, or to slightly more or less than before."""
     orders: tuple[Literal["big", "little"], ...] = ("big", "little")
     size, order = random.choice((1, 2, 4, 8)), random.choice(orders)
     at = random.randrange(len(data) + 1)

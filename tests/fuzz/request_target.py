@@ -1,4 +1,4 @@
-"""Fuzzing the front end with what any client may send, over a connection of its own, in virtual time."""
+"""Fuzzing the front end with the bytes of a client, over a connection of its own, in virtual time."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _Complaints(logging.Handler):
 
 
 class Requests(Target):
-    """Whatever is sent, it is answered with whole answers, never a 500, and nothing is left of it."""
+    """Any input gets complete answers, never a 500, and leaves no connection or buffered bytes behind."""
 
     words = (b"GET ", b"PUT ", b"DELETE ", b"HEAD ", b"POST ", b"OPTIONS ", b"/keys/", b"/keys/k/", b"/status", b"/",
              b" HTTP/1.1\r\n", b" HTTP/1.0\r\n", b"\r\n", b"\r\n\r\n", b"\n", b"%", b"%2f", b"%00", b"%ff", b"?", b"&",
@@ -49,7 +49,7 @@ class Requests(Target):
             logging.getLogger(name).addHandler(self._complaints)
 
     def seeds(self) -> Sequence[bytes]:
-        """Return requests that are right, alone and in a row, and some that are wrong in known ways."""
+        """Return valid requests, alone and pipelined, and some that are invalid in known ways."""
         value = b'{"value":"good"}'
         put = b"PUT /keys/k/ HTTP/1.1\r\n" + HOST + b"Content-Length: 16\r\n\r\n" + value
         get = b"GET /keys/k/ HTTP/1.1\r\n" + HOST + b"\r\n"
@@ -77,7 +77,7 @@ class Requests(Target):
         ]
 
     def check(self, data: bytes) -> str:
-        """Send it, end the sending, and read until the front end ends the connection."""
+        """Send ``data`` and read until the front end closes the connection."""
         return self._runner.run(self._check(data))
 
     async def _check(self, data: bytes) -> str:
@@ -105,7 +105,7 @@ class Requests(Target):
         return self._statuses(received)
 
     def _statuses(self, received: bytes) -> str:
-        """Return the statuses of all answers, after a look at each."""
+        """Check all answers and return their statuses."""
         statuses, at = [], 0
         while match := REPLY.match(received, at):
             status, head = int(match[1]), match[2].lower()
@@ -115,7 +115,7 @@ class Requests(Target):
             if status >= 200 and length is not None:
                 body = received[at : at + int(length[1])]
                 if body[:9] == b"HTTP/1.1 " or not body:
-                    # What answers a HEAD has a length and no body.
+                    # The answer to a HEAD has a length and no body.
                     body = b""
                 elif b"application/json" in head:
                     json.loads(body)

@@ -1,4 +1,4 @@
-"""Fuzzing what a node reads from its disk: the journal, the identity, and what entries carry."""
+"""Fuzzing what a node reads from its disk: the journal, the identity, and the data of entries."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from raftkv.store.commands import (
     DeleteIf,
     Put,
     PutIf,
-    cost,
     decode_commands,
     encode_commands,
     invalid,
@@ -35,7 +34,7 @@ LENGTH_AT, BODY_CRC_AT, CRC_AT, HEADER_BYTES = 16, 28, 32, 36
 
 
 def batch_repaired(data: bytearray, at: int) -> None:
-    """Set the checksums of a batch right, whatever is in it."""
+    """Correct the checksums of a batch, whatever it contains."""
     (length,) = struct.unpack_from("<Q", data, at + LENGTH_AT)
     size = SECTOR * (1 + max(0, -(-(length - 476) // 508)))
     if length < len(data):
@@ -44,16 +43,16 @@ def batch_repaired(data: bytearray, at: int) -> None:
 
 
 class Journal(Target):
-    """The segments of a journal one after the other: damage, or a journal that goes on. Nothing else is raised.
+    """The segments of a journal, concatenated: either damage or a journal that can be appended to; no other error.
 
-    Reading changes nothing; and what was read once is read again after something was added to it.
+    Reading damage changes nothing on disk; an accepted journal reads the same again after an append.
     """
 
     words = (BATCH_MARK, SEGMENT_MARK, b"RKVc", bytes(SECTOR), b"RKVb\x01\0\0\0", b"RKVb\x02\0\0\0",
              *(encode_record(each)[:60] for each in RECORDS), b"\x93\x01\xc0\x90", b"\x94\x01\x01\0\xc4\0")  # fmt: skip
 
     def seeds(self) -> Sequence[bytes]:
-        """Return a good journal at each of its ages, and one that holds entries of all kinds."""
+        """Return a valid journal after each of its records."""
         found = []
         disk = SimulatedDisk()
         wal, _ = open_wal(disk)
@@ -63,7 +62,7 @@ class Journal(Target):
         return found
 
     def repaired(self, data: bytes, random: Random) -> bytes:
-        """Set some checksums right, so that lengths and contents are looked at."""
+        """Correct some checksums, so that lengths and contents are decoded."""
         if random.random() < 0.3:
             return data
         changed = bytearray(data)
@@ -75,7 +74,7 @@ class Journal(Target):
         return bytes(changed)
 
     def check(self, data: bytes) -> str:
-        """Read it, go on with it, and read it again."""
+        """Read the journal, append to it, and read it again."""
         disk = self._disk(data)
         before = disk.files()
         damage: DamagedJournal | None = None
@@ -84,21 +83,21 @@ class Journal(Target):
         except DamagedJournal as error:
             damage = error
         if damage is not None:
-            assert disk.files() == before, "reading has changed something"
+            assert disk.files() == before, "reading changed the disk"
             assert "\n" not in str(damage)
             assert 0 <= damage.offset <= len(data)
             return "".join(c for c in damage.why if c.isalpha() or c == " ")
         term, last = found[0], found[2][-1].index if found[2] else 0
         more = record(min(term + 1, 2**62), entry(last + 1, 1, b"more" * 300), vote="n9")
         wal.append(more)
-        history = Replay()
+        replay = Replay()
         for each in (record(term, *found[2], vote=found[1]), more):
-            history.add(each)
-        assert recovered(disk) == state_of(history)
+            replay.add(each)
+        assert recovered(disk) == state_of(replay)
         return f"{len(found[2])} entries"
 
     def _disk(self, data: bytes) -> SimulatedDisk:
-        """Cut the input into files where segments begin."""
+        """Return a disk with the input, cut into files at segment headers."""
         starts = [0, *(at for at in range(SECTOR, len(data), SECTOR) if data[at : at + 4] == SEGMENT_MARK)]
         disk = SimulatedDisk()
         for number, (start, end) in enumerate(zip(starts, [*starts[1:], len(data)], strict=True), 1):
@@ -107,13 +106,13 @@ class Journal(Target):
 
 
 class Identities(Target):
-    """The file ``identity``: refused in one line, or what it says is what it said when it was written."""
+    """The file ``identity``: refused in one line, or read exactly as it was written."""
 
     words = (b'"format":', b'"node_id":', b'"incarnation":', b'"checksum":', b"null", b"[]", b"1e999", b"\\ud800",
              b"\\u0000", b"9" * 400, b"[" * 200)  # fmt: skip
 
     def seeds(self) -> Sequence[bytes]:
-        """Return good ones, and one of a later version."""
+        """Return valid identities and one of a later version."""
         found = []
         for name in ("n1", "ä" * 20):
             disk = SimulatedDisk()
@@ -122,7 +121,7 @@ class Identities(Target):
         return [*found, b'{"format":2,"what":"ever"}']
 
     def check(self, data: bytes) -> str:
-        """Read it twice: alone, and as a node does."""
+        """Read the identity."""
         disk = SimulatedDisk()
         disk.put("/d/identity", data)
         line = ""
@@ -139,7 +138,7 @@ class Identities(Target):
 
 
 class Entries(Target):
-    """What entries carry: refused with ``DecodeError``, or applied, the same when it is written again."""
+    """The data of entries: refused with ``DecodeError``, or applied, and the same after encoding it again."""
 
     words = (b"\x93\x01", b"\x92\x02", b"\xa1a", b"\xc4\x01x", b"\xc0", b"\xd9\xff", b"\xdd\xff\xff\xff\xff",
              b"\xc6\xff\xff\xff\xff", b"\xa1\xff", b"\x93\xa2n1\xa4n1:1\xa11", b"\x90", b"\x91" * 30)  # fmt: skip
@@ -157,7 +156,7 @@ class Entries(Target):
         ]
 
     def check(self, data: bytes) -> str:
-        """Try both."""
+        """Decode ``data`` as commands and as a configuration."""
         return f"{self._commands(data)} / {self._configuration(data)}"
 
     def _commands(self, data: bytes) -> str:
@@ -168,9 +167,11 @@ class Entries(Target):
         assert decode_commands(encode_commands(commands)) == commands
         keyspace = Keyspace()
         for command in commands:
-            assert cost(command) > 0
+            assert command.cost() > 0
             keyspace.apply(command)
         assert keyspace.revision <= len(commands)
+        restored = Keyspace.restore(keyspace.capture())
+        assert (restored, restored.digest()) == (keyspace, keyspace.digest())
         return "commands" if invalid(commands) is None else "invalid commands"
 
     def _configuration(self, data: bytes) -> str:

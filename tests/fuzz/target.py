@@ -1,4 +1,4 @@
-"""What can be fuzzed: where inputs begin, what they are made of, and what must hold for each."""
+"""The interface of a fuzz target: its first inputs, the tokens of its format, and the check of an input."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from zlib import crc32
 
 
 class Target:
-    """A decoder under test. ``words`` are what its format is made of."""
+    """A decoder under test. ``words`` are tokens of its format."""
 
     words: Sequence[bytes] = ()
 
     def seeds(self) -> Sequence[bytes]:
-        """Return inputs to begin with, most of them good."""
+        """Return the first inputs, most of them valid."""
         raise NotImplementedError
 
     def check(self, data: bytes) -> str:
-        """Decode ``data`` and say in few words what came of it; raises whatever must not be raised."""
+        """Decode ``data`` and return a short description of the result; raises if the decoder misbehaves."""
         raise NotImplementedError
 
     def repaired(self, data: bytes, random: Random) -> bytes:
-        """Return a changed input with some checksums set right, so that it is not refused at the first look."""
+        """Return a mutated input with some checksums corrected, so that it is not refused at the first check."""
         return data
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Release all resources."""
 
 
 def pieces(data: bytes, most: int) -> Iterator[bytes]:
-    """Cut ``data`` as a network might, always in the same way for the same data."""
+    """Cut ``data`` into pieces as a network might; the same data gives the same pieces."""
     random, at = Random(crc32(data)), 0
     while at < len(data):
         size = random.choice((1, 2, random.randint(1, 40), most))

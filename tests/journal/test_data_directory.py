@@ -27,12 +27,12 @@ PATH = "/var/raftkv"
 
 
 def opened(disk: Disk, path: str = PATH, node_id: str = "n1", incarnation: str = "first") -> DataDirectory:
-    """Open a data directory; should it be new, it gets ``incarnation``."""
+    """Open a data directory; a new one gets ``incarnation``."""
     return open_data_directory(disk, path, node_id, new_incarnation=lambda: incarnation)
 
 
 def refusal(disk: Disk, path: str = PATH, node_id: str = "n1") -> str:
-    """Return the line with which a data directory is refused; a file that was locked is free again."""
+    """Return the line with which opening a data directory is refused."""
     with pytest.raises(DataDirectoryError) as caught:
         opened(disk, path, node_id)
     assert "\n" not in str(caught.value)
@@ -40,7 +40,7 @@ def refusal(disk: Disk, path: str = PATH, node_id: str = "n1") -> str:
 
 
 def test_a_new_directory_gets_an_incarnation_and_keeps_it() -> None:
-    """Identity is drawn once, whatever later starts would have drawn."""
+    """The incarnation is drawn once; later starts keep it."""
     disk = SimulatedDisk()
     assert read_identity(disk, "/") is None
     first = opened(disk, incarnation="first")
@@ -53,24 +53,24 @@ def test_a_new_directory_gets_an_incarnation_and_keeps_it() -> None:
 
 
 def test_a_wiped_directory_gets_another_incarnation() -> None:
-    """So that the cluster can tell it from the member that gave its votes."""
+    """So the cluster can distinguish it from the member that cast its votes."""
     identities = [opened(SimulatedDisk(), incarnation=incarnation).identity for incarnation in ("first", "second")]
     assert identities == [Identity("n1", "first"), Identity("n1", "second")]
 
 
 def test_one_process_at_a_time() -> None:
-    """The second is told why, at once; it gets the directory when the first is gone, in whatever way."""
+    """A second process is refused at once, and gets the directory when the first has closed it or is gone."""
     disk = SimulatedDisk()
     held = opened(disk)
-    assert refusal(disk) == f"data directory {PATH} is held by another process"
+    assert refusal(disk) == f"data directory {PATH} is in use by another process"
     held.close()
     opened(disk)
     disk.kill()
     opened(disk)
 
 
-def test_a_directory_that_was_refused_is_not_held() -> None:
-    """An error must not lock out the start that follows it."""
+def test_a_refused_directory_is_not_locked() -> None:
+    """A refused start must not lock out the next one."""
     disk = SimulatedDisk()
     opened(disk).close()
     refusal(disk, node_id="n2")
@@ -78,14 +78,14 @@ def test_a_directory_that_was_refused_is_not_held() -> None:
 
 
 def test_another_nodes_directory_is_refused() -> None:
-    """Its votes and its log are not ours."""
+    """Its votes and its log belong to another node."""
     disk = SimulatedDisk()
     opened(disk, node_id="n2").close()
     assert refusal(disk, node_id="n1") == f"data directory {PATH} belongs to node n2, not to n1"
 
 
 def test_no_changed_byte_changes_the_identity() -> None:
-    """Whichever byte of the file is damaged, or lost with all after it, the directory is refused."""
+    """If any byte of the file is changed, or the file is cut short, the directory is refused."""
     disk = SimulatedDisk()
     opened(disk).close()
     whole = disk.files()[f"{PATH}/identity"]
@@ -100,23 +100,23 @@ def test_no_changed_byte_changes_the_identity() -> None:
 
 
 def test_a_newer_format_is_refused() -> None:
-    """Someone went back to an older version of the program."""
+    """As after a downgrade."""
     disk = SimulatedDisk()
     disk.put(f"{PATH}/identity", b'{"format":2,"what":"ever"}')
-    assert refusal(disk) == f"data directory {PATH} has format 2; this version of raftkv knows formats up to 1"
+    assert refusal(disk) == f"data directory {PATH} has format 2; this version of raftkv reads formats up to 1"
 
 
 def test_a_journal_without_an_identity_is_refused() -> None:
-    """It has votes in it, and nobody knows whose."""
+    """It holds votes of an unknown node."""
     disk = SimulatedDisk()
     disk.put(f"{journal_directory(PATH)}/0000000000000001.wal", b"")
-    message = f"data directory {PATH} has a journal but no file identity: it is not known whose journal it is"
+    message = f"data directory {PATH} has a journal but no file identity, so the owner of the journal is unknown"
     assert refusal(disk) == message
     assert read_identity(disk, PATH) is None
 
 
-def test_a_crash_while_it_is_made_leaves_all_of_it_or_nothing() -> None:
-    """At every moment, of the process or of the machine; once somebody has seen the identity it is there for good."""
+def test_a_crash_during_creation_leaves_a_whole_identity_or_none() -> None:
+    """At any moment, of the process or of the machine; an identity that was returned once survives."""
     rng = random.Random(0)
     for number in itertools.count():
         disk = SimulatedDisk()
@@ -141,7 +141,7 @@ def test_a_crash_while_it_is_made_leaves_all_of_it_or_nothing() -> None:
 
 
 def _at(calls: Iterator[int], number: int, fault: BaseException) -> Callable[[str, str], None]:
-    """Return what counts operations and raises ``fault`` ahead of one of them."""
+    """Return a hook that raises ``fault`` before operation ``number``, counted from 0."""
 
     def before(operation: str, path: str) -> None:
         if next(calls) == number:
@@ -150,8 +150,8 @@ def _at(calls: Iterator[int], number: int, fault: BaseException) -> Callable[[st
     return before
 
 
-def test_a_disk_that_fails_is_one_clear_line() -> None:
-    """At any call; and nothing is held or half made afterwards."""
+def test_a_failing_disk_is_reported_in_one_line() -> None:
+    """Whichever call fails; afterwards nothing is locked or half created."""
     calls = itertools.count()
     disk = SimulatedDisk()
     disk.before = _at(calls, -1, PowerCut())
@@ -166,15 +166,15 @@ def test_a_disk_that_fails_is_one_clear_line() -> None:
 
 
 def test_a_file_is_no_directory(tmp_path: Path) -> None:
-    """Whether at the end of the path or in the middle of it."""
+    """At the end of the path or in the middle of it."""
     (tmp_path / "file").write_text("")
     for path in (f"{tmp_path}/file", f"{tmp_path}/file/below"):
         assert refusal(OsDisk(), path) == f"data directory {path} is not a directory"
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="to the superuser nothing is denied")
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser is denied nothing")
 def test_permission_denied_names_the_file(tmp_path: Path) -> None:
-    """The commonest error of all, as when the directory was made by another user."""
+    """The most common error: another user created the directory."""
     tmp_path.chmod(0o500)
     expected = f"data directory {tmp_path}: permission denied: {tmp_path}/lock"
     assert refusal(OsDisk(), str(tmp_path)) == expected
@@ -184,20 +184,20 @@ class DeniedDisk(SimulatedDisk):
     """A disk on which another user owns everything."""
 
     def lock(self, path: str) -> File:
-        """Refuse as the system does."""
+        """Raise the error of the operating system."""
         raise fails_with(errno.EACCES, path)
 
 
-def test_permission_denied_is_told() -> None:
-    """The same without a user to deny it to."""
+def test_permission_denied_is_reported() -> None:
+    """The same on a simulated disk, which also works for the superuser."""
     assert refusal(DeniedDisk()) == f"data directory {PATH}: permission denied: {PATH}/lock"
 
 
-def test_works_on_the_disk_of_the_system(tmp_path: Path) -> None:
-    """With a lock of the system's, held by an open file."""
+def test_works_on_a_real_disk(tmp_path: Path) -> None:
+    """With a real lock, held by an open file."""
     path = f"{tmp_path}/a/b"
     held = opened(OsDisk(), path)
-    assert refusal(OsDisk(), path) == f"data directory {path} is held by another process"
+    assert refusal(OsDisk(), path) == f"data directory {path} is in use by another process"
     held.close()
     held = opened(OsDisk(), path, incarnation="second")
     assert held.identity == Identity("n1", "first")

@@ -1,6 +1,6 @@
-"""Data directories as every version wrote them stay readable: what ``tests/fixtures`` holds is never written anew.
+"""Data directories of every version stay readable. The folders in ``tests/fixtures`` are never regenerated.
 
-A new format gets a new folder beside the old ones. ``python -m tests.journal.test_fixtures FOLDER`` makes one.
+A new format gets a new folder; ``python -m tests.journal.test_fixtures FOLDER`` creates it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FIXTURES = Path(__file__).parents[1] / "fixtures"
 IDENTITY = Identity("n1", "0123456789abcdef", 1)
 OWNER = owner_of(IDENTITY.node_id, IDENTITY.incarnation)
 
-# Every kind of entry, a cut, a vote taken back by a new term, and a batch of each size class.
+# Every kind of entry, a cut, a new term that clears the vote, and a batch of each size class.
 RECORDS_1 = (
     record(1, vote="n1"),
     record(1, Entry(1, 1, Kind.CONFIGURATION, b"not looked into here"), Entry(2, 1, Kind.NOOP, b""), vote="n1"),
@@ -44,22 +44,22 @@ def write_fixture(path: Path) -> None:
 
 
 def read_fixture(path: Path) -> tuple[Identity, State]:
-    """Return what a data directory says."""
+    """Return the identity and the state in a data directory."""
     data = open_data_directory(OsDisk(), str(path), IDENTITY.node_id, new_incarnation=lambda: "new")
-    wal, history = Wal.open(OsDisk(), journal_directory(str(path)), segment_bytes=SEGMENT, owner=OWNER)
+    wal, replay = Wal.open(OsDisk(), journal_directory(str(path)), segment_bytes=SEGMENT, owner=OWNER)
     wal.close()
     data.close()
-    return data.identity, state_of(history)
+    return data.identity, state_of(replay)
 
 
 def test_reads_what_version_1_wrote(tmp_path: Path) -> None:
-    """Byte for byte what the first version left on disk."""
+    """The fixture holds the bytes that the first version wrote."""
     shutil.copytree(FIXTURES / "data-directory-1", tmp_path / "data")
     assert read_fixture(tmp_path / "data") == (IDENTITY, states(RECORDS_1)[-1])
 
 
 def test_writes_what_version_1_wrote(tmp_path: Path) -> None:
-    """A change of the format does not happen by accident: it needs a new version and a new fixture."""
+    """The format cannot change by accident: a change needs a new version and a new fixture."""
 
     def files(path: Path) -> dict[str, bytes]:
         return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}

@@ -1,4 +1,4 @@
-"""The journal as an actor: what it is told and what it tells, on Thespian's own simple system base."""
+"""The journal as an actor: messages in, messages out, on Thespian's own simple system base."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Node(Actor):
         self.then: Callable[[Any], list[Any]] = lambda message: []
 
     def receiveMessage(self, message: Any, sender: ActorAddress) -> None:
-        """Do as told from outside, keep anything else."""
+        """Follow the instructions of the test; keep everything that the journal sends."""
         match message:
             case ("begin", begin):
                 self.journal = self.createActor(Journal)
@@ -93,19 +93,19 @@ class Stage:
         system.tell(self.node, ("begin", begin))
 
     def tell(self, *messages: Any) -> list[Any]:
-        """Send the journal these in one turn and return all it has said since the last time."""
+        """Send the journal these in one turn; return everything it has sent since the last call."""
         self.system.tell(self.node, ("send", messages))
         got: list[Any] = self.system.ask(self.node, "got")
         return got
 
     def then(self, then: Callable[[Any], list[Any]]) -> None:
-        """Let the node answer each message of the journal's with those that ``then`` returns."""
+        """Let the node answer each message from the journal with those that ``then`` returns."""
         self.system.tell(self.node, ("then", then))
 
 
 @pytest.fixture
 def system() -> Iterator[ActorSystem]:
-    """An actor system of Thespian's own."""
+    """An actor system on Thespian's own base."""
     system = ActorSystem("simpleSystemBase", transientUnique=True, logDefs=False)
     yield system
     system.shutdown()
@@ -125,7 +125,7 @@ def save(number: int, term: int, *entries: Entry, vote: str | None = None) -> Sa
 
 
 def without_room(messages: list[Any]) -> list[Any]:
-    """Return messages with a room of 0 where there was any, for tests that are about something else."""
+    """Return messages with ``free_bytes`` set to 0, for tests about something else."""
     assert all(message.free_bytes > 0 for message in messages)
     return [
         Saved(message.number, 0)
@@ -136,7 +136,7 @@ def without_room(messages: list[Any]) -> list[Any]:
 
 
 def recorder(calls: list[tuple[str, str]]) -> Callable[[str, str], None]:
-    """Return what keeps a list of writes and syncs."""
+    """Return a hook that records writes and syncs."""
 
     def before(operation: str, path: str) -> None:
         if operation in ("write", "sync"):
@@ -146,7 +146,7 @@ def recorder(calls: list[tuple[str, str]]) -> Callable[[str, str], None]:
 
 
 def fail_at(operation: str, path: str, number: int) -> Callable[[str, str], None]:
-    """Return what fails every call of one operation on one file."""
+    """Return a hook that fails every call of one operation on one file."""
 
     def before(called: str, on: str) -> None:
         if (called, on) == (operation, path):
@@ -163,7 +163,7 @@ def test_an_empty_disk_is_an_empty_log(system: ActorSystem, disk: SimulatedDisk)
 
 
 def test_a_save_is_on_disk_when_it_is_answered(system: ActorSystem, disk: SimulatedDisk) -> None:
-    """A power cut right behind the answer takes nothing of it."""
+    """A power cut right after the answer loses nothing of it."""
     stage = Stage(system, disk)
     stage.tell()
     for number in range(1, 5):
@@ -171,13 +171,13 @@ def test_a_save_is_on_disk_when_it_is_answered(system: ActorSystem, disk: Simula
         assert without_room(stage.tell(saved)) == [Saved(number, 0)]
         after = disk.clone()
         after.crash()
-        _, history = Wal.open(after, journal_directory(DIRECTORY), segment_bytes=SEGMENT, owner=bytes(16))
+        _, replay = Wal.open(after, journal_directory(DIRECTORY), segment_bytes=SEGMENT, owner=bytes(16))
         entries = tuple(entry(index, index) for index in range(1, number + 1))
-        assert state_of(history) == (number, f"n{number}", entries)
+        assert state_of(replay) == (number, f"n{number}", entries)
 
 
 def test_a_hundred_saves_that_wait_share_one_write_and_one_sync(system: ActorSystem, disk: SimulatedDisk) -> None:
-    """Group commit; one answer says that all of them are on disk."""
+    """Group commit: one answer confirms that all of them are on disk."""
     stage = Stage(system, disk)
     stage.tell(save(1, 1))
     calls: list[tuple[str, str]] = []
@@ -189,8 +189,8 @@ def test_a_hundred_saves_that_wait_share_one_write_and_one_sync(system: ActorSys
     assert without_room(stage.tell()) == [Recovered(1, None, tuple(entry(i, 1) for i in range(1, 101)), 0)]
 
 
-def test_who_asks_for_room_is_told_how_much_there_is(system: ActorSystem, disk: SimulatedDisk) -> None:
-    """A node that saves nothing, as its disk is full, would never hear that there is room again."""
+def test_free_bytes_are_reported_on_request(system: ActorSystem, disk: SimulatedDisk) -> None:
+    """A node whose disk is full saves nothing, and could not learn otherwise that there is space again."""
     stage = Stage(system, disk)
     (recovered,) = stage.tell()
     assert stage.tell(AskFreeBytes()) == [FreeBytes(recovered.free_bytes)]
@@ -206,7 +206,7 @@ def test_who_asks_for_room_is_told_how_much_there_is(system: ActorSystem, disk: 
 def test_a_later_save_cuts_off_entries_of_an_earlier_one_in_the_same_batch(
     system: ActorSystem, disk: SimulatedDisk
 ) -> None:
-    """What is on disk is what the saves one after another would have left, with the latest term and vote."""
+    """The batch leaves the same state as the saves one by one, with the latest term and vote."""
     stage = Stage(system, disk)
     stage.tell(save(1, 1, entry(1, 1), entry(2, 1)))
     stage.tell(
@@ -221,7 +221,7 @@ def test_a_later_save_cuts_off_entries_of_an_earlier_one_in_the_same_batch(
 
 
 def test_the_spare_is_made_in_slices_with_saves_in_between(system: ActorSystem, disk: SimulatedDisk) -> None:
-    """A save that comes while one is made waits for two slices of 256 KiB at most, not for all of it."""
+    """A save that arrives meanwhile waits for at most two slices of 256 KiB, not for the whole spare."""
     calls: list[tuple[str, str]] = []
     stage = Stage(system, disk)
     stage.tell(save(1, 1))
@@ -229,7 +229,7 @@ def test_the_spare_is_made_in_slices_with_saves_in_between(system: ActorSystem, 
     disk.before = recorder(calls)
     stage.tell(save(2, 1, entry(1, 1, b"x" * SEGMENT)))
     writes = [path.removeprefix("0" * 15) for operation, path in calls if operation == "write"]
-    # Save 2 brings a segment of its own and 3 takes the spare; then each of 4 slices comes with its turn.
+    # Save 2 gets a segment of its own and save 3 uses the spare; then slices of the next spare alternate with saves.
     assert writes == [
         *("own.tmp", "spare.tmp", "3.wal"),
         *("spare.tmp", "spare.tmp", "3.wal"),
@@ -239,18 +239,18 @@ def test_the_spare_is_made_in_slices_with_saves_in_between(system: ActorSystem, 
 
 
 def test_damage_keeps_the_node_out_and_says_where(system: ActorSystem, disk: SimulatedDisk) -> None:
-    """File and byte; and nothing is recovered."""
+    """With file and offset; nothing is recovered."""
     Stage(system, disk).tell(save(1, 1), save(2, 1, entry(1, 1)))
     broken = disk.clone()
     broken.flip(FIRST_SEGMENT, 600)
     stage = Stage(system, broken)
     assert stage.tell(save(1, 1)) == []
-    why = "the batch does not have its checksum"
+    why = "the batch has a wrong checksum"
     assert stage.failures == [(1, f"the journal is damaged: {FIRST_SEGMENT}, byte 512: {why}")]
 
 
 def test_a_journal_of_another_incarnation_is_refused(system: ActorSystem) -> None:
-    """The segments say whose they are, and the identity file says who we are."""
+    """The owner in the segments must match the identity file."""
     ours, theirs = SimulatedDisk(), SimulatedDisk()
     incarnations = iter(["first", "second"])
     for disk in (ours, theirs):
@@ -265,7 +265,7 @@ def test_a_journal_of_another_incarnation_is_refused(system: ActorSystem) -> Non
 
 
 def test_a_damaged_identity_is_refused(system: ActorSystem) -> None:
-    """Without it nobody knows whose journal this is."""
+    """Without it the owner of the journal is unknown."""
     disk = SimulatedDisk()
     open_data_directory(disk, DIRECTORY, "n1", new_incarnation=lambda: "first")
     disk.flip(f"{DIRECTORY}/identity", 30)
@@ -278,10 +278,10 @@ def test_a_damaged_identity_is_refused(system: ActorSystem) -> None:
 
 @pytest.mark.parametrize("operation", ["write", "sync"])
 @pytest.mark.parametrize(("number", "text"), [(errno.EIO, "Input/output error"), (errno.ENOSPC, "No space left")])
-def test_a_save_that_fails_stops_the_node_and_is_never_tried_again(
+def test_a_failed_save_stops_the_node_and_is_never_retried(
     system: ActorSystem, disk: SimulatedDisk, operation: str, number: int, text: str
 ) -> None:
-    """Nobody hears of it, nor of any save after it."""
+    """Neither this save nor a later one is answered."""
     stage = Stage(system, disk)
     stage.tell(save(1, 1))
     disk.before = fail_at(operation, FIRST_SEGMENT, number)
@@ -299,7 +299,7 @@ def test_a_save_that_fails_stops_the_node_and_is_never_tried_again(
 
 
 def test_a_disk_that_cannot_be_read_stops_the_node(system: ActorSystem, disk: SimulatedDisk) -> None:
-    """Nothing is known then, so nothing is recovered."""
+    """Nothing is recovered."""
     Stage(system, disk).tell(save(1, 1))
     broken = disk.clone()
     broken.before = fail_at("read", FIRST_SEGMENT, errno.EIO)
@@ -309,7 +309,7 @@ def test_a_disk_that_cannot_be_read_stops_the_node(system: ActorSystem, disk: Si
 
 
 def test_a_bug_stops_the_node(system: ActorSystem, disk: SimulatedDisk) -> None:
-    """A save that is missing: what was promised about the log is not true any more."""
+    """A missing save breaks the promise that ``Saved`` makes about all saves before it."""
     stage = Stage(system, disk)
     stage.tell(save(1, 1))
     assert stage.tell(save(3, 1)) == []
@@ -320,16 +320,16 @@ def test_a_bug_stops_the_node(system: ActorSystem, disk: SimulatedDisk) -> None:
     assert trace[0] == "Traceback (most recent call last):"
 
 
-def test_what_it_does_not_know_is_none_of_its_business(system: ActorSystem, disk: SimulatedDisk) -> None:
-    """System messages, say."""
+def test_unknown_messages_are_ignored(system: ActorSystem, disk: SimulatedDisk) -> None:
+    """Such as messages of the actor system."""
     stage = Stage(system, disk)
     stage.tell()
     assert without_room(stage.tell("?", save(1, 1), object())) == [Saved(1, 0)]
     assert stage.failures == []
 
 
-def test_closes_its_files_when_it_goes(system: ActorSystem, disk: SimulatedDisk) -> None:
-    """So that the next start finds nobody at them."""
+def test_closes_its_files_on_exit(system: ActorSystem, disk: SimulatedDisk) -> None:
+    """No file stays open, so the next start can use them."""
     stage = Stage(system, disk)
     stage.tell(save(1, 1))
     assert len(disk.open_files()) == 2
@@ -338,8 +338,8 @@ def test_closes_its_files_when_it_goes(system: ActorSystem, disk: SimulatedDisk)
     assert stage.failures == []
 
 
-def test_works_on_the_disk_of_the_system(system: ActorSystem, tmp_path: Path) -> None:
-    """From one start to the next, with an identity."""
+def test_works_on_a_real_disk(system: ActorSystem, tmp_path: Path) -> None:
+    """Over a restart, with an identity."""
     held = open_data_directory(OsDisk(), str(tmp_path), "n1", new_incarnation=lambda: "first")
     stage = Stage(system, OsDisk(), str(tmp_path))
     assert without_room(stage.tell(save(1, 1, entry(1, 1, b"x" * SEGMENT)), save(2, 2, vote="n2"))) == [

@@ -1,4 +1,4 @@
-"""The disk of the system and its model agree on what the node relies on."""
+"""The real disk and the simulated disk agree in everything that a node relies on."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def disk(request: pytest.FixtureRequest) -> Disk:
 
 @pytest.fixture
 def root(disk: Disk, tmp_path: Path) -> str:
-    """A directory on it."""
+    """A directory on that disk."""
     disk.make_directory(f"{tmp_path}/data")
     return f"{tmp_path}/data"
 
 
 def test_reads_what_was_written(disk: Disk, root: str) -> None:
-    """At any offset; past the end there is nothing, and a hole is zeros."""
+    """At any offset; reads stop at the end of the file, and a hole reads as zeros."""
     file = disk.open(f"{root}/file", create=True)
     file.write(0, b"one")
     file.write(1000, b"two")
@@ -48,7 +48,7 @@ def test_reads_what_was_written(disk: Disk, root: str) -> None:
 
 
 def test_names_appear_move_and_vanish(disk: Disk, root: str) -> None:
-    """In order, with directories among them."""
+    """Listed in order, directories included."""
     for name in ("b", "a", "c"):
         disk.open(f"{root}/{name}", create=True).write(0, name.encode())
     disk.make_directory(f"{root}/d/e")
@@ -78,7 +78,7 @@ def test_names_appear_move_and_vanish(disk: Disk, root: str) -> None:
 def test_errors_are_the_systems_and_name_the_file(
     disk: Disk, root: str, number: int, use: Callable[[Disk, str], object]
 ) -> None:
-    """A line for people needs to say which file."""
+    """An error message needs the file name."""
     disk.open(f"{root}/file", create=True)
     disk.make_directory(f"{root}/directory")
     with pytest.raises(OSError, match=root) as caught:
@@ -88,7 +88,7 @@ def test_errors_are_the_systems_and_name_the_file(
 
 
 def test_errors_of_an_open_file_name_it() -> None:
-    """Though the system knows only its number by then."""
+    """Although the system call only gets a descriptor."""
     reading, writing = os.pipe()
     file = OsFile(reading, "/the/file")
     for use in (file.sync, lambda: file.read(0, 1), lambda: file.write(0, b"x")):
@@ -101,8 +101,8 @@ def test_errors_of_an_open_file_name_it() -> None:
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no device that is always full")
-def test_a_full_disk_is_told() -> None:
-    """And is not taken for a write that came short."""
+def test_a_full_disk_is_reported() -> None:
+    """And is not treated as a short write."""
     file = OsFile(os.open("/dev/full", os.O_RDWR), "/dev/full")
     with pytest.raises(OSError, match="/dev/full") as caught:
         file.write(0, b"x")
@@ -111,7 +111,7 @@ def test_a_full_disk_is_told() -> None:
 
 
 def test_free_is_what_a_user_may_still_write(disk: Disk, root: str) -> None:
-    """A number of bytes, less when more is there."""
+    """In bytes; it shrinks as files grow."""
     assert disk.free(root) > 0
     if isinstance(disk, SimulatedDisk):
         before = disk.free(root)
@@ -119,8 +119,8 @@ def test_free_is_what_a_user_may_still_write(disk: Disk, root: str) -> None:
         assert before - disk.free(root) == 1024
 
 
-def test_what_is_made_is_for_its_user_alone(tmp_path: Path) -> None:
-    """It holds the users' data."""
+def test_new_files_are_accessible_to_their_user_only(tmp_path: Path) -> None:
+    """They hold user data."""
     disk = OsDisk()
     disk.make_directory(f"{tmp_path}/made/below")
     disk.open(f"{tmp_path}/made/file", create=True).close()
@@ -129,8 +129,8 @@ def test_what_is_made_is_for_its_user_alone(tmp_path: Path) -> None:
     assert modes == ["0o700", "0o700", "0o600", "0o600"]
 
 
-def test_a_write_that_comes_short_is_gone_on_with_and_fails_where_there_is_no_room(tmp_path: Path) -> None:
-    """As on a full disk: the first call takes what fits, the next one says why it takes no more."""
+def test_a_short_write_is_continued_and_fails_when_there_is_no_room(tmp_path: Path) -> None:
+    """As on a full disk: the first call writes what fits, the next one reports the error."""
     size, fits = 1 << 20, 1000
     file = OsDisk().open(f"{tmp_path}/file", create=True)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -1,4 +1,4 @@
-"""The write-ahead log gives back exactly what it was given, on a disk that does what it is told."""
+"""On a disk without faults, the write-ahead log returns exactly what was appended."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ steps = st.lists(
 
 
 def records_of(script: list[Step]) -> list[Record]:
-    """Return records as a follower would save them that went through ``script``."""
+    """Return the records that a follower going through ``script`` would save."""
     records, last, term = [], 0, 0
     for cut, added, size, rise, _ in script:
         first = max(1, last - cut + 1)
@@ -57,7 +57,7 @@ def records_of(script: list[Step]) -> list[Record]:
 @settings(deadline=None, max_examples=150)
 @given(script=steps, restarts=st.sets(st.integers(0, 11)))
 def test_recovers_exactly_what_was_saved(script: list[Step], restarts: set[int]) -> None:
-    """Appending, cutting, voting, at any size, with restarts in between."""
+    """With appends, cuts and votes of any size, and restarts in between."""
     records = records_of(script)
     expected = states(records)
     disk = SimulatedDisk()
@@ -76,8 +76,8 @@ def test_recovers_exactly_what_was_saved(script: list[Step], restarts: set[int])
 
 @settings(deadline=None, max_examples=150)
 @given(script=steps)
-def test_records_folded_into_one_say_the_same(script: list[Step]) -> None:
-    """A batch may stand for any run of saves: what it leaves of the log is what they would have left."""
+def test_records_folded_into_one_have_the_same_effect(script: list[Step]) -> None:
+    """A batch can replace any sequence of saves: it leaves the same log as they would."""
     records = records_of(script)
     for split in range(len(records) + 1):
         whole, batch = Replay(), Replay()
@@ -91,17 +91,17 @@ def test_records_folded_into_one_say_the_same(script: list[Step]) -> None:
 
 
 def test_entries_that_leave_a_gap_are_refused() -> None:
-    """The log has no holes, and no batch may make one."""
-    history = Replay()
-    history.add(record(1, entry(1), entry(2)))
+    """The log has no gaps, and no batch may make one."""
+    replay = Replay()
+    replay.add(record(1, entry(1), entry(2)))
     with pytest.raises(ValueError, match="entry 4 follows entry 2"):
-        history.add(record(1, entry(4)))
-    with pytest.raises(ValueError, match="not one run"):
-        history.add(record(1, entry(3), entry(5)))
+        replay.add(record(1, entry(4)))
+    with pytest.raises(ValueError, match="not consecutive"):
+        replay.add(record(1, entry(3), entry(5)))
 
 
 def test_a_batch_is_one_write_and_one_sync() -> None:
-    """What costs the time of a save is the sync, so there is one."""
+    """The sync takes most of the time of a save, so there is only one."""
     disk = SimulatedDisk()
     wal, _ = open_wal(disk)
     wal.append(RECORDS[0])
@@ -113,7 +113,7 @@ def test_a_batch_is_one_write_and_one_sync() -> None:
 
 
 def test_a_batch_touches_no_sector_that_holds_an_acknowledged_one() -> None:
-    """A write that is torn can then take nothing with it but itself."""
+    """So a torn write can only lose itself."""
     disk = SimulatedDisk()
     wal, _ = open_wal(disk)
     taken: set[tuple[str, int]] = set()
@@ -133,7 +133,7 @@ def test_a_batch_touches_no_sector_that_holds_an_acknowledged_one() -> None:
 
 
 def test_segments_are_full_of_zeros_before_they_are_used() -> None:
-    """Syncing a batch then changes no size and no allocation of blocks, and a missing sector is seen as one."""
+    """So syncing a batch changes no size and no block map, and a missing sector is recognised."""
     disk = SimulatedDisk()
     wal, _ = open_wal(disk)
     assert wal.spare_wanted
@@ -149,7 +149,7 @@ def test_segments_are_full_of_zeros_before_they_are_used() -> None:
 
 
 def test_a_batch_larger_than_a_segment_gets_one_of_its_own() -> None:
-    """An entry may be larger than what segments are made for."""
+    """An entry may be larger than a segment."""
     disk = SimulatedDisk()
     wal, _ = open_wal(disk)
     large = record(1, entry(1, 1, b"x" * 10 * SEGMENT), entry(2))
@@ -162,7 +162,7 @@ def test_a_batch_larger_than_a_segment_gets_one_of_its_own() -> None:
 
 
 def test_a_spare_that_was_made_is_used_after_a_restart() -> None:
-    """A restart on a full disk finds the reserve that was there before."""
+    """After a restart on a full disk the spare is still available."""
     disk = SimulatedDisk()
     wal, _ = open_wal(disk)
     wal.prepare_spare()
@@ -175,8 +175,8 @@ def test_a_spare_that_was_made_is_used_after_a_restart() -> None:
 
 
 @pytest.mark.parametrize("content", [b"", bytes(SEGMENT - 1), bytes(SEGMENT - 1) + b"x", bytes(SEGMENT + SECTOR)])
-def test_a_spare_that_is_not_whole_is_made_anew(content: bytes) -> None:
-    """Half a spare, or one of another size, is no reserve."""
+def test_an_incomplete_spare_is_replaced(content: bytes) -> None:
+    """A spare that is incomplete, not empty or of another size cannot be used."""
     disk = SimulatedDisk()
     disk.put(f"{DIRECTORY}/spare.tmp", content)
     wal, found = open_wal(disk)
@@ -186,7 +186,7 @@ def test_a_spare_that_is_not_whole_is_made_anew(content: bytes) -> None:
 
 
 def test_another_segment_size_applies_to_new_segments() -> None:
-    """A setting may change between starts; what is there is read as it was written."""
+    """The setting may change between starts; existing segments keep their size."""
     disk = SimulatedDisk()
     for number, each in enumerate(RECORDS):
         wal, found = open_wal(disk, segment_bytes=(SEGMENT, 3000, SECTOR)[number % 3])
@@ -196,21 +196,21 @@ def test_another_segment_size_applies_to_new_segments() -> None:
     assert recovered(disk) == states(RECORDS)[-1]
 
 
-def test_a_closed_log_takes_nothing() -> None:
-    """What comes after the end is a bug of the caller's, and must not be said to be saved."""
+def test_a_closed_log_refuses_appends() -> None:
+    """Appending to a closed log is a bug of the caller, and must not be acknowledged."""
     wal, _ = open_wal(SimulatedDisk())
     wal.close()
     with pytest.raises(WalFailed):
         wal.append(RECORDS[0])
 
 
-def test_works_on_the_disk_of_the_system(tmp_path: Path) -> None:
-    """All the other tests here stand on a model of a disk; this is the same on a real one."""
+def test_works_on_a_real_disk(tmp_path: Path) -> None:
+    """The other tests here use a simulated disk; this one uses a real one."""
 
     def found() -> State:
-        wal, history = Wal.open(OsDisk(), str(tmp_path / "journal"), segment_bytes=SEGMENT, owner=OWNER)
+        wal, replay = Wal.open(OsDisk(), str(tmp_path / "journal"), segment_bytes=SEGMENT, owner=OWNER)
         wal.close()
-        return state_of(history)
+        return state_of(replay)
 
     wal, _ = Wal.open(OsDisk(), str(tmp_path / "journal"), segment_bytes=SEGMENT, owner=OWNER)
     for each, expected in zip(RECORDS, states(RECORDS)[1:], strict=True):

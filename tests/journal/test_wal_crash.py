@@ -1,4 +1,4 @@
-"""Whatever was acknowledged survives a crash at any moment, whatever part of the rest was on disk by then."""
+"""Everything acknowledged survives a crash at any moment, whatever part of the rest had reached the disk."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ EVERY_SUBSET_UP_TO = 9
 
 
 def at_call(number: int, fault: Fault) -> Callable[[str, str], None]:
-    """Return what raises ``fault`` ahead of the operation of this number, counted from 0."""
+    """Return a hook that raises ``fault`` before operation ``number``, counted from 0."""
     calls = itertools.count()
 
     def before(operation: str, path: str) -> None:
@@ -43,7 +43,7 @@ def at_call(number: int, fault: Fault) -> Callable[[str, str], None]:
 
 
 def counting(calls: Iterator[int]) -> Callable[[str, str], None]:
-    """Return what takes one of ``calls`` ahead of every operation."""
+    """Return a hook that takes one of ``calls`` before every operation."""
 
     def before(operation: str, path: str) -> None:
         next(calls)
@@ -52,7 +52,7 @@ def counting(calls: Iterator[int]) -> Callable[[str, str], None]:
 
 
 class Run:
-    """A node's life with a journal: start, then save ``records``; how far it came and where it was stopped."""
+    """Opens a journal and saves ``records``; keeps how many were acknowledged and the error that ended it."""
 
     def __init__(self, disk: SimulatedDisk, records: Sequence[Record], spares: bool) -> None:
         self.acknowledged = 0
@@ -70,7 +70,7 @@ class Run:
 
 
 def calls_of(records: Sequence[Record], spares: bool) -> int:
-    """Return how many operations an undisturbed life takes."""
+    """Return how many disk operations an undisturbed run takes."""
     disk, calls = SimulatedDisk(), itertools.count()
     disk.before = counting(calls)
     assert Run(disk, records, spares).stopped_by is None
@@ -78,7 +78,7 @@ def calls_of(records: Sequence[Record], spares: bool) -> int:
 
 
 def outcomes(disk: SimulatedDisk, rng: random.Random) -> Iterator[tuple[SimulatedDisk, frozenset[Piece]]]:
-    """Give the disk as it may be after losing power now: every way, or, where these are too many, some of each sort."""
+    """Yield the disk as it may be after a power cut now: all subsets of pending writes, or a sample of many."""
     pieces = disk.pending()
     if len(pieces) <= EVERY_SUBSET_UP_TO:
         choices = [
@@ -95,10 +95,10 @@ def outcomes(disk: SimulatedDisk, rng: random.Random) -> Iterator[tuple[Simulate
 
 
 def assert_goes_on(disk: SimulatedDisk, allowed: Sequence[State], why: object) -> None:
-    """Start on ``disk``, find one of ``allowed``, and save something more."""
+    """Start on ``disk``, recover one of the ``allowed`` states, and save another record."""
     wal, found = open_wal(disk)
     assert found in allowed, why
-    # What was found is relied upon from now on: it must not need luck to survive the next crash.
+    # The node relies on what it recovered from now on, so the next crash must not lose it.
     again = disk.clone()
     again.crash()
     assert recovered(again) == found, why
@@ -111,7 +111,7 @@ def assert_goes_on(disk: SimulatedDisk, allowed: Sequence[State], why: object) -
 
 @pytest.mark.parametrize("spares", [False, True])
 def test_a_crash_between_any_two_calls_loses_nothing_acknowledged(spares: bool) -> None:
-    """Every moment, every subset of what was not synced: all that was acknowledged is there, nothing invented."""
+    """At every moment and for every subset of unsynced writes: all acknowledged records are there, and no others."""
     rng = random.Random(0)
     expected = states(RECORDS)
     moments = crashes = 0
@@ -129,7 +129,7 @@ def test_a_crash_between_any_two_calls_loses_nothing_acknowledged(spares: bool) 
 
 
 def test_a_crash_during_recovery_loses_nothing_acknowledged() -> None:
-    """Cutting off a torn batch is itself cut short, at every moment, in every way."""
+    """Power fails again, at every moment, while a torn batch is being cut off."""
     rng = random.Random(0)
     records = [record(1, vote="n1"), record(2, entry(1, 2, b"x" * 600), vote="n2")]
     expected = states(records)
@@ -158,19 +158,19 @@ def test_a_crash_during_recovery_loses_nothing_acknowledged() -> None:
 
 
 def cut_at_sync(operation: str) -> None:
-    """Lose power when something written is about to be synced."""
+    """Cut the power before a sync."""
     if operation == "sync":
         raise PowerCut
 
 
 @settings(deadline=None, max_examples=100)
-@given(seed=st.integers(0, 2**32), lives=st.integers(1, 6))
-def test_many_crashes_in_a_row_lose_nothing_acknowledged(seed: int, lives: int) -> None:
-    """A long life on one disk, with power cuts and killed processes, in the middle of anything."""
+@given(seed=st.integers(0, 2**32), restarts=st.integers(1, 6))
+def test_many_crashes_in_a_row_lose_nothing_acknowledged(seed: int, restarts: int) -> None:
+    """Many starts on one disk, each ended by a power cut or a kill at a random moment."""
     rng = random.Random(seed)
     disk = SimulatedDisk()
     certain: list[Record] = []
-    for _ in range(lives):
+    for _ in range(restarts):
         disk.before = at_call(rng.randrange(60), PowerCut)
         doubtful: list[Record] = []
         try:
@@ -204,7 +204,7 @@ def test_many_crashes_in_a_row_lose_nothing_acknowledged(seed: int, lives: int) 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
 @pytest.mark.parametrize("spares", [False, True])
 def test_an_error_at_any_call_stops_the_log_or_does_no_harm(number: int, spares: bool) -> None:
-    """A failed save is not acknowledged and never tried again; what was acknowledged before is there."""
+    """A failed save is not acknowledged and never retried; everything acknowledged before is there."""
     expected = states(RECORDS)
     survived = 0
     for call in range(calls_of(RECORDS, spares)):
@@ -212,11 +212,11 @@ def test_an_error_at_any_call_stops_the_log_or_does_no_harm(number: int, spares:
         disk.before = at_call(call, lambda: fails_with(number, "somewhere"))
         run = Run(disk, RECORDS, spares)
         if run.stopped_by is None:
-            # A disk too full for a spare, and that alone, is no reason to stop.
+            # Only a disk too full for a spare is no reason to stop.
             assert number == errno.ENOSPC, call
             survived += 1
         elif run.wal is not None:
-            assert_takes_nothing(run.wal, disk)
+            assert_refuses_everything(run.wal, disk)
         allowed = expected[run.acknowledged : run.acknowledged + 2]
         for end in (disk.kill, disk.crash):
             after = disk.clone()
@@ -225,8 +225,8 @@ def test_an_error_at_any_call_stops_the_log_or_does_no_harm(number: int, spares:
     assert (survived > 0) == (number == errno.ENOSPC)
 
 
-def assert_takes_nothing(wal: Wal, disk: SimulatedDisk) -> None:
-    """A log that failed refuses everything without a look at the disk."""
+def assert_refuses_everything(wal: Wal, disk: SimulatedDisk) -> None:
+    """Check that a failed log refuses every call without touching the disk."""
     calls: list[str] = []
     disk.before = lambda operation, path: calls.append(operation)
     for use in (lambda: wal.append(record(9)), wal.free_bytes, wal.prepare_spare, lambda: wal.spare_wanted):
@@ -236,7 +236,7 @@ def assert_takes_nothing(wal: Wal, disk: SimulatedDisk) -> None:
 
 
 def test_a_failed_sync_is_not_healed_by_a_restart() -> None:
-    """What it was to sync still reads well from memory and is not on disk: a restart must not take it for saved."""
+    """The unsynced bytes can still be read from memory but are not on disk: a restart must not rely on them."""
     disk = SimulatedDisk()
     wal, _ = open_wal(disk)
     wal.append(RECORDS[0])
@@ -255,7 +255,7 @@ def test_a_failed_sync_is_not_healed_by_a_restart() -> None:
 
 
 def test_a_killed_process_finds_its_last_batch_and_makes_it_durable() -> None:
-    """It is in memory only, but reads well: who relies on it must not lose it with the next power cut."""
+    """The batch is in memory only but can be read: recovery relies on it, so it syncs it first."""
     disk = SimulatedDisk()
     wal, _ = open_wal(disk)
     wal.append(RECORDS[0])
@@ -269,14 +269,14 @@ def test_a_killed_process_finds_its_last_batch_and_makes_it_durable() -> None:
 
 
 class ForgetfulNames(SimulatedDisk):
-    """A disk whose ``sync_directory`` does nothing, as for a program that does not call it."""
+    """A disk whose ``sync_directory`` does nothing, as if the program never called it."""
 
     def sync_directory(self, path: str) -> None:
-        """Leave the names in memory."""
+        """Do nothing."""
 
 
 def test_names_are_on_disk_before_anything_is_acknowledged() -> None:
-    """The same life on a disk that keeps names only when asked to, and on one that cannot be asked."""
+    """The same saves on a disk that keeps names once they are synced, and on one that never syncs them."""
     for disk, expected in ((SimulatedDisk(), states(RECORDS)[-1]), (ForgetfulNames(), (0, None, ()))):
         run = Run(disk, RECORDS, spares=True)
         assert run.acknowledged == len(RECORDS)
@@ -285,7 +285,7 @@ def test_names_are_on_disk_before_anything_is_acknowledged() -> None:
 
 
 def test_a_full_disk_leaves_less_room_and_no_half_made_spare() -> None:
-    """Making the spare fails for want of space: saves go on in what there is."""
+    """Without space for a spare, saves continue in the space that is left."""
     disk = SimulatedDisk(capacity=SEGMENT + SEGMENT // 2)
     wal, _ = open_wal(disk)
     wal.append(record(1, vote="n1"))
@@ -296,7 +296,7 @@ def test_a_full_disk_leaves_less_room_and_no_half_made_spare() -> None:
     assert wal.spare_wanted
     wal.prepare_spare()
     assert sorted(disk.files()) == [f"{DIRECTORY}/0000000000000001.wal"]
-    # The file system says there is space and there is not (a quota): once is enough until there is more.
+    # The file system reports space that does not exist (a quota): no second try until there is more of it.
     assert not wal.spare_wanted
     wal.append(record(2, vote="n2"))
     disk.before = lambda operation, path: None
@@ -306,7 +306,7 @@ def test_a_full_disk_leaves_less_room_and_no_half_made_spare() -> None:
 
 
 def full_at(full: str) -> Callable[[str, str], None]:
-    """Return what lets writes to one file fail for want of space."""
+    """Return a hook that makes writes to one file fail with ENOSPC."""
 
     def before(operation: str, path: str) -> None:
         if operation == "write" and path == full:
@@ -316,14 +316,14 @@ def full_at(full: str) -> Callable[[str, str], None]:
 
 
 def test_a_disk_that_fills_up_during_a_save_stops_the_log() -> None:
-    """It was said that there is room: now nobody knows what is on disk."""
+    """There should have been room, so what is on disk is now unknown."""
     disk = SimulatedDisk(capacity=SEGMENT)
     wal, _ = open_wal(disk)
     wal.append(record(1))
     with pytest.raises(OSError, match="No space left") as caught:
         wal.append(record(1, entry(1, 1, b"x" * SEGMENT)))
     assert caught.value.errno == errno.ENOSPC
-    assert_takes_nothing(wal, disk)
+    assert_refuses_everything(wal, disk)
     disk.kill()
     assert recovered(disk) == (1, None, ())
 
@@ -334,8 +334,8 @@ def test_a_disk_that_fills_up_during_a_save_stops_the_log() -> None:
     shares=st.lists(st.tuples(st.integers(1, 3), st.floats(0, 1)), min_size=1, max_size=30),
     spares=st.booleans(),
 )
-def test_what_there_is_room_for_can_be_saved(capacity: int, shares: list[tuple[int, float]], spares: bool) -> None:
-    """One to three saves of as much as was promised together; and term and vote many times after."""
+def test_all_free_bytes_can_be_saved(capacity: int, shares: list[tuple[int, float]], spares: bool) -> None:
+    """One to three saves fill the promised bytes; afterwards term and vote can still be saved many times."""
     segment = 48 * SECTOR
     disk = SimulatedDisk(capacity)
     wal, _ = open_wal(disk, segment_bytes=segment)
@@ -360,8 +360,8 @@ def test_what_there_is_room_for_can_be_saved(capacity: int, shares: list[tuple[i
     assert recovered(disk, segment_bytes=segment) == states(records)[-1]
 
 
-def test_what_there_is_room_for_can_be_saved_in_a_segment_that_is_larger_than_those_made_now() -> None:
-    """The setting was lowered, and the disk is full: of three saves the last does not fit, and the spare is small."""
+def test_all_free_bytes_can_be_saved_in_a_segment_larger_than_the_setting() -> None:
+    """The setting was lowered and the disk is full: the last of three saves does not fit, and the spare is small."""
     disk = SimulatedDisk()
     wal, _ = open_wal(disk, segment_bytes=16 * SECTOR)
     wal.append(record(1))

@@ -1,4 +1,4 @@
-"""Damage is reported, with file and byte, and never becomes a shorter or another log."""
+"""Damage is reported with file and offset, and never recovered as a shorter or different log."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def disk_with(files: dict[str, bytes]) -> SimulatedDisk:
 
 
 def batches(data: bytes) -> list[tuple[int, int]]:
-    """Return where the batches of a segment begin and end."""
+    """Return the start and end offsets of the batches of a segment."""
     found, at = [], SECTOR
     while data[at:].strip(b"\0"):
         end = at + decode_batch_header(data, at).size
@@ -67,7 +67,7 @@ def batches(data: bytes) -> list[tuple[int, int]]:
 
 
 def damage(disk: SimulatedDisk) -> tuple[str, int]:
-    """Return where the journal is found to be damaged; nothing may have changed by finding it."""
+    """Return the reported file and offset; checks that reading changed nothing on disk."""
     before = disk.files()
     with pytest.raises(DamagedJournal) as caught:
         open_wal(disk)
@@ -84,7 +84,7 @@ FILES = journal()
 @pytest.mark.parametrize("mask", [0xFF, 0x01, 0x80])
 @pytest.mark.parametrize("path", FILES)
 def test_no_flipped_byte_changes_the_log(path: str, mask: int) -> None:
-    """Inside header and batches it is damage at the place where they begin; outside it is nothing."""
+    """A flip inside the header or a batch is damage at its start; a flip elsewhere has no effect."""
     starts = [(0, SECTOR), *batches(FILES[path])]
     disk = disk_with(FILES)
     for offset in range(len(FILES[path])):
@@ -99,7 +99,7 @@ def test_no_flipped_byte_changes_the_log(path: str, mask: int) -> None:
 
 
 def test_a_flipped_bit_in_a_sparse_sector_is_no_torn_write() -> None:
-    """Users may store zeros: a sector in which the last bit that was set is gone looks like one never written."""
+    """Users may store zeros: if its only set bit flips, a sector must not look as if it had never been written."""
 
     def segment_with(value: bytes) -> bytes:
         disk = SimulatedDisk()
@@ -116,8 +116,8 @@ def test_a_flipped_bit_in_a_sparse_sector_is_no_torn_write() -> None:
         assert damage(disk) == (FIRST, SECTOR)
 
 
-def test_bytes_that_look_like_a_batch_are_not_taken_for_one() -> None:
-    """Users may store a journal: what they stored must not turn a torn batch into damage."""
+def test_a_value_that_looks_like_a_batch_is_not_taken_for_one() -> None:
+    """Users may store a journal as a value: it must not turn a torn batch into damage."""
     fake, _ = encode_batch(99, 0, b"")
     value = b"".join(fake[:508] + bytes(shift) for shift in range(8)) * 2
     disk = SimulatedDisk()
@@ -131,7 +131,7 @@ def test_bytes_that_look_like_a_batch_are_not_taken_for_one() -> None:
 
 
 def test_a_segment_cut_short_anywhere_is_damage() -> None:
-    """It had its full size on disk before its name: no crash shortens it, and what is missing may be acknowledged."""
+    """It had its full size before its name, so no crash shortens it; the missing part may have been acknowledged."""
     for path, data in FILES.items():
         for size in range(len(data)):
             disk = disk_with({**FILES, path: data[:size]})
@@ -140,8 +140,8 @@ def test_a_segment_cut_short_anywhere_is_damage() -> None:
             assert disk.files()[path] == data[:size]
 
 
-def test_of_a_torn_last_batch_no_more_is_lost_than_itself() -> None:
-    """However many of its last sectors did not get to disk: what stood before it stays, and writing goes on there."""
+def test_a_torn_last_batch_loses_only_itself() -> None:
+    """However many of its last sectors are missing, everything before it stays, and writing continues there."""
     disk = SimulatedDisk()
     records = [RECORDS[0], record(1, entry(1, 1, b"\xff" * 600)), record(2, entry(2, 2, b"\xff" * 1500), vote="n2")]
     wal, _ = open_wal(disk, segment_bytes=16 * SECTOR)
@@ -158,20 +158,38 @@ def test_of_a_torn_last_batch_no_more_is_lost_than_itself() -> None:
 
 
 def test_a_batch_gone_from_the_middle_is_damage() -> None:
-    """Zeros over a whole batch look like the end, until one sees what comes after."""
+    """Zeros in place of a whole batch look like the end of the journal, unless something follows."""
     for path in FILES:
         for start, end in batches(FILES[path]):
             gone = FILES[path][:start] + bytes(end - start) + FILES[path][end:]
             disk = disk_with({**FILES, path: gone})
             if path == max(FILES):
-                # The last batch of all: as if it had never been written.
+                # The last batch: as if it had never been written.
                 assert recovered(disk) == states(RECORDS)[-2]
             else:
                 assert damage(disk) == (path, start)
 
 
+def test_a_sector_of_zeros_is_damage_unless_it_is_in_the_last_batch() -> None:
+    """The last batch looks torn then: this loss cannot be distinguished from a crash (docs/journal.md)."""
+    disk = SimulatedDisk()
+    records = [record(1, entry(1, 1, b"a" * 1200)), record(1, entry(2, 1, b"b" * 1200))]
+    wal, _ = open_wal(disk, segment_bytes=16 * SECTOR)
+    for each in records:
+        wal.append(each)
+    whole = disk.files()[FIRST]
+    first, last = batches(whole)
+    for start, end in (first, last):
+        for sector in range(start, end, SECTOR):
+            disk = disk_with({FIRST: whole[:sector] + bytes(SECTOR) + whole[sector + SECTOR :]})
+            if start == first[0]:
+                assert damage(disk) == (FIRST, start)
+            else:
+                assert recovered(disk, segment_bytes=16 * SECTOR) == states(records)[1]
+
+
 def test_a_missing_segment_is_damage() -> None:
-    """All but the last, whose absence nothing tells."""
+    """Any but the last one, whose absence cannot be detected."""
     names = sorted(FILES)
     for path in names[:-1]:
         disk = disk_with({other: data for other, data in FILES.items() if other != path})
@@ -179,7 +197,7 @@ def test_a_missing_segment_is_damage() -> None:
 
 
 def test_segments_in_each_others_place_are_damage() -> None:
-    """Even where both are whole."""
+    """Even if both are intact."""
     assert damage(disk_with({**FILES, FIRST: FILES[SECOND], SECOND: FILES[FIRST]})) == (FIRST, 0)
     assert damage(disk_with({**FILES, f"{DIRECTORY}/2.wal": b""}))[0] == f"{DIRECTORY}/2.wal"
 
@@ -191,8 +209,8 @@ def test_a_segment_of_another_journal_is_damage() -> None:
     assert (caught.value.file, caught.value.offset) == (FIRST, 0)
 
 
-def test_a_segment_of_a_different_past_is_damage() -> None:
-    """Same owner, same numbers, but what came before it was something else."""
+def test_a_segment_of_another_history_is_damage() -> None:
+    """Same owner and numbers, but a different history before it."""
     disk = SimulatedDisk()
     wal, _ = open_wal(disk)
     for each in (record(9), *RECORDS[1:]):
@@ -200,8 +218,8 @@ def test_a_segment_of_a_different_past_is_damage() -> None:
     assert damage(disk_with({**disk.files(), FIRST: FILES[FIRST]})) == (SECOND, 0)
 
 
-def test_a_batch_of_a_different_past_is_damage() -> None:
-    """Whole and in its place, but what came before it was something else; torn or not, it is none of ours."""
+def test_a_batch_of_another_history_is_damage() -> None:
+    """Intact and in its place, but from a different history; torn or not, it is not ours."""
     data = FILES[FIRST]
     (first, start), _ = batches(data)
     before = decode_batch_header(data, first)
@@ -213,8 +231,8 @@ def test_a_batch_of_a_different_past_is_damage() -> None:
 
 @settings(deadline=None, max_examples=300)
 @given(start=st.integers(0, SEGMENT - 1), noise=st.binary(min_size=1, max_size=SEGMENT), path=st.sampled_from([*FILES]))
-def test_no_noise_brings_the_reader_down(start: int, noise: bytes, path: str) -> None:
-    """Whatever is written over a segment: damage, or a torn end, or the same log."""
+def test_noise_never_crashes_the_reader(start: int, noise: bytes, path: str) -> None:
+    """Whatever overwrites part of a segment, the result is damage, a torn end, or the same log."""
     data = FILES[path]
     disk = disk_with({**FILES, path: (data[:start] + noise + data[start + len(noise) :])[: len(data)]})
     allowed = states(RECORDS)[-2:] if path == max(FILES) else states(RECORDS)[-1:]
@@ -223,7 +241,7 @@ def test_no_noise_brings_the_reader_down(start: int, noise: bytes, path: str) ->
 
 
 def test_a_batch_moved_within_its_segment_is_damage() -> None:
-    """A misdirected write: whole, with all its checksums, in the wrong place."""
+    """A misdirected write: intact, with valid checksums, in the wrong place."""
     data = FILES[FIRST]
     start, end = batches(data)[0]
     assert damage(disk_with({FIRST: data[:end] + data[start:end] + bytes(SEGMENT - 2 * end + start)})) == (FIRST, end)
@@ -233,13 +251,13 @@ def test_a_batch_moved_within_its_segment_is_damage() -> None:
     )
 
 
-def test_a_file_longer_than_it_was_made_is_damage() -> None:
-    """Nobody appends to a segment's file."""
+def test_a_file_longer_than_it_was_created_is_damage() -> None:
+    """A segment never grows."""
     assert damage(disk_with({**FILES, THIRD: FILES[THIRD] + b"\0"})) == (THIRD, len(FILES[THIRD]))
 
 
-def test_a_whole_batch_whose_content_makes_no_sense_is_damage() -> None:
-    """It has its checksums, so it is what was written; going on would mean to guess."""
+def test_a_valid_batch_with_invalid_content_is_damage() -> None:
+    """Its checksums are valid, so it is what was written; going on would be guessing."""
     for payload, why in ((b"\xc1", "not a record"), (b"\x93\x01\xc0\x91\x94\x05\x01\x00\xc4\x00", None)):
         disk = SimulatedDisk()
         wal, _ = open_wal(disk)
@@ -254,9 +272,9 @@ def test_a_whole_batch_whose_content_makes_no_sense_is_damage() -> None:
 
 
 def test_a_newer_format_is_refused_by_name() -> None:
-    """Someone went back to an older version of the program: say so, rather than complain of damage by guesswork."""
+    """After a downgrade the message names the formats instead of reporting damage."""
     sector = bytearray(encode_segment_header(SegmentHeader(1, 1, SEGMENT, 0, OWNER)))
     struct.pack_into("<H", sector, 4, 2)
     sector[-4:] = struct.pack("<I", crc32c(bytes(sector[:-4])))
-    with pytest.raises(BadFormat, match="this has format 2, but this version of raftkv reads format 1"):
+    with pytest.raises(BadFormat, match="this is format 2; this version of raftkv reads format 1"):
         decode_segment_header(bytes(sector))

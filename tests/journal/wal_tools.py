@@ -1,4 +1,4 @@
-"""What the tests of the write-ahead log share: a small journal, and a second opinion on what it holds."""
+"""Shared by the tests of the write-ahead log: a small journal, and an independent model of its content."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ State = tuple[int, NodeId | None, tuple[Entry, ...]]
 
 
 def open_wal(disk: Disk, *, segment_bytes: int = SEGMENT, owner: bytes = OWNER) -> tuple[Wal, State]:
-    """Open the journal in ``DIRECTORY`` and return what it holds."""
-    wal, history = Wal.open(disk, DIRECTORY, segment_bytes=segment_bytes, owner=owner)
-    return wal, state_of(history)
+    """Open the journal in ``DIRECTORY``; return it and its content."""
+    wal, replay = Wal.open(disk, DIRECTORY, segment_bytes=segment_bytes, owner=owner)
+    return wal, state_of(replay)
 
 
 def recovered(disk: Disk, *, segment_bytes: int = SEGMENT) -> State:
-    """Return what a node that starts on this disk finds."""
+    """Return the state that a node recovers from this disk."""
     wal, state = open_wal(disk, segment_bytes=segment_bytes)
     wal.close()
     return state
 
 
-def state_of(history: Replay) -> State:
-    """Return a history as a whole value."""
-    return history.current_term, history.voted_for, tuple(history.entries)
+def state_of(replay: Replay) -> State:
+    """Return a replay as one value."""
+    return replay.current_term, replay.voted_for, tuple(replay.entries)
 
 
 def entry(index: int, term: int = 1, data: bytes = b"") -> Entry:
@@ -47,7 +47,7 @@ def record(term: int, *entries: Entry, vote: NodeId | None = None) -> Record:
 
 
 def states(records: Iterable[Record]) -> list[State]:
-    """Return what must be there after none, one, two … of ``records``, by the rule and not by our code for it."""
+    """Return the states after none, one, two … of ``records``, computed independently of ``Replay``."""
     log: dict[int, Entry] = {}
     found: list[State] = [(0, None, ())]
     for each in records:
@@ -58,8 +58,8 @@ def states(records: Iterable[Record]) -> list[State]:
     return found
 
 
-# Small, and everything happens: a vote alone, a batch of several sectors, a full segment, a cut, a batch that is
-# larger than a segment.
+# Small, but with every case: a vote alone, a batch of several sectors, a full segment, a cut, a batch larger than a
+# segment.
 RECORDS = (
     record(1, vote="n1"),
     record(1, entry(1), entry(2, data=b"\xff" * 700), vote="n1"),

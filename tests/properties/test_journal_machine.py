@@ -1,4 +1,4 @@
-"""The journal on a disk that forgets and fails, beside what was acknowledged."""
+"""The journal on a disk that loses unsynced writes and fails, compared with everything acknowledged."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ SEGMENTS = st.sampled_from([4 * SECTOR, 6 * SECTOR, 16 * SECTOR])
 SIZES = st.lists(st.sampled_from([0, 1, 400, 440, 508, 1500, 4000]), max_size=3)
 PLENTY = 1 << 40
 KEEP = st.none() | st.lists(st.booleans(), min_size=1, max_size=9)
-"""Which of the pieces that were not synced a crash keeps, over and over; None: the process alone is killed."""
+"""Which unsynced pieces a crash keeps, repeated in a cycle; None: only the process is killed."""
 
 is_running = precondition(lambda self: self.wal is not None and not self.failed)
 is_stopped = precondition(lambda self: self.wal is None)
 
 
 def keeping(kept: list[bool]) -> Callable[[Piece], bool]:
-    """Return what tells ``SimulatedDisk.crash`` what to keep."""
+    """Return the predicate that ``SimulatedDisk.crash`` calls for each piece."""
     count = 0
 
     def keep(piece: Piece) -> bool:
@@ -38,7 +38,7 @@ def keeping(kept: list[bool]) -> Callable[[Piece], bool]:
 
 
 def after(state: State, saved: Record) -> State:
-    """Return what is there once ``saved`` is, by the rule: the log is cut off at its first entry."""
+    """Return the state after ``saved``: the log is cut off at its first entry."""
     log = state[2]
     if saved.entries:
         log = log[: saved.entries[0].index - 1] + saved.entries
@@ -46,9 +46,9 @@ def after(state: State, saved: Record) -> State:
 
 
 class JournalBesideWhatWasAcknowledged(RuleBasedStateMachine):
-    """Starts, saves, crashes; after each start all that was acknowledged is there, and nothing was invented.
+    """Starts, saves and crashes. Each start recovers everything acknowledged, and nothing that was never saved.
 
-    ``certain`` is what was acknowledged, ``doubtful`` that with the save that was under way.
+    ``certain`` is the acknowledged state, ``doubtful`` the same with the save that was in progress.
     """
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class JournalBesideWhatWasAcknowledged(RuleBasedStateMachine):
     @is_stopped
     @rule(segment=SEGMENTS)
     def start(self, segment: int) -> None:
-        """Whatever was found counts as acknowledged from now on: the node acts upon it."""
+        """The recovered state counts as acknowledged from now on: the node acts on it."""
         wal, found = open_wal(self.disk, segment_bytes=segment)
         assert found in (self.certain, self.doubtful)
         self.wal, self.failed = wal, False
@@ -71,7 +71,7 @@ class JournalBesideWhatWasAcknowledged(RuleBasedStateMachine):
     @is_stopped
     @rule(segment=SEGMENTS, moment=st.integers(1, 25), kept=KEEP)
     def lose_power_while_starting(self, segment: int, moment: int, kept: list[bool] | None) -> None:
-        """Nobody has seen what was found, so that either is possible still."""
+        """The node has not acted on the recovered state, so both states are still possible."""
         self.disk.cut_after(moment)
         try:
             wal, found = open_wal(self.disk, segment_bytes=segment)
@@ -84,7 +84,7 @@ class JournalBesideWhatWasAcknowledged(RuleBasedStateMachine):
     @is_running
     @rule(cut=st.integers(0, 3), sizes=SIZES, rise=st.integers(0, 2))
     def save(self, cut: int, sizes: list[int], rise: int) -> None:
-        """What there is room for gets there."""
+        """A save within the free bytes succeeds."""
         assert self.wal is not None
         new = self._next(cut, sizes, rise)
         if sum(each.size for each in new.entries) > self.wal.free_bytes():
@@ -96,8 +96,8 @@ class JournalBesideWhatWasAcknowledged(RuleBasedStateMachine):
 
     @is_running
     @rule(parts=st.integers(1, 3))
-    def save_all_there_is_room_for(self, parts: int) -> None:
-        """It was said that it fits."""
+    def save_all_free_bytes(self, parts: int) -> None:
+        """Saves that fill the reported free bytes succeed."""
         assert self.wal is not None
         free_bytes = self.wal.free_bytes()
         if 32 * parts <= free_bytes < 1 << 16:
@@ -111,7 +111,7 @@ class JournalBesideWhatWasAcknowledged(RuleBasedStateMachine):
     def lose_power_while_saving(
         self, cut: int, sizes: list[int], rise: int, moment: int, kept: list[bool] | None
     ) -> None:
-        """Of the save, all or nothing will be found; of what was acknowledged, all."""
+        """The next start finds the save in progress whole or not at all, and everything acknowledged."""
         self.disk.cut_after(moment)
         self._save_in_trouble(self._next(cut, sizes, rise), PowerCut)
         self._end(kept)
@@ -128,7 +128,7 @@ class JournalBesideWhatWasAcknowledged(RuleBasedStateMachine):
     def fail_while_saving(
         self, cut: int, sizes: list[int], operation: str, number: int, calls: int, sectors: int
     ) -> None:
-        """A journal that failed once takes nothing more."""
+        """After a failure the journal refuses everything."""
         self.disk.fail(operation, number, after=calls, written=sectors)
         self._save_in_trouble(self._next(cut, sizes, 1), OSError)
         self.disk.disarm()
@@ -142,7 +142,7 @@ class JournalBesideWhatWasAcknowledged(RuleBasedStateMachine):
     @is_running
     @rule(most=st.integers(1, 9))
     def prepare_the_spare(self, most: int) -> None:
-        """In slices, in between."""
+        """In slices, between saves."""
         assert self.wal is not None
         while most and self.wal.spare_wanted:
             self.wal.prepare_spare()
@@ -151,7 +151,7 @@ class JournalBesideWhatWasAcknowledged(RuleBasedStateMachine):
     @is_running
     @rule(moment=st.integers(1, 4), kept=KEEP)
     def lose_power_while_preparing_the_spare(self, moment: int, kept: list[bool] | None) -> None:
-        """A part of a spare is of no use, and does no harm."""
+        """An incomplete spare does no harm."""
         assert self.wal is not None
         self.disk.cut_after(moment)
         try:
@@ -163,31 +163,31 @@ class JournalBesideWhatWasAcknowledged(RuleBasedStateMachine):
 
     @rule(sectors=st.integers(0, 40))
     def fill_the_disk(self, sectors: int) -> None:
-        """Somebody else's files take the room."""
+        """Other files take the space."""
         self.disk.capacity = self.disk.used() + sectors * SECTOR
 
     @rule()
     def make_room(self) -> None:
-        """They are gone again."""
+        """The other files are removed."""
         self.disk.capacity = PLENTY
 
     @precondition(lambda self: self.wal is not None)
     @rule(kept=KEEP)
     def lose_power(self, kept: list[bool] | None) -> None:
-        """In between, or after the journal has failed."""
+        """Between saves, or after the journal has failed."""
         self._end(kept)
 
     @precondition(lambda self: self.wal is not None)
     @rule()
-    def stop_in_order(self) -> None:
-        """And leave nothing open, unless it has failed, when the process ends."""
+    def stop_gracefully(self) -> None:
+        """Nothing stays open, unless the journal failed and the process ends."""
         assert self.wal is not None
         self.wal.close()
         assert self.failed or self.disk.open_files() == []
         self._end(None)
 
     def teardown(self) -> None:
-        """What is there at last survives the worst crash."""
+        """The final state survives the worst crash."""
         self.disk.capacity = PLENTY
         self.disk.crash()
         _, found = open_wal(self.disk)
@@ -195,7 +195,7 @@ class JournalBesideWhatWasAcknowledged(RuleBasedStateMachine):
         assert all(path.startswith(DIRECTORY) for path in self.disk.files())
 
     def _next(self, cut: int, sizes: list[int], rise: int) -> Record:
-        """Return what a follower might save next."""
+        """Return a record that a follower might save next."""
         term, _, log = self.certain
         first, term = max(1, len(log) - cut + 1), term + rise
         entries: tuple[Entry, ...] = tuple(
@@ -212,7 +212,7 @@ class JournalBesideWhatWasAcknowledged(RuleBasedStateMachine):
         except trouble:
             self.failed = True
         except OSError as error:
-            # It was not asked whether there is room.
+            # This save did not check the free bytes first.
             assert (error.errno, self.disk.capacity != PLENTY) == (errno.ENOSPC, True)  # noqa: PT017
             self.failed = True
 

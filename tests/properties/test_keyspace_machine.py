@@ -1,4 +1,4 @@
-"""The keyspace beside a dictionary, whatever is done to it in whatever order."""
+"""The keyspace compared with a dictionary under random operations."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ COMMANDS = (
 
 
 class KeyspaceBesideADictionary(RuleBasedStateMachine):
-    """One node applies commands as they come, another reads whole entries of them, a third starts anew."""
+    """One node applies commands as they come, another decodes entries; others replay the log or restore a capture."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,37 +51,37 @@ class KeyspaceBesideADictionary(RuleBasedStateMachine):
 
     @rule(key=KEYS, value=VALUES)
     def put(self, key: str, value: bytes) -> None:
-        """A put is one revision, and the key's version goes up."""
+        """A put takes one revision and raises the key's version."""
         self._apply((Put(key, value),))
 
     @rule(key=KEYS)
     def delete_any(self, key: str) -> None:
-        """A deletion of what is not there uses up no revision."""
+        """Deleting a missing key takes no revision."""
         self._apply((Delete(key),))
 
     @precondition(lambda self: self.model)
     @rule(choice=st.integers(0, 1000))
-    def delete_one_that_is_there(self, choice: int) -> None:
-        """A key that comes back after it begins again at version 1."""
+    def delete_an_existing_key(self, choice: int) -> None:
+        """A key that is set again later starts at version 1."""
         self._apply((Delete(sorted(self.model)[choice % len(self.model)]),))
 
     @precondition(lambda self: self.model)
     @rule(choice=st.integers(0, 1000), value=VALUES, late=st.integers(0, 1))
     def compare_and_set(self, choice: int, value: bytes, late: int) -> None:
-        """Whoever knows the last revision of a key may change it; who knows an earlier one may not."""
+        """A conditional put with the key's last revision succeeds; one with an earlier revision fails."""
         key = sorted(self.model)[choice % len(self.model)]
         known = self.model[key].modify_revision - late
         self._apply((PutIf(key, value, known or THERE), PutIf(key, value + b"again", known or NOT_THERE)))
 
     @rule(commands=st.lists(COMMANDS, min_size=1, max_size=6).map(tuple))
     def apply_an_entry(self, commands: tuple[Command, ...]) -> None:
-        """An entry carries many commands; they count one by one."""
+        """An entry carries many commands; each takes a revision of its own."""
         self._apply(commands)
 
     @precondition(lambda self: self.history)
     @rule(seed=st.integers(0, 99))
-    def start_anew(self, seed: int) -> None:
-        """A node that applies the same commands again, cut into other entries, arrives at the same."""
+    def replay_the_log(self, seed: int) -> None:
+        """A node that applies the same commands, grouped into other entries, reaches the same state."""
         cuts, again, at = random.Random(seed), Keyspace(), 0
         while at < len(self.history):
             end = at + cuts.randint(1, 5)
@@ -89,18 +89,31 @@ class KeyspaceBesideADictionary(RuleBasedStateMachine):
                 again.apply(command)
             at = end
         assert (again.revision, again.items()) == (self.keyspace.revision, self.keyspace.items())
+        assert (again, again.digest()) == (self.keyspace, self.keyspace.digest())
+
+    @rule(commands=st.lists(COMMANDS, max_size=4).map(tuple))
+    def restore_a_capture(self, commands: tuple[Command, ...]) -> None:
+        """A follower restored from a capture goes on as if it had applied everything; the capture is not affected."""
+        capture, digest = self.keyspace.capture(), self.keyspace.digest()
+        if commands:
+            self._apply(commands)
+        self.follower = Keyspace.restore(capture)
+        assert self.follower.digest() == digest
+        for command in commands:
+            self.follower.apply(command)
 
     @invariant()
     def holds_what_the_dictionary_holds(self) -> None:
-        """In order of the keys, with the revisions counted."""
+        """Same items in key order, same revision; both replicas have one digest."""
         expected = sorted(self.model.items())
         for keyspace in (self.keyspace, self.follower):
             assert keyspace.items() == expected
             assert (keyspace.revision, len(keyspace)) == (self.revision, len(self.model))
+        assert self.keyspace.digest() == self.follower.digest()
 
     @invariant()
-    def revisions_are_of_changes_and_each_of_one(self) -> None:
-        """Created before changed, changed as often as the version says at least, no two at once."""
+    def each_change_has_a_revision_of_its_own(self) -> None:
+        """Created no later than changed, with a revision for each version in between; no two keys share a revision."""
         records = [record for _, record in self.keyspace.items()]
         assert len({record.modify_revision for record in records}) == len(records)
         for record in records:
@@ -116,7 +129,7 @@ class KeyspaceBesideADictionary(RuleBasedStateMachine):
             assert self.keyspace.get(command.key) == self.model.get(command.key)
 
     def _expected(self, command: Command) -> Result:
-        """Do it to the dictionary."""
+        """Apply ``command`` to the dictionary and return the expected result."""
         old = self.model.get(command.key)
         if isinstance(command, PutIf | DeleteIf):
             modified = NOT_THERE if old is None else old.modify_revision
