@@ -74,7 +74,10 @@ def serve(context: click.Context, /, events_fd: int | None, **_: Any) -> int:
     Each setting is a flag (--data-dir), an environment variable (RAFTKV_DATA_DIR) or a line of the TOML file (data-dir
     = "…"). A flag overrides a variable, and a variable overrides the file.
 
-    To create a secret for --cluster-secret-file: (umask 077; openssl rand -hex 32 > secret)
+    To create a secret for --cluster-secret-file:
+
+    \b
+      (umask 077; head -c 32 /dev/urandom | base64 > secret)
     """
     settings, warnings = read_settings(context)
     # The other commands need nothing of a running node, so only this one pays for the import.

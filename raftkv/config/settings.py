@@ -246,7 +246,7 @@ def _secret(context: click.Context) -> tuple[Secret | None, list[str]]:
         raise wrong(
             context,
             "cluster-secret-file",
-            f"{path} is empty; write a secret to it once, such as the output of `openssl rand -hex 32`, "
+            f"{path} is empty; write a secret to it once, such as the output of `head -c 32 /dev/urandom | base64`, "
             "and copy it to all nodes",
         )
     if mode & (stat.S_IRGRP | stat.S_IROTH):

@@ -92,6 +92,18 @@ def test_the_version_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
 # --- What prevents a start is one line, and status 1.
 
 
+def test_a_package_that_is_not_installed_is_named_with_how_to_install_it() -> None:
+    # -S hides the installed packages.
+    command = [sys.executable, "-S", "-m", "raftkv", "--version"]
+    outside = subprocess.run(command, cwd=ROOT, env={}, capture_output=True, text=True)
+
+    assert (outside.returncode, outside.stdout) == (1, "")
+    assert re.fullmatch(
+        r"raftkv: the package \w+ is not installed for .+; run `pip install \.` in the checkout, or use `make run`\n",
+        outside.stderr,
+    )
+
+
 def test_a_port_in_use_is_told_and_leaves_no_data_directory(tmp_path: Path, raft_port: int) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -240,7 +240,7 @@ def test_a_wrong_value_is_told_with_where_it_stands(tmp_path: Path) -> None:
         (
             {"cluster_secret_file": "/dev/null"},
             "--cluster-secret-file: /dev/null is empty; write a secret to it once, such as the output of "
-            "`openssl rand -hex 32`, and copy it to all nodes",
+            "`head -c 32 /dev/urandom | base64`, and copy it to all nodes",
         ),
         ({"timing": "0"}, "--timing: '0' is not a number from 0.1 to 100"),
         ({"timing": "nan"}, "--timing: 'nan' is not a number from 0.1 to 100"),

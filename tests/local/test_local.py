@@ -22,6 +22,7 @@ from raftkv.local.files import (
 )
 from raftkv.local.story import Story, how_it_ended
 from raftkv.process.supervisor import Event, Leaderless, Listening, RoleReport
+from tests.support.settings import settings_of_node
 
 PIDS = {"n1": 101, "n2": 102, "n3": 103}
 
