@@ -22,7 +22,7 @@ from raftkv.local.files import (
     DEFAULT_BASE_RAFT_PORT,
     DEFAULT_NODES,
     busy_port,
-    decide_shape,
+    choose_layout,
     prepare,
 )
 from raftkv.process.log_output import start_logging
@@ -81,7 +81,7 @@ def serve(context: click.Context, /, events_fd: int | None, **_: Any) -> int:
     """
     settings, warnings = read_settings(context)
     # The other commands need nothing of a running node, so only this one pays for the import.
-    from raftkv.process.server import serve_node
+    from raftkv.process.lifecycle import serve_node
 
     try:
         supervisor = SupervisorPipe(events_fd)
@@ -128,8 +128,8 @@ def local(
     """
     shared = read_shared(context)
     directory = Path(data_dir)
-    shape = decide_shape(directory, nodes, base_port, base_raft_port)
-    busy = busy_port(shape.local_nodes(directory))
+    layout = choose_layout(directory, nodes, base_port, base_raft_port)
+    busy = busy_port(layout.local_nodes(directory))
     if busy is not None:
         click.echo(
             f"raftkv: {busy} is in use. Is this cluster already running? If not, choose other ports with "
@@ -137,7 +137,7 @@ def local(
             err=True,
         )
         return EXIT_UNUSABLE
-    local_nodes = prepare(directory, shape, shared)
+    local_nodes = prepare(directory, layout, shared)
     say(f"Starting {len(local_nodes)} nodes; their data is in {directory}.")
     return asyncio.run(LocalCluster(local_nodes, directory, say).run())
 

@@ -158,7 +158,7 @@ def test_logs_are_followed_also_through_a_restart(standing: Commands) -> None:
         before = next(lines)
         standing("restart", "n2")
         assert "listening" not in before
-        assert any("n2 raftkv.process.server: listening at 0.0.0.0:4001 for clients" in line for line in lines)
+        assert any("n2 raftkv.node: listening at 0.0.0.0:4001 for clients" in line for line in lines)
     finally:
         following.send_signal(signal.SIGINT)
         following.communicate(timeout=60)

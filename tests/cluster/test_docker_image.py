@@ -59,7 +59,7 @@ def test_nothing_of_its_making_is_left_in_it(engine: Any) -> None:
 
 
 def test_it_holds_all_folders_by_their_links(engine: Any) -> None:
-    modules = "raftkv.actors.node, raftkv.http.server, raftkv.simulation, raftkv.process.server"
+    modules = "raftkv.actors.node, raftkv.http.server, raftkv.simulation, raftkv.process.lifecycle"
     script = f"import os, {modules}; print(*sorted(n for n in os.listdir('raftkv') if os.path.islink('raftkv/' + n)))"
     found = engine.containers.run(
         IMAGE, ["-c", script], entrypoint="/opt/raftkv/bin/python", remove=True, read_only=True, tmpfs={"/data": ""}

@@ -259,7 +259,7 @@ def test_a_second_signal_ends_a_node_at_once(tmp_path: Path, raft_port: int) -> 
         node.popen.terminate()
         node.wait_for("stopping on SIGTERM")
         assert node.stop(signal.SIGINT) == 1
-        assert node.text.splitlines()[-1] == "raftkv: stopped at once, on a second SIGINT"
+        assert node.text.splitlines()[-1] == "raftkv: stopped at once on a second SIGINT"
 
 
 def test_a_node_ends_with_the_process_that_started_it(tmp_path: Path, raft_port: int) -> None:
@@ -280,19 +280,19 @@ def test_a_node_ends_with_the_process_that_started_it(tmp_path: Path, raft_port:
         ours.close()
 
         assert node.wait() == 0
-        assert "stopping, because the process that started this one has gone" in node.text
+        assert "stopping, because the process that started this node has ended" in node.text
     assert json.loads(report.splitlines()[0])["type"] == "listening"
 
 
 def test_a_node_never_waits_for_a_parent_that_does_not_read() -> None:
     ours, its = socket.socketpair()
     with ours:
-        parent = SupervisorPipe(its.detach())
+        supervisor = SupervisorPipe(its.detach())
         for _ in range(100_000):
-            parent.tell(RoleReport("n1", "leader", 1, "n1", "x" * 100))
-        assert not parent.is_gone()
-    assert parent.is_gone()
-    parent.close()
+            supervisor.report(RoleReport("n1", "leader", 1, "n1", "x" * 100))
+        assert not supervisor.is_gone()
+    assert supervisor.is_gone()
+    supervisor.close()
 
 
 # --- A cluster on this machine.
@@ -337,7 +337,7 @@ def test_a_local_cluster_survives_its_leader_and_goes_on_with_its_data(cluster: 
         pid = pid_of(local, first)
         os.kill(pid, signal.SIGKILL)
         local.wait_for(rf"{first} stopped \(pid {pid}, killed by signal 9, SIGKILL\)\.", so_far)
-        command = local.wait_for(r"To start it again: (.+)", so_far)[1]
+        command = local.wait_for(r"To restart it: (.+)", so_far)[1]
         second = wait_for_leader(local, but=first)
         assert request(port_of(cluster, second), "/keys/greeting/") == (200, {"value": "hello"})
 
@@ -375,11 +375,11 @@ def test_a_node_that_cannot_start_is_told_with_its_reason(cluster: list[str], tm
     with process(*cluster) as local:
         assert local.wait() == 1
         assert re.search(
-            r"n1 stopped \(pid \d+, exit status 2\)\.\n  The last it said \(.+/n1/node\.log\): raftkv: "
+            r"n1 stopped \(pid \d+, exit status 2\)\.\n  Last line of its log \(.+/n1/node\.log\): raftkv: "
             r"data-dir in .+/n1/serve\.toml: .+/n1/data is not a directory",
             local.text,
         )
-        assert "No node is left." in local.text
+        assert "No node is running any more." in local.text
 
 
 @pytest.mark.cluster
@@ -401,7 +401,7 @@ def test_nodes_do_not_outlive_a_local_cluster_that_is_killed(cluster: list[str],
 
 def has_ended(node: LocalNode) -> bool:
     """Whether a node has said why it stops, and has let go of its data."""
-    if "the process that started this one has gone" not in node.log.read_text():
+    if "the process that started this node has ended" not in node.log.read_text():
         return False
     try:
         OsDisk().lock(str(node.directory / "data" / "lock")).close()

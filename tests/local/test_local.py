@@ -15,8 +15,8 @@ from raftkv.local.files import (
     LocalLayout,
     LocalNode,
     busy_port,
+    choose_layout,
     config_text,
-    decide_shape,
     prepare,
     restart_command,
 )
@@ -54,22 +54,22 @@ def test_a_first_election_is_told_and_then_what_to_try() -> None:
     story, told = teller()
 
     for event in [up(1), up(2), up(3), role("n1", "bootstrap", 0, None), *ELECTION]:
-        story.tell(event)
+        story.add(event)
 
     assert told == [
         "n1 is up: http://127.0.0.1:4001 (pid 101, log data/n1/node.log)",
         "n2 is up: http://127.0.0.1:4002 (pid 102, log data/n2/node.log)",
         "n3 is up: http://127.0.0.1:4003 (pid 103, log data/n3/node.log)",
-        "n1 is new: it waits until all nodes have met.",
-        "n2 asks the others for their votes: nobody leads",
+        "n1 is new and waits until all nodes are connected.",
+        "n2 starts an election: nobody leads",
         "n2 is the leader now (term 2).",
         "n1 follows n2 (term 2).",
         "n3 follows n2 (term 2).",
         "",
-        "Try it, in another terminal:",
+        "Try it in another terminal:",
         """  curl -X POST http://127.0.0.1:4001/keys/greeting/ -d '{"value": "hello"}'""",
         "  curl http://127.0.0.1:4003/keys/greeting/",
-        "Stop the leader and see the others elect a new one, with nothing lost:",
+        "Kill the leader; the others elect a new one, and no write is lost:",
         "  kill -9 102",
         "  curl http://127.0.0.1:4001/keys/greeting/",
         "Ctrl-C here stops all nodes.",
@@ -80,16 +80,16 @@ def test_a_first_election_is_told_and_then_what_to_try() -> None:
 def test_what_to_try_is_told_once() -> None:
     story, told = teller()
     for event in [up(1), up(2), up(3), *ELECTION]:
-        story.tell(event)
+        story.add(event)
     told.clear()
 
     story.forget("n2")
-    story.tell(role("n3", "candidate", 2, None, "nobody leads"))
-    story.tell(role("n3", "leader", 3, "n3"))
-    story.tell(role("n1", "follower", 3, "n3"))
+    story.add(role("n3", "candidate", 2, None, "nobody leads"))
+    story.add(role("n3", "leader", 3, "n3"))
+    story.add(role("n1", "follower", 3, "n3"))
 
     assert told == [
-        "n3 asks the others for their votes: nobody leads",
+        "n3 starts an election: nobody leads",
         "n3 is the leader now (term 3). To stop it too: kill -9 103",
         "n1 follows n3 (term 3).",
     ]
@@ -99,8 +99,8 @@ def test_a_leader_is_known_from_its_followers_too() -> None:
     """Its own report may come later, or never, where it was started by hand."""
     story, told = teller()
 
-    story.tell(role("n1", "follower", 2, "n2"))
-    story.tell(role("n2", "leader", 2, "n2"))
+    story.add(role("n1", "follower", 2, "n2"))
+    story.add(role("n2", "leader", 2, "n2"))
 
     assert told[:2] == ["n2 is the leader now (term 2).", "n1 follows n2 (term 2)."]
     assert [line for line in told if "is the leader" in line] == told[:1]
@@ -108,11 +108,11 @@ def test_a_leader_is_known_from_its_followers_too() -> None:
 
 def test_a_leader_that_is_deposed_is_told_of() -> None:
     story, told = teller()
-    story.tell(role("n1", "leader", 2, "n1"))
+    story.add(role("n1", "leader", 2, "n1"))
     told.clear()
 
-    story.tell(role("n1", "follower", 2, None, "no majority has answered"))
-    story.tell(role("n2", "follower", 2, None))
+    story.add(role("n1", "follower", 2, None, "no majority has answered"))
+    story.add(role("n2", "follower", 2, None))
 
     assert told == ["n1 is no longer the leader: no majority has answered"]
 
@@ -121,8 +121,8 @@ def test_what_a_node_waits_for_is_told_once() -> None:
     story, told = teller()
 
     for _ in range(3):
-        story.tell(Leaderless("n1", "n2 is away"))
-    story.tell(Leaderless("n1", "n2 and n3 are away"))
+        story.add(Leaderless("n1", "n2 is away"))
+    story.add(Leaderless("n1", "n2 and n3 are away"))
 
     assert told == ["n1 has no leader: n2 is away", "n1 has no leader: n2 and n3 are away"]
 
@@ -130,8 +130,8 @@ def test_what_a_node_waits_for_is_told_once() -> None:
 def test_a_node_alone_is_told_nothing_of_others() -> None:
     story, told = teller(nodes=1)
 
-    story.tell(up(1))
-    story.tell(role("n1", "leader", 1, "n1"))
+    story.add(up(1))
+    story.add(role("n1", "leader", 1, "n1"))
 
     assert not [line for line in told if "kill" in line]
 
@@ -145,15 +145,15 @@ def test_how_a_process_ended_is_told_in_words(status: int, words: str) -> None:
 
 
 def test_a_new_cluster_has_the_shape_that_was_asked_for(tmp_path: Path) -> None:
-    assert decide_shape(tmp_path, None, None, None) == LocalLayout(3, 4001, 5001)
-    assert decide_shape(tmp_path, 5, 7001, 8001) == LocalLayout(5, 7001, 8001)
+    assert choose_layout(tmp_path, None, None, None) == LocalLayout(3, 4001, 5001)
+    assert choose_layout(tmp_path, 5, 7001, 8001) == LocalLayout(5, 7001, 8001)
 
 
 def test_a_cluster_goes_on_as_it_began_but_may_serve_at_other_ports(tmp_path: Path) -> None:
     prepare(tmp_path, LocalLayout(5, 7001, 8001), {})
 
-    assert decide_shape(tmp_path, None, None, None) == LocalLayout(5, 7001, 8001)
-    assert decide_shape(tmp_path, 5, 7101, 8001) == LocalLayout(5, 7101, 8001)
+    assert choose_layout(tmp_path, None, None, None) == LocalLayout(5, 7001, 8001)
+    assert choose_layout(tmp_path, 5, 7101, 8001) == LocalLayout(5, 7101, 8001)
 
 
 @pytest.mark.parametrize(
@@ -162,18 +162,18 @@ def test_a_cluster_goes_on_as_it_began_but_may_serve_at_other_ports(tmp_path: Pa
         (
             (3, None, None),
             "--nodes: {} holds a cluster with --nodes 5, not 3; "
-            "leave --nodes out, or start another cluster with another --data-dir",
+            "leave out --nodes, or start another cluster with another --data-dir",
         ),
         (
             (None, None, 9001),
             "--base-raft-port: {} holds a cluster with --base-raft-port 8001, not 9001; "
-            "leave --base-raft-port out, or start another cluster with another --data-dir",
+            "leave out --base-raft-port, or start another cluster with another --data-dir",
         ),
-        ((None, 65533, None), "--base-port: from 65533 on there are no 5 ports; give a lower one"),
+        ((None, 65533, None), "--base-port: there are no 5 ports from 65533 on; give a lower port"),
         (
             (None, 7998, None),
-            "--base-port: the ports from 7998 on for clients overlap with those from 8001 on among the nodes "
-            "(--base-raft-port); keep them 5 or more apart",
+            "--base-port: the ports for clients, from 7998 on, overlap with the Raft ports, from 8001 on "
+            "(--base-raft-port); keep the two at least 5 apart",
         ),
     ],
 )
@@ -183,7 +183,7 @@ def test_a_shape_that_cannot_be_is_told_in_one_line(
     prepare(tmp_path, LocalLayout(5, 7001, 8001), {})
 
     with pytest.raises(SettingsError) as raised:
-        decide_shape(tmp_path, *asked)
+        choose_layout(tmp_path, *asked)
     assert str(raised.value) == said.format(tmp_path)
 
 

@@ -103,7 +103,7 @@ def pid_of_node(terminal: Terminal, after: int = 0) -> int:
 def test_enter_starts_again_what_has_stopped(terminal: Terminal) -> None:
     os.kill(pid_of_node(terminal), signal.SIGKILL)
     terminal.waits_for(r"n1 stopped \(pid \d+, killed by signal 9, SIGKILL\)\.")
-    terminal.waits_for("or just press Enter here")
+    terminal.waits_for("or press Enter here")
 
     so_far = terminal.types(ENTER)
 
@@ -141,5 +141,5 @@ def test_a_node_that_does_not_stop_is_killed_in_the_end(terminal: Terminal) -> N
 
     terminal.types(CTRL_C)
 
-    terminal.waits_for(r"n1 did not stop within \d+ s and will be killed\.")
+    terminal.waits_for(r"n1 did not stop within \d+ s; killing\.")
     assert terminal.ends() == 0
