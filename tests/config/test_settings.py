@@ -1,4 +1,4 @@
-"""Configuration: where a setting comes from, what it may be, and what a wrong one is told."""
+"""Configuration: where a setting comes from, which values it may have, and the complaint about a wrong one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PEERS = tuple((f"n{number}", Endpoint("127.0.0.1", 5000 + number)) for number in
 
 
 def flags(**changes: str | None) -> dict[str, str | None]:
-    """Return the flags of a node that may be started, with changes; None leaves one out."""
+    """Return the flags of a valid node, with changes; None leaves one out."""
     given = {"id": "n1", "cluster": CLUSTER, "data_dir": "data"} | changes
     return {name.replace("_", "-"): value for name, value in given.items() if value is not None}
 
@@ -27,7 +27,7 @@ def settings(**changes: str | None) -> Settings:
 
 
 def complaint(changes: dict[str, str | None], environ: dict[str, str] | None = None, config: Path | None = None) -> str:
-    """Return what is said of wrong settings: always one line."""
+    """Return the complaint about wrong settings, which is always one line."""
     with pytest.raises(SettingsError) as raised:
         settings_of_node(flags(**changes), environ or {}, None if config is None else str(config))
     assert "\n" not in str(raised.value)
@@ -40,7 +40,7 @@ def toml(directory: Path, text: str) -> Path:
     return path
 
 
-def test_what_is_not_given_has_its_default() -> None:
+def test_a_setting_that_is_not_given_has_its_default() -> None:
     assert settings_of_node(flags(), {}) == (
         Settings(
             id="n1",
@@ -110,7 +110,7 @@ def test_every_setting_can_be_given_as_a_flag_a_variable_and_in_a_file(tmp_path:
     assert settings_of_node({}, {"RAFTKV_CONFIG": str(file)}) == (expected, [])
 
 
-def test_a_flag_goes_before_a_variable_and_a_variable_before_the_file(tmp_path: Path) -> None:
+def test_a_flag_overrides_a_variable_and_a_variable_overrides_the_file(tmp_path: Path) -> None:
     file = str(toml(tmp_path, 'http = "127.0.0.1:1"\nlog-level = "error"\ntiming = 3'))
     environ = {"RAFTKV_HTTP": "127.0.0.1:2", "RAFTKV_LOG_LEVEL": "warning"}
 
@@ -119,11 +119,11 @@ def test_a_flag_goes_before_a_variable_and_a_variable_before_the_file(tmp_path: 
     assert (found.http.port, found.log_level, found.timing.heartbeat_ms) == (3, "warning", 150.0)
 
 
-def test_an_empty_variable_is_none() -> None:
+def test_an_empty_variable_counts_as_not_set() -> None:
     assert settings_of_node(flags(), {"RAFTKV_HTTP": "", "RAFTKV_CONFIG": ""}) == settings_of_node(flags(), {})
 
 
-def test_a_file_may_have_numbers_and_the_cluster_as_a_table(tmp_path: Path) -> None:
+def test_a_file_may_contain_numbers_and_the_cluster_as_a_table(tmp_path: Path) -> None:
     file = toml(tmp_path, 'timing = 2\nvalue-bytes = 1000\n[cluster]\nn2 = "b:2"\nn1 = "127.0.0.1:5001"')
 
     found, _ = settings_of_node(flags(cluster=None), {}, str(file))
@@ -133,7 +133,7 @@ def test_a_file_may_have_numbers_and_the_cluster_as_a_table(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("bogus = 1", "bogus in {file}: unknown setting"),
         ("heartbeat = 1", "heartbeat in {file}: unknown setting; did you mean heartbeat-ms?"),
@@ -144,13 +144,13 @@ def test_a_file_may_have_numbers_and_the_cluster_as_a_table(tmp_path: Path) -> N
         ("id =", "--config: {file} is not TOML: Invalid value (at end of document)"),
     ],
 )
-def test_what_is_wrong_in_a_file_is_told_with_its_name(tmp_path: Path, text: str, said: str) -> None:
+def test_a_complaint_about_a_file_names_key_and_file(tmp_path: Path, text: str, message: str) -> None:
     file = toml(tmp_path, text)
 
-    assert complaint({}, config=file) == said.format(file=file)
+    assert complaint({}, config=file) == message.format(file=file)
 
 
-def test_a_file_that_cannot_be_read_is_told_with_who_named_it(tmp_path: Path) -> None:
+def test_a_complaint_about_an_unreadable_file_says_where_it_was_named(tmp_path: Path) -> None:
     missing = tmp_path / "missing.toml"
 
     assert complaint({}, config=missing) == f"--config: cannot read {missing}: No such file or directory"
@@ -159,17 +159,17 @@ def test_a_file_that_cannot_be_read_is_told_with_who_named_it(tmp_path: Path) ->
     )
 
 
-def test_a_wrong_value_is_told_with_where_it_stands(tmp_path: Path) -> None:
-    said = "'nowhere' is not HOST:PORT, such as 127.0.0.1:4001 or [::1]:4001"
+def test_a_complaint_says_where_the_value_was_given(tmp_path: Path) -> None:
+    message = "'nowhere' is not HOST:PORT, such as 127.0.0.1:4001 or [::1]:4001"
     file = toml(tmp_path, 'http = "nowhere"')
 
-    assert complaint({"http": "nowhere"}) == f"--http: {said}"
-    assert complaint({}, {"RAFTKV_HTTP": "nowhere"}) == f"RAFTKV_HTTP: {said}"
-    assert complaint({}, config=file) == f"http in {file}: {said}"
+    assert complaint({"http": "nowhere"}) == f"--http: {message}"
+    assert complaint({}, {"RAFTKV_HTTP": "nowhere"}) == f"RAFTKV_HTTP: {message}"
+    assert complaint({}, config=file) == f"http in {file}: {message}"
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         (
             {"id": None},
@@ -271,23 +271,23 @@ def test_a_wrong_value_is_told_with_where_it_stands(tmp_path: Path) -> None:
         ({"log_level": "loud"}, "--log-level: 'loud' is not one of debug, info, warning, error"),
     ],
 )
-def test_what_is_wrong_is_told_in_one_line_with_what_would_be_right(changes: dict[str, str | None], said: str) -> None:
-    assert complaint(changes) == said
+def test_a_complaint_is_one_line_and_says_what_would_be_right(changes: dict[str, str | None], message: str) -> None:
+    assert complaint(changes) == message
 
 
-def test_a_contradiction_is_told_with_the_origin_of_both_sides() -> None:
+def test_a_contradiction_names_the_origin_of_both_values() -> None:
     assert complaint({"id": None, "cluster": None}, {"RAFTKV_ID": "n9", "RAFTKV_CLUSTER": "n1=a:1"}) == (
         "RAFTKV_ID: n9 is not in RAFTKV_CLUSTER (n1)"
     )
 
 
-def test_a_node_behind_every_interface_is_reached_where_the_list_says() -> None:
+def test_a_node_that_listens_on_every_interface_is_reached_at_its_listed_address() -> None:
     found = settings(raft="0.0.0.0:5001", cluster="n1=kv1:5001", http="0.0.0.0:4001")
 
     assert (found.raft, found.cluster) == (Endpoint("0.0.0.0", 5001), (("n1", Endpoint("kv1", 5001)),))
 
 
-def test_a_node_may_listen_elsewhere_than_where_it_is_reached_if_that_is_said() -> None:
+def test_a_node_may_listen_at_another_address_than_it_advertises() -> None:
     found = settings(raft="0.0.0.0:6000", cluster="n1=kv1:5001", advertise_raft="kv1:5001")
 
     assert (found.raft, found.cluster) == (Endpoint("0.0.0.0", 6000), (("n1", Endpoint("kv1", 5001)),))
@@ -297,7 +297,7 @@ def test_the_order_of_the_list_does_not_matter() -> None:
     assert settings(cluster="n3=127.0.0.1:5003, n1=127.0.0.1:5001,n2=127.0.0.1:5002") == settings()
 
 
-def test_a_variable_that_is_no_setting_is_warned_of() -> None:
+def test_an_unknown_variable_causes_a_warning() -> None:
     environ = {"RAFTKV_CLUSTR": "x", "RAFTKV_ZZZ": "x", "OTHER": "x"}
 
     assert settings_of_node(flags(), environ) == (
@@ -309,7 +309,7 @@ def test_a_variable_that_is_no_setting_is_warned_of() -> None:
     )
 
 
-def test_a_secret_that_others_can_read_is_warned_of_and_never_shown(tmp_path: Path) -> None:
+def test_a_secret_that_others_can_read_causes_a_warning_and_is_never_shown(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("  hush\n")
     secret.chmod(0o640)
@@ -321,7 +321,7 @@ def test_a_secret_that_others_can_read_is_warned_of_and_never_shown(tmp_path: Pa
     assert warnings == [f"{secret} can be read by other users of this machine; `chmod 600 {secret}` prevents that"]
 
 
-def test_a_raft_port_open_to_the_network_without_a_secret_is_warned_of() -> None:
+def test_a_raft_port_open_to_the_network_without_a_secret_causes_a_warning() -> None:
     _, warnings = settings_of_node(flags(raft="0.0.0.0:5001"), {})
 
     assert warnings == ["--cluster-secret-file is not set: anyone who can reach 0.0.0.0:5001 can pose as a peer"]
@@ -360,7 +360,7 @@ def test_an_endpoint_is_a_host_and_a_port(text: str, endpoint: Endpoint) -> None
 @pytest.mark.parametrize(
     "text", ["", ":80", "a", "a:", "a:x", "a:65536", "::1:80", "a b:1", "http://a:1", "a:1/", "ä:1"]
 )
-def test_nothing_else_is_an_endpoint(text: str) -> None:
+def test_any_other_text_is_not_an_endpoint(text: str) -> None:
     with pytest.raises(ValueError, match="is not HOST:PORT"):
         parse_endpoint(text)
 
@@ -373,11 +373,11 @@ def test_a_size_has_a_unit_or_none(text: str, size: int) -> None:
     assert parse_size(0, 1 << 40)(format_size(size)) == size
 
 
-def test_a_list_of_nodes_is_in_the_order_of_ids() -> None:
+def test_a_list_of_nodes_is_sorted_by_id() -> None:
     assert parse_cluster("b=h:2, a=h:1,") == (("a", Endpoint("h", 1)), ("b", Endpoint("h", 2)))
 
 
-def test_settings_do_not_change() -> None:
+def test_settings_are_immutable() -> None:
     with pytest.raises(AttributeError):
         settings().id = "n2"  # type: ignore[misc]
     assert msgspec.structs.replace(settings(), id="n2").id == "n2"

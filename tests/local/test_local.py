@@ -1,4 +1,4 @@
-"""A cluster on one machine: the files it is made of, and the story it tells."""
+"""A cluster on one machine: its files, and the lines that it prints."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from tests.support.settings import settings_of_node
 PIDS = {"n1": 101, "n2": 102, "n3": 103}
 
 
-def teller(nodes: int = 3) -> tuple[Story, list[str]]:
-    """Return a story and the list of the lines it tells."""
-    told: list[str] = []
-    return Story(told.append, LocalLayout(nodes, 4001, 5001).local_nodes(Path("data")), PIDS.get), told
+def story_of(nodes: int = 3) -> tuple[Story, list[str]]:
+    """Return a story and the list of the lines that it prints."""
+    lines: list[str] = []
+    return Story(lines.append, LocalLayout(nodes, 4001, 5001).local_nodes(Path("data")), PIDS.get), lines
 
 
 def up(number: int) -> Listening:
@@ -42,7 +42,7 @@ def role(node_id: str, role: str, term: int, leader: str | None, reason: str = "
 
 
 ELECTION: list[Event] = [
-    role("n2", "candidate", 1, None, "nobody leads"),
+    role("n2", "candidate", 1, None, "no leader"),
     role("n2", "candidate", 2, None, "asks for votes in term 2"),
     role("n2", "leader", 2, "n2"),
     role("n1", "follower", 2, "n2"),
@@ -50,18 +50,18 @@ ELECTION: list[Event] = [
 ]
 
 
-def test_a_first_election_is_told_and_then_what_to_try() -> None:
-    story, told = teller()
+def test_a_first_election_is_printed_and_then_what_to_try() -> None:
+    story, lines = story_of()
 
     for event in [up(1), up(2), up(3), role("n1", "bootstrap", 0, None), *ELECTION]:
         story.add(event)
 
-    assert told == [
+    assert lines == [
         "n1 is up: http://127.0.0.1:4001 (pid 101, log data/n1/node.log)",
         "n2 is up: http://127.0.0.1:4002 (pid 102, log data/n2/node.log)",
         "n3 is up: http://127.0.0.1:4003 (pid 103, log data/n3/node.log)",
         "n1 is new and waits until all nodes are connected.",
-        "n2 starts an election: nobody leads",
+        "n2 starts an election: no leader",
         "n2 is the leader now (term 2).",
         "n1 follows n2 (term 2).",
         "n3 follows n2 (term 2).",
@@ -77,79 +77,79 @@ def test_a_first_election_is_told_and_then_what_to_try() -> None:
     ]
 
 
-def test_what_to_try_is_told_once() -> None:
-    story, told = teller()
+def test_what_to_try_is_printed_once() -> None:
+    story, lines = story_of()
     for event in [up(1), up(2), up(3), *ELECTION]:
         story.add(event)
-    told.clear()
+    lines.clear()
 
     story.forget("n2")
-    story.add(role("n3", "candidate", 2, None, "nobody leads"))
+    story.add(role("n3", "candidate", 2, None, "no leader"))
     story.add(role("n3", "leader", 3, "n3"))
     story.add(role("n1", "follower", 3, "n3"))
 
-    assert told == [
-        "n3 starts an election: nobody leads",
+    assert lines == [
+        "n3 starts an election: no leader",
         "n3 is the leader now (term 3). To stop it too: kill -9 103",
         "n1 follows n3 (term 3).",
     ]
 
 
 def test_a_leader_is_known_from_its_followers_too() -> None:
-    """Its own report may come later, or never, where it was started by hand."""
-    story, told = teller()
+    """Its own report may come later, or never if it was started by hand."""
+    story, lines = story_of()
 
     story.add(role("n1", "follower", 2, "n2"))
     story.add(role("n2", "leader", 2, "n2"))
 
-    assert told[:2] == ["n2 is the leader now (term 2).", "n1 follows n2 (term 2)."]
-    assert [line for line in told if "is the leader" in line] == told[:1]
+    assert lines[:2] == ["n2 is the leader now (term 2).", "n1 follows n2 (term 2)."]
+    assert [line for line in lines if "is the leader" in line] == lines[:1]
 
 
-def test_a_leader_that_is_deposed_is_told_of() -> None:
-    story, told = teller()
+def test_a_leader_that_steps_down_is_printed() -> None:
+    story, lines = story_of()
     story.add(role("n1", "leader", 2, "n1"))
-    told.clear()
+    lines.clear()
 
     story.add(role("n1", "follower", 2, None, "no majority has answered"))
     story.add(role("n2", "follower", 2, None))
 
-    assert told == ["n1 is no longer the leader: no majority has answered"]
+    assert lines == ["n1 is no longer the leader: no majority has answered"]
 
 
-def test_what_a_node_waits_for_is_told_once() -> None:
-    story, told = teller()
+def test_the_reason_for_no_leader_is_printed_once() -> None:
+    story, lines = story_of()
 
     for _ in range(3):
         story.add(Leaderless("n1", "n2 is away"))
     story.add(Leaderless("n1", "n2 and n3 are away"))
 
-    assert told == ["n1 has no leader: n2 is away", "n1 has no leader: n2 and n3 are away"]
+    assert lines == ["n1 has no leader: n2 is away", "n1 has no leader: n2 and n3 are away"]
 
 
-def test_a_node_alone_is_told_nothing_of_others() -> None:
-    story, told = teller(nodes=1)
+def test_a_single_node_prints_nothing_about_other_nodes() -> None:
+    story, lines = story_of(nodes=1)
 
     story.add(up(1))
     story.add(role("n1", "leader", 1, "n1"))
 
-    assert not [line for line in told if "kill" in line]
+    assert not [line for line in lines if "kill" in line]
 
 
 @pytest.mark.parametrize(
     ("status", "words"),
     [(0, "exit status 0"), (70, "exit status 70"), (-9, "killed by signal 9, SIGKILL"), (-64, "killed by signal 64")],
 )
-def test_how_a_process_ended_is_told_in_words(status: int, words: str) -> None:
+def test_how_a_process_ended_is_printed_in_words(status: int, words: str) -> None:
     assert how_it_ended(status).startswith(words)
 
 
-def test_a_new_cluster_has_the_shape_that_was_asked_for(tmp_path: Path) -> None:
+def test_a_new_cluster_has_the_requested_layout(tmp_path: Path) -> None:
     assert choose_layout(tmp_path, None, None, None) == LocalLayout(3, 4001, 5001)
     assert choose_layout(tmp_path, 5, 7001, 8001) == LocalLayout(5, 7001, 8001)
 
 
-def test_a_cluster_goes_on_as_it_began_but_may_serve_at_other_ports(tmp_path: Path) -> None:
+def test_a_cluster_keeps_its_layout_but_may_serve_at_other_ports(tmp_path: Path) -> None:
     prepare(tmp_path, LocalLayout(5, 7001, 8001), {})
 
     assert choose_layout(tmp_path, None, None, None) == LocalLayout(5, 7001, 8001)
@@ -157,7 +157,7 @@ def test_a_cluster_goes_on_as_it_began_but_may_serve_at_other_ports(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"),
+    ("asked", "message"),
     [
         (
             (3, None, None),
@@ -177,14 +177,14 @@ def test_a_cluster_goes_on_as_it_began_but_may_serve_at_other_ports(tmp_path: Pa
         ),
     ],
 )
-def test_a_shape_that_cannot_be_is_told_in_one_line(
-    tmp_path: Path, asked: tuple[int | None, int | None, int | None], said: str
+def test_an_impossible_layout_is_refused_in_one_line(
+    tmp_path: Path, asked: tuple[int | None, int | None, int | None], message: str
 ) -> None:
     prepare(tmp_path, LocalLayout(5, 7001, 8001), {})
 
     with pytest.raises(SettingsError) as raised:
         choose_layout(tmp_path, *asked)
-    assert str(raised.value) == said.format(tmp_path)
+    assert str(raised.value) == message.format(tmp_path)
 
 
 def test_each_node_gets_settings_that_start_it(tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_each_node_gets_settings_that_start_it(tmp_path: Path) -> None:
     assert len(secret.value) == 64
 
 
-def test_the_secret_is_made_once_and_for_its_owner_only(tmp_path: Path) -> None:
+def test_the_secret_is_created_once_and_readable_by_its_owner_only(tmp_path: Path) -> None:
     prepare(tmp_path, LocalLayout(1, 4001, 5001), {})
     first = (tmp_path / "secret").read_bytes()
 
@@ -224,7 +224,7 @@ def test_the_secret_is_made_once_and_for_its_owner_only(tmp_path: Path) -> None:
     assert (tmp_path / "secret").stat().st_mode & 0o777 == 0o600
 
 
-def test_a_directory_that_cannot_be_written_is_told_in_one_line(tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_written_is_reported_in_one_line(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
 
@@ -232,7 +232,7 @@ def test_a_directory_that_cannot_be_written_is_told_in_one_line(tmp_path: Path) 
         prepare(blocked / "data", LocalLayout(1, 4001, 5001), {})
 
 
-def test_any_directory_can_stand_in_a_settings_file(tmp_path: Path) -> None:
+def test_a_settings_file_can_contain_any_directory(tmp_path: Path) -> None:
     directory = tmp_path / 'a "quoted" \\ näme\x7f'
     node = LocalNode("n1", Endpoint("127.0.0.1", 4001), Endpoint("127.0.0.1", 5001), directory)
     file = tmp_path / "serve.toml"
@@ -245,7 +245,7 @@ def test_any_directory_can_stand_in_a_settings_file(tmp_path: Path) -> None:
     assert settings_of_node({}, {}, str(file))[0].data_dir == str(directory / "data")
 
 
-def test_the_command_to_start_a_node_again_leaves_out_variables_that_would_change_it() -> None:
+def test_the_restart_command_unsets_variables_that_would_change_the_node() -> None:
     (node,) = LocalLayout(1, 4001, 5001).local_nodes(Path("my data"))
 
     assert restart_command(node, {"HOME": "/"}).endswith(" -m raftkv serve --config 'my data/n1/serve.toml'")
@@ -262,7 +262,7 @@ def test_a_port_in_use_is_found(tmp_path: Path) -> None:
     assert busy_port(nodes) is None
 
 
-def test_the_last_line_of_a_log_is_the_last_that_says_something(tmp_path: Path) -> None:
+def test_the_last_line_of_a_log_is_the_last_with_text(tmp_path: Path) -> None:
     log = tmp_path / "node.log"
     assert last_line(log) == ""
     log.write_text("first\n" + "x" * 10_000 + "\nlast\n\n")
