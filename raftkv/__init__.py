@@ -3,5 +3,5 @@
 __version__ = "0.1.0"
 
 if not __debug__:
-    # Asserts guard the node's own state; without them a broken invariant would go on to disk.
-    raise SystemExit("raftkv does not run under python -O: its assertions are part of its safety")
+    # Assertions check invariants of the node; without them a broken one would reach the disk.
+    raise SystemExit("raftkv does not run under python -O: its assertions protect the data")

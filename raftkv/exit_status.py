@@ -1,10 +1,10 @@
-"""How a node's process ends when it could not do as it was told; 0 is a stop on request."""
+"""The exit statuses of a node's process; 0 is a stop on request."""
 
 EXIT_UNUSABLE = 1
-"""Something outside of the program is in the way: a port in use, a directory of another node, damage on disk."""
+"""Something outside of the program prevents the start: a port in use, a directory of another node, damage on disk."""
 
 EXIT_UNFINISHED = 1
-"""Told to stop, it did not do so in order and in time; what was acknowledged is on disk all the same."""
+"""The process was asked to stop and did not do so in order and in time; what was acknowledged is on disk."""
 
 EXIT_USAGE = 2
 """A setting is wrong or missing."""

@@ -143,4 +143,4 @@ def test_assertions_are_part_of_the_program() -> None:
     done = subprocess.run([sys.executable, "-O", "-m", "raftkv"], cwd=ROOT, capture_output=True, text=True)
 
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "raftkv does not run under python -O: its assertions are part of its safety\n"
+    assert done.stderr == "raftkv does not run under python -O: its assertions protect the data\n"

@@ -1,4 +1,4 @@
-"""A whole cluster on this machine: its nodes as child processes, started, watched and stopped together."""
+"""A cluster on this machine: its nodes as child processes, started, watched and stopped together."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ class ChildProcess:
     """The process of one node."""
 
     def __init__(
-        self, node: LocalNode, process: Process, line: asyncio.StreamReader, our_end: asyncio.StreamWriter
+        self, node: LocalNode, process: Process, reports: asyncio.StreamReader, pipe: asyncio.StreamWriter
     ) -> None:
         self.node = node
         self.process = process
-        self.line = line
-        # The child stops when this end of the line is closed.
-        self.our_end = our_end
+        self.reports = reports
+        # The child stops when this end of the pipe is closed.
+        self.pipe = pipe
 
 
 class LocalCluster:
-    """Starts the nodes, tells what they do, starts those again that stopped if it is asked to, and stops them all."""
+    """Starts the nodes, prints what they do, restarts stopped ones when the user presses Enter, and stops them all."""
 
     def __init__(self, nodes: tuple[LocalNode, ...], directory: Path, say: Callable[[str], None]) -> None:
         self._nodes = nodes
@@ -54,12 +54,12 @@ class LocalCluster:
         self._stops = 0
 
     async def run(self) -> int:
-        """Run until a signal, or until no node is left; return the exit status."""
+        """Run until a signal, or until no node runs and none can be restarted; return the exit status."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._on_signal)
         if self._interactive:
-            # Read only while this is in the foreground: `make run &` must not be stopped for reading.
+            # In the background, as after `make run &`, reading the terminal must not stop this process.
             signal.signal(signal.SIGTTIN, signal.SIG_IGN)
             loop.add_reader(sys.stdin.fileno(), self._on_enter)
         try:
@@ -78,18 +78,18 @@ class LocalCluster:
                     child = self._children[node.id] = await _spawn(node)
                     self._spawn_task(self._follow(child))
             if self._stops:
-                # The signal may have come while the last of them was on its way.
+                # The signal may have come while the last node was being started.
                 self._signal_all(signal.SIGTERM)
 
     async def _follow(self, child: ChildProcess) -> None:
-        """Tell what a node reports until it ends, and then how it ended."""
-        while line := await child.line.readline():
-            # While all are being stopped, that one or the other loses its leader is no news.
+        """Print what a node reports until it ends, and then how it ended."""
+        while line := await child.reports.readline():
+            # During a stop of the whole cluster, elections are of no interest.
             if not self._stops:
                 with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
-                    self._story.tell(decode_event(line))
+                    self._story.add(decode_event(line))
         status = await child.process.wait()
-        child.our_end.close()
+        child.pipe.close()
         del self._children[child.node.id]
         if not self._stops:
             self._say_stopped(child, status)
@@ -99,22 +99,22 @@ class LocalCluster:
         self._story.forget(node.id)
         self._say(f"{node.id} stopped (pid {child.process.pid}, {how_it_ended(status)}).")
         if status > 0 and (last := last_line(node.log)):
-            self._say(f"  The last it said ({node.log}): {last}")
-        self._say(f"  To start it again: {restart_command(node, os.environ)}")
+            self._say(f"  Last line of its log ({node.log}): {last}")
+        self._say(f"  To restart it: {restart_command(node, os.environ)}")
         if self._interactive:
-            self._say("  or just press Enter here.")
+            self._say("  or press Enter here.")
         if not self._children and not self._interactive:
-            self._say("No node is left.")
+            self._say("No node is running any more.")
             self._stop.set()
 
     async def _stop_all(self) -> None:
-        """End every child: with time to hand over, and then without."""
+        """Stop every child; kill those that take longer than ``STOP_SECONDS``."""
         if self._children:
             self._say(f"Stopping {', '.join(self._children)} …")
         self._signal_all(signal.SIGTERM)
         _, late = await asyncio.wait(self._tasks, timeout=STOP_SECONDS) if self._tasks else (None, None)
         if late:
-            self._say(f"{', '.join(self._children)} did not stop within {STOP_SECONDS:.0f} s and will be killed.")
+            self._say(f"{', '.join(self._children)} did not stop within {STOP_SECONDS:.0f} s; killing.")
             self._signal_all(signal.SIGKILL)
             await asyncio.wait(late)
         self._say(f"All nodes have stopped; their data stays in {self._directory}.")
@@ -154,7 +154,7 @@ class LocalCluster:
 
 
 async def _spawn(node: LocalNode) -> ChildProcess:
-    """Start the process of ``node``, with its log in a file and a line to us."""
+    """Start the process of ``node``, with its log in a file and a pipe for its reports."""
     if node.log.exists() and node.log.stat().st_size > LOG_BYTES:
         node.log.replace(node.log.with_name("node.log.1"))
     ours, its = socket.socketpair()
@@ -167,14 +167,14 @@ async def _spawn(node: LocalNode) -> ChildProcess:
             stderr=log,
             pass_fds=(its.fileno(),),
             env={name: value for name, value in os.environ.items() if not name.startswith(PREFIX)},
-            # Ctrl-C in a terminal goes to the whole group; the nodes are to be stopped by us, in order.
+            # A terminal sends Ctrl-C to the whole process group; the supervisor stops the nodes itself, in order.
             start_new_session=True,
         )
     return ChildProcess(node, process, *await asyncio.open_connection(sock=ours))
 
 
 def last_line(path: Path) -> str:
-    """Return the last line of a file that is not empty, or nothing."""
+    """Return the last line with text in a file, or an empty string."""
     try:
         with open(path, "rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 8192))

@@ -1,4 +1,4 @@
-"""What a cluster on this machine consists of, and the files that each of its nodes is started with."""
+"""The layout of a local cluster, and the files in its directory: layout, secret, and settings of each node."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from pathlib import Path
 
 import msgspec
 
-from raftkv.config.option import PREFIX, Endpoint, SettingsError
+from raftkv.config.option import PREFIX, SettingsError
+from raftkv.config.values import Endpoint
 from raftkv.raft.entry import NodeId
 
 HOST = "127.0.0.1"
@@ -36,12 +37,12 @@ class LocalNode(msgspec.Struct, frozen=True):
 
     @property
     def log(self) -> Path:
-        """The file with what the node logs."""
+        """The node's log file."""
         return self.directory / "node.log"
 
 
 class LocalLayout(msgspec.Struct, frozen=True, rename="kebab"):
-    """How large the cluster is and where it listens; kept in the directory, so that it goes on as it began."""
+    """Size and first ports of a cluster; kept in its directory, so that the next start finds the same cluster."""
 
     nodes: int
     base_port: int
@@ -60,33 +61,33 @@ class LocalLayout(msgspec.Struct, frozen=True, rename="kebab"):
         )
 
 
-def decide_shape(directory: Path, nodes: int | None, base_port: int | None, base_raft_port: int | None) -> LocalLayout:
-    """Return the shape that was asked for, or else the one in ``directory``; raises ``SettingsError``.
+def choose_layout(directory: Path, nodes: int | None, base_port: int | None, base_raft_port: int | None) -> LocalLayout:
+    """Return the layout that the flags ask for, or else the one in ``directory``; raises ``SettingsError``.
 
     Size and Raft ports are part of the cluster's configuration, which its log holds: flags cannot change those.
     """
-    kept = _read_shape(directory / "local.json")
+    kept = _read_layout(directory / "local.json")
     if kept is not None:
         for flag, asked, had in (("nodes", nodes, kept.nodes), ("base-raft-port", base_raft_port, kept.base_raft_port)):
             if asked not in (None, had):
                 raise SettingsError(
                     f"--{flag}: {directory} holds a cluster with --{flag} {had}, not {asked}; "
-                    f"leave --{flag} out, or start another cluster with another --data-dir"
+                    f"leave out --{flag}, or start another cluster with another --data-dir"
                 )
     before = kept or LocalLayout(DEFAULT_NODES, DEFAULT_BASE_PORT, DEFAULT_BASE_RAFT_PORT)
-    shape = LocalLayout(nodes or before.nodes, base_port or before.base_port, base_raft_port or before.base_raft_port)
-    for flag, port in (("base-port", shape.base_port), ("base-raft-port", shape.base_raft_port)):
-        if port + shape.nodes - 1 > 65535:
-            raise SettingsError(f"--{flag}: from {port} on there are no {shape.nodes} ports; give a lower one")
-    if abs(shape.base_port - shape.base_raft_port) < shape.nodes:
+    layout = LocalLayout(nodes or before.nodes, base_port or before.base_port, base_raft_port or before.base_raft_port)
+    for flag, port in (("base-port", layout.base_port), ("base-raft-port", layout.base_raft_port)):
+        if port + layout.nodes - 1 > 65535:
+            raise SettingsError(f"--{flag}: there are no {layout.nodes} ports from {port} on; give a lower port")
+    if abs(layout.base_port - layout.base_raft_port) < layout.nodes:
         raise SettingsError(
-            f"--base-port: the ports from {shape.base_port} on for clients overlap with those from "
-            f"{shape.base_raft_port} on among the nodes (--base-raft-port); keep them {shape.nodes} or more apart"
+            f"--base-port: the ports for clients, from {layout.base_port} on, overlap with the Raft ports, from "
+            f"{layout.base_raft_port} on (--base-raft-port); keep the two at least {layout.nodes} apart"
         )
-    return shape
+    return layout
 
 
-def _read_shape(path: Path) -> LocalLayout | None:
+def _read_layout(path: Path) -> LocalLayout | None:
     try:
         return msgspec.json.decode(path.read_bytes(), type=LocalLayout)
     except FileNotFoundError:
@@ -95,12 +96,12 @@ def _read_shape(path: Path) -> LocalLayout | None:
         raise SettingsError(f"--data-dir: cannot read {path}: {error}") from None
 
 
-def prepare(directory: Path, shape: LocalLayout, shared: Mapping[str, str]) -> tuple[LocalNode, ...]:
-    """Write what the nodes need into ``directory``: the shape, a secret once, and a settings file for each node.
+def prepare(directory: Path, layout: LocalLayout, shared: Mapping[str, str]) -> tuple[LocalNode, ...]:
+    """Write the files that the nodes need into ``directory``: the layout, a settings file for each, and a secret once.
 
     Raises ``SettingsError``. The secret is readable by its owner only.
     """
-    nodes = shape.local_nodes(directory)
+    nodes = layout.local_nodes(directory)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         secret = directory / "secret"
@@ -109,14 +110,14 @@ def prepare(directory: Path, shape: LocalLayout, shared: Mapping[str, str]) -> t
         for node in nodes:
             node.directory.mkdir(exist_ok=True)
             _replace(node.config, config_text(node, nodes, secret, shared))
-        _replace(directory / "local.json", msgspec.json.encode(shape).decode() + "\n")
+        _replace(directory / "local.json", msgspec.json.encode(layout).decode() + "\n")
     except OSError as error:
         raise SettingsError(f"--data-dir: cannot write {error.filename or directory}: {error.strerror}") from None
     return nodes
 
 
 def config_text(node: LocalNode, nodes: tuple[LocalNode, ...], secret: Path, shared: Mapping[str, str]) -> str:
-    """Return the settings file of ``node``; its paths are absolute, so that it can be used from anywhere."""
+    """Return the settings file of ``node``; its paths are absolute, so that it works from any directory."""
     settings = {
         "id": node.id,
         "http": str(node.http),
@@ -127,7 +128,7 @@ def config_text(node: LocalNode, nodes: tuple[LocalNode, ...], secret: Path, sha
     }
     return "\n".join(
         [
-            "# Written by `raftkv local` at each of its starts. It also starts this node alone:",
+            "# Written by `raftkv local` at every start. To start this node alone:",
             "#   python -m raftkv serve --config FILE",
             *(f"{name} = {_quoted(value)}" for name, value in settings.items()),
             "",
@@ -139,7 +140,7 @@ def config_text(node: LocalNode, nodes: tuple[LocalNode, ...], secret: Path, sha
 
 
 def _quoted(text: str) -> str:
-    # A JSON string is a TOML string, but for one control character that JSON leaves as it is.
+    # JSON strings are TOML strings, except that TOML does not allow a plain DEL.
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
@@ -154,7 +155,7 @@ def _replace(path: Path, text: str) -> None:
 
 
 def busy_port(nodes: tuple[LocalNode, ...]) -> Endpoint | None:
-    """Return the first address that somebody else listens on."""
+    """Return the first address at which another process listens."""
     for endpoint in [node.http for node in nodes] + [node.raft for node in nodes]:
         with socket.socket() as trial:
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -166,8 +167,8 @@ def busy_port(nodes: tuple[LocalNode, ...]) -> Endpoint | None:
 
 
 def restart_command(node: LocalNode, environ: Mapping[str, str]) -> str:
-    """Return the command that starts ``node`` alone, for the shell in which ``local`` runs."""
-    # Variables would go before the file, and the file is what the node had.
+    """Return the command that starts ``node`` alone, for the shell in which ``raftkv local`` runs."""
+    # Variables override the file, and the node was started with the file alone.
     unset = [part for name in sorted(environ) if name.startswith(PREFIX) for part in ("-u", name)]
     python = os.path.relpath(sys.executable) if sys.executable.startswith(os.getcwd() + os.sep) else sys.executable
     return shlex.join(

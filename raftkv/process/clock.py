@@ -6,10 +6,13 @@ import time
 
 
 class SystemClock:
-    """The machine's clock; it goes on while the machine is suspended, so that a woken leader knows how late it is."""
+    """A monotonic clock that counts suspended time too, where the system has one.
+
+    A leader whose machine was suspended must see on waking that its followers have long been silent.
+    """
 
     _clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
     def now_ms(self) -> float:
-        """Return milliseconds since the machine's start."""
+        """Return milliseconds since the machine started."""
         return time.clock_gettime(self._clock) * 1000.0

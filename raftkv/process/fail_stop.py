@@ -1,4 +1,8 @@
-"""Fail-stop: ends the process at once, from any thread, after saying why."""
+"""Fail-stop: log the reason and end the process at once, from any thread.
+
+Nothing is cleaned up and no other thread runs again in between: whatever a node has acknowledged is on disk, and a
+restart recovers from there. Actors get ``FailStop.fail`` as a plain function, which a simulation replaces.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +21,15 @@ FLUSH_S = 1.0
 
 
 class FailStop:
-    """Ends the process; what is on disk is then all that counts, so there is nothing to clean up."""
+    """Ends the process; the first call decides the exit status and the reason."""
 
     def __init__(self, output: LogOutput) -> None:
         self._output = output
         self._lock = threading.Lock()
 
     def fail(self, status: int, line: str) -> NoReturn:
-        """Log ``line`` (and a trace in the lines after it), print it, and end the process with ``status``."""
-        # Whoever fails next, while the first one's line is being written, waits here for the end.
+        """Log and print the first line of ``line``, log the lines after it as its trace, and exit with ``status``."""
+        # A second failure, while the line of the first is being written, blocks here until the process ends.
         with self._lock:
             first, _, trace = line.partition("\n")
             logger.handle(
@@ -36,13 +40,13 @@ class FailStop:
             os._exit(status)
 
     def fail_after(self, seconds: float, status: int, line: str) -> None:
-        """Fail unless the process has ended by then; not by the event loop, which may be what does not go on."""
+        """Fail unless the process ends within ``seconds``; uses a thread, because the event loop may be what hangs."""
         timer = threading.Timer(seconds, self.fail, (status, line))
         timer.daemon = True
         timer.start()
 
     def on_thread_exception(self, hook: threading.ExceptHookArgs) -> None:
-        """Be a ``threading.excepthook``: a thread that ends by an exception is a bug."""
+        """Serve as ``threading.excepthook``: a thread that ends with an exception is a bug."""
         trace = "".join(traceback.format_exception(hook.exc_type, hook.exc_value, hook.exc_traceback))
         name = hook.thread.name if hook.thread is not None else "unknown"
         self.fail(EXIT_BUG, f"bug in thread {name}: {hook.exc_value!r}\n{trace}")

@@ -1,7 +1,7 @@
-"""Log output that never makes the node wait: records go into a bounded queue, and a thread of its own writes them.
+"""Log output that never blocks the node: records go into a bounded queue, and a thread writes them.
 
-A terminal that is stopped, or a pipe that nobody reads, must not stop elections. When the queue is full, records are
-dropped and counted, and the count is logged as soon as there is room.
+A stopped terminal or a pipe without a reader must not stop elections. While the queue is full, records are dropped and
+counted; the count is logged once there is room.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _OURS = "raftkv"
 
 
 class LogOutput(logging.Handler):
-    """Writes log records to a file descriptor from its own thread, at most ``capacity`` of them waiting."""
+    """A handler that writes records to a file descriptor from its own thread; ``capacity`` of them may wait."""
 
     def __init__(self, descriptor: int, log_format: LogFormat, *, node_id: str = "-", capacity: int = 4096) -> None:
         super().__init__()
@@ -36,23 +36,23 @@ class LogOutput(logging.Handler):
         threading.Thread(target=self._write_all, name="log output", daemon=True).start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Put ``record`` into the queue, or drop it; called by ``logging`` under this handler's lock."""
+        """Queue ``record``, or drop it if the queue is full; ``logging`` calls this under the handler's lock."""
         if self._waiting.qsize() >= self._capacity:
             self._dropped += 1
             return
         try:
             line = self._format(record, self._node_id)
         except Exception:
-            # A record that cannot be formatted is a mistake in one call of the logger; the node goes on.
+            # One logging call has the wrong arguments: no reason to stop the node.
             line = f"{record.levelname} {record.name}: cannot format {record.msg!r}"
         self._waiting.put(_encode(line))
 
     def line(self, text: str) -> None:
-        """Write ``text`` as a line of its own, as it is."""
+        """Write ``text`` unchanged, as a line of its own."""
         self._waiting.put(_encode(text))
 
     def flush_within(self, seconds: float) -> bool:
-        """Return whether everything so far has been written within ``seconds``."""
+        """Wait up to ``seconds`` for everything queued so far; return whether it was written."""
         written = threading.Event()
         self._waiting.put(written)
         return written.wait(seconds)
@@ -71,25 +71,25 @@ class LogOutput(logging.Handler):
             return
         with self.lock:  # type: ignore[union-attr]  # the base class makes it in its __init__
             dropped, self._dropped = self._dropped, 0
-        message = f"{dropped} log records were dropped here, because the output took them too slowly"
+        message = f"{dropped} log records were dropped here, because the output was too slow"
         record = logging.LogRecord("raftkv.log", logging.WARNING, "", 0, message, None, None)
         self._write(_encode(self._format(record, self._node_id)))
 
     def _write(self, data: bytes) -> None:
-        # os.write instead of a stream: a stream's lock would be held by whoever waits for a full pipe.
+        # Not a stream: while one write waits for a full pipe, it would hold the stream's lock.
         while data and not self._failed:
             try:
                 data = data[os.write(self._descriptor, data) :]
             except BlockingIOError:
-                # Somebody made the descriptor non-blocking, as a shell does with one it shares.
+                # Another process that shares the descriptor, such as a shell, made it non-blocking.
                 time.sleep(0.01)
             except OSError:
-                # Nobody is there to read any more; a node without log output is still a node.
+                # The reader has gone; the node works without log output too.
                 self._failed = True
 
 
 def start_logging(level: str, log_format: LogFormat, *, node_id: str = "-", descriptor: int = 2) -> LogOutput:
-    """Send everything that is logged to ``descriptor``: ours from ``level`` on, that of libraries from warnings on."""
+    """Log to ``descriptor``: records of raftkv from ``level`` on, those of libraries from warnings on."""
     output = LogOutput(descriptor, log_format, node_id=node_id)
     root = logging.getLogger()
     root.handlers[:] = [output]
@@ -108,15 +108,15 @@ def _time(record: logging.LogRecord) -> str:
 
 
 def _trace(record: logging.LogRecord) -> str | None:
-    """Return the trace that belongs to a record, if one does."""
+    """Return the stack trace of a record, or None."""
     if record.exc_info and record.exc_info[0] is not None:
         return "".join(traceback.format_exception(*record.exc_info)).rstrip("\n")
     return record.stack_info
 
 
 def _as_text(record: logging.LogRecord, node_id: str) -> str:
-    """Return ``time LEVEL node logger: message``, one line but for a trace, whose lines are indented."""
-    # What a client sent may be part of a message: it must not be able to forge a line of the log.
+    """Return ``time LEVEL node logger: message`` on one line, and below it the trace, indented."""
+    # A message may quote a client, which must not be able to forge a line of the log.
     message = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in record.getMessage())
     line = f"{_time(record)} {record.levelname:<7} {node_id} {record.name}: {message}"
     trace = _trace(record)
@@ -124,7 +124,7 @@ def _as_text(record: logging.LogRecord, node_id: str) -> str:
 
 
 def _as_json(record: logging.LogRecord, node_id: str) -> str:
-    """Return one JSON object with time, level, node, logger, message and, where there is one, trace."""
+    """Return one JSON object with time, level, node, logger, message and, if there is one, trace."""
     fields = {
         "time": _time(record),
         "level": record.levelname.lower(),

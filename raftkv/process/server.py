@@ -1,4 +1,10 @@
-"""The one place where everything of a node is put together, started in order, and stopped in order."""
+"""The one place where the parts of a node are put together, started in order and stopped in order.
+
+At the start each part finds the ones that it relies on: the front end gets its port, the actors get their first message
+before a request can reach them, and peers may connect only once the journal, which tells the cluster id, has been read.
+A stop runs backwards: answer the requests that are there, hand leadership over, end the actors, close the connections
+to peers.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +12,12 @@ import asyncio
 import gc
 import logging
 import os
-import secrets
-import sys
-import threading
-import time
-import traceback
 from collections.abc import Awaitable, Coroutine
 from operator import attrgetter
 from random import Random
 from typing import Any
 
 import msgspec
-import uvloop
 from thespian.actors import ActorAddress
 
 from raftkv.actors.gateway import ANSWER_GRACE_S, Gateway, RequestFailed
@@ -38,15 +38,13 @@ from raftkv.actors.system.base.eventloop import start_on_loop
 from raftkv.actors.system.link.link import Codec, Link, LinkSettings
 from raftkv.config.settings import Settings
 from raftkv.environment import Environment
-from raftkv.exit_status import EXIT_BUG, EXIT_UNFINISHED, EXIT_UNUSABLE
 from raftkv.http.operations import Addresses
 from raftkv.http.server import FrontEnd
-from raftkv.journal.data_directory import DataDirectory, DataDirectoryError, open_data_directory
+from raftkv.journal.data_directory import DataDirectory
 from raftkv.journal.os_disk import OsDisk
 from raftkv.process.clock import SystemClock
 from raftkv.process.fail_stop import FailStop
-from raftkv.process.log_output import LogOutput
-from raftkv.process.signals import StartError, allow_many_files, cannot_listen, check_free, listen_for_stop
+from raftkv.process.signals import cannot_listen
 from raftkv.process.supervisor import Leaderless, Listening, RoleReport, SupervisorPipe
 from raftkv.raft.configuration import initial_cluster_hash
 from raftkv.raft.entry import NodeId
@@ -56,85 +54,22 @@ logger = logging.getLogger("raftkv.node")
 NODE = "node"
 CODEC = Codec(encode_peer, decode_peer, is_control, attrgetter("sender"))
 
-# A stop takes these together and some; whoever told us to stop waits for five seconds before it kills.
-STOP_S = 4.5
+# The steps of a stop; together they must be less than `STOP_S` in `lifecycle.py`.
 FINISH_REQUESTS_S = 1.5
 RESIGN_S = 1.0
 END_ACTORS_S = 1.0
 
-# Messages that may wait for the actors before the node stops reading from its peers, and how often it looks again.
+# Number of messages waiting for the actors at which the node stops reading from its peers, and how often it looks
+# whether they have caught up.
 MOST_WAITING = 20_000
 DRAIN_LOOK_S = 0.005
 
-# How often a node looks whether there is a leader, and how often it repeats why there is none.
+# How often a node checks whether there is a leader, and how often it repeats why there is none.
 LOOK_S, REPEAT_S = 3.0, 60.0
 
 
-def serve_node(settings: Settings, output: LogOutput, supervisor: SupervisorPipe) -> int:
-    """Run a node until it is told to stop; return the exit status."""
-    fail_stop = FailStop(output)
-    threading.excepthook = fail_stop.on_thread_exception
-    # The loop waits for the interpreter as long as another thread keeps it: the journal's checksums, for one.
-    sys.setswitchinterval(0.0005)
-    allow_many_files()
-    try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            status = runner.run(run_node(settings, supervisor, fail_stop))
-    except (StartError, DataDirectoryError) as error:
-        output.line(f"raftkv: {error}")
-        status = EXIT_UNUSABLE
-    except Exception as error:
-        fail_stop.fail(EXIT_BUG, f"bug in the node's start or stop: {error!r}\n{traceback.format_exc()}")
-    output.flush_within(1.0)
-    return status
-
-
-async def run_node(settings: Settings, supervisor: SupervisorPipe, fail_stop: FailStop) -> int:
-    """Run a node until a signal, or its parent's end; return the exit status.
-
-    Raises ``StartError`` and ``DataDirectoryError``, with everything closed again.
-    """
-    # Before anything is written: a mistyped port must not leave a new data directory behind.
-    for name, endpoint in (("http", settings.http), ("raft", settings.raft)):
-        check_free(name, endpoint)
-    disk = OsDisk()
-    directory = open_data_directory(disk, settings.data_dir, settings.id, new_incarnation=new_incarnation)
-    try:
-        told_to_stop = listen_for_stop(supervisor, fail_stop)
-        node = NodeProcess(settings, disk, directory, supervisor, fail_stop)
-        try:
-            await first_of(node.start(), told_to_stop.wait())
-            await told_to_stop.wait()
-            fail_stop.fail_after(
-                STOP_S, EXIT_UNFINISHED, f"could not stop within {STOP_S:g} s; what was acknowledged is on disk"
-            )
-        finally:
-            await node.stop()
-    finally:
-        directory.close()
-    return 0
-
-
-def new_incarnation() -> str:
-    """Return a name for a new data directory, later ones greater: nodes tell by it which of two is of the past."""
-    return f"{time.time_ns() // 1_000_000:012x}-{secrets.token_hex(4)}"
-
-
-async def first_of(work: Coroutine[Any, Any, None], stop: Coroutine[Any, Any, Any]) -> None:
-    """Do ``work`` until it is done, or given up because ``stop`` is; raises what ``work`` raises."""
-    tasks = [asyncio.ensure_future(work), asyncio.ensure_future(stop)]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        if tasks[0].done():
-            tasks[0].result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
 class NodeProcess:
-    """The parts of a node: the link to its peers, the actor system, the client that asks it, and the front end."""
+    """The parts of a node: the link to its peers, the actor system, the gateway to its actors, and the front end."""
 
     def __init__(
         self,
@@ -157,7 +92,7 @@ class NodeProcess:
         self._recovered = asyncio.Event()
         self._paused = False
         self._http: dict[NodeId, str] = {settings.id: str(settings.advertise_http)}
-        """Where clients reach the nodes, as they told us."""
+        """The addresses at which nodes serve clients, as far as they have announced them."""
         self._loop = asyncio.get_running_loop()
         self._cluster_id: str | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -165,7 +100,7 @@ class NodeProcess:
         self._link = self._make_link()
         self._system = start_on_loop(node_id=settings.id, transport=self._link, shutdown_timeout_s=END_ACTORS_S)
         self._node: ActorAddress = self._system.createActor(Node, globalName=NODE)
-        # The roles look for requests whose time is over at their heartbeats, one that founds at every second.
+        # The roles look for overdue requests at their heartbeats, and a bootstrapping node does so every second.
         answer_grace_s = max(ANSWER_GRACE_S, 3 * settings.timing.heartbeat_ms / 1000)
         self._gateway = Gateway(self._ask, rng=self._rng, answer_grace_s=answer_grace_s)
         self._front = FrontEnd(self._gateway, node_id=settings.id, limits=settings.limits, describe=self._describe)
@@ -173,26 +108,26 @@ class NodeProcess:
     # --- Starting and stopping.
 
     async def start(self) -> None:
-        """Listen for clients, let the node begin, and listen for peers; raises ``StartError``."""
+        """Listen for clients, start the actors, and listen for peers once the log is read; raises ``StartError``."""
         settings = self._settings
         try:
             self._front.listen(*settings.http)
         except OSError as error:
             raise cannot_listen("http", settings.http, error) from None
-        # No await from here to the first message: what comes from outside finds a node that has it.
+        # No await since the port is open: a request from outside must not reach the actors before their first message.
         self._boot()
         http = settings.http._replace(port=self._front.port)
         logger.info("listening at %s for clients", http)
-        self._supervisor.tell(Listening(settings.id, str(http), str(settings.raft)))
-        # Not before the journal has been read, which tells the cluster: peers of another one would be let in, and
-        # their leader would cut off our log.
+        self._supervisor.report(Listening(settings.id, str(http), str(settings.raft)))
+        # The journal tells which cluster this node belongs to. Until it has been read, peers of another cluster would
+        # be let in, and their leader could cut off our log.
         await self._recovered.wait()
         try:
             await self._link.start()
         except OSError as error:
             raise cannot_listen("raft", settings.raft, error) from None
         logger.info("listening at %s for peers", settings.raft)
-        self._spawn(self._report_waiting())
+        self._spawn(self._report_leaderless())
 
     def _boot(self) -> None:
         settings = self._settings
@@ -221,7 +156,7 @@ class NodeProcess:
         self._booted = True
 
     async def stop(self) -> None:
-        """Finish what clients asked for, hand leadership over, and end everything, as far as it was started."""
+        """Answer the requests that are there, hand leadership over, and end every part that was started."""
         await self._front.stop(FINISH_REQUESTS_S)
         if self._booted:
             await self._ask(Resign(RESIGN_S * 1000), RESIGN_S)
@@ -276,7 +211,7 @@ class NodeProcess:
         )
 
     def _receive(self, peer: str, target: str, source: str, message: Any) -> None:
-        # What comes before the node has begun is lost, as any message may be.
+        # A message that comes before the actors have started is lost, as any message may be.
         if self._booted and not self._ending:
             self._system.base.deliver(peer, target, source, message)
             if self._system.base.message_loop.waiting > MOST_WAITING and not self._paused:
@@ -285,7 +220,7 @@ class NodeProcess:
                 self._loop.call_soon(self._resume_when_drained)
 
     def _resume_when_drained(self) -> None:
-        """Read from the peers again when the actors have caught up: what waits meanwhile, waits at the sender."""
+        """Read from the peers again when the actors have caught up; until then messages wait at their senders."""
         if self._system.base.message_loop.waiting > MOST_WAITING // 2 and not self._ending:
             self._loop.call_later(DRAIN_LOOK_S, self._resume_when_drained)
         else:
@@ -303,7 +238,7 @@ class NodeProcess:
     def _on_refused(self, peer: str, target: str, source: str, message: Any, reason: str) -> None:
         self._tell(NotSent(peer, message, reason))
 
-    # --- What the node tells.
+    # --- Reports: to the log, the gateway and the supervisor.
 
     def _on_event(self, event: RoleChanged | AdvertiseAddress) -> None:
         if isinstance(event, AdvertiseAddress):
@@ -314,29 +249,29 @@ class NodeProcess:
     def _on_role_changed(self, event: RoleChanged) -> None:
         logger.info("%s in term %d, leader %s: %s", event.role, event.term, event.leader or "unknown", event.reason)
         self._gateway.view.changed(event)
-        self._supervisor.tell(RoleReport(event.id, event.role, event.term, event.leader, event.reason))
+        self._supervisor.report(RoleReport(event.id, event.role, event.term, event.leader, event.reason))
         self._cluster_id = event.cluster_id
         if not self._recovered.is_set():
             self._recovered.set()
-            # What was recovered stays for long: looking through it again and again would make the loop late.
+            # The recovered data stays in memory: collections that scan it again and again would delay the loop.
             gc.collect()
             gc.freeze()
 
-    async def _report_waiting(self) -> None:
-        """Say why there is no leader: soon, whenever the reason is another one, and once in a while."""
-        told, told_s = "", 0.0
+    async def _report_leaderless(self) -> None:
+        """Report why there is no leader: soon, again when the reason changes, and every ``REPEAT_S``."""
+        reported, reported_s = "", 0.0
         while True:
             await asyncio.sleep(LOOK_S)
             status = await self._status()
             reason = status.reason if status is not None else "the node does not answer"
             now_s = asyncio.get_running_loop().time()
             if reason is None:
-                told = ""
-            elif reason != told or now_s - told_s > REPEAT_S:
-                told, told_s = reason, now_s
+                reported = ""
+            elif reason != reported or now_s - reported_s > REPEAT_S:
+                reported, reported_s = reason, now_s
                 refusals = "; ".join(f"{peer}: {why}" for peer, why in self._link.peer_refusals().items() if why)
                 logger.info("no leader: %s%s", reason, f" ({refusals})" if refusals else "")
-                self._supervisor.tell(Leaderless(self._settings.id, reason))
+                self._supervisor.report(Leaderless(self._settings.id, reason))
 
     async def _status(self) -> Status | None:
         try:
@@ -345,7 +280,7 @@ class NodeProcess:
             return None
 
     def _describe(self) -> dict[NodeId, Addresses]:
-        """Return where peers and clients reach the nodes of the start list, as far as those have told us."""
+        """Return the Raft addresses of the nodes, and their HTTP addresses as far as they have announced them."""
         return {node_id: Addresses(raft, self._http.get(node_id)) for node_id, raft in self._initial_cluster}
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:

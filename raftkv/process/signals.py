@@ -1,4 +1,4 @@
-"""What a node's process asks of the operating system: to be told to stop, many files, and free places to listen at."""
+"""What a node needs of the operating system: stop signals, file descriptors and free ports."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import resource
 import signal
 import socket
 
-from raftkv.config.option import Endpoint
+from raftkv.config.values import Endpoint
 from raftkv.exit_status import EXIT_UNFINISHED
 from raftkv.process.fail_stop import FailStop
 from raftkv.process.supervisor import SupervisorPipe
@@ -19,44 +19,47 @@ logger = logging.getLogger("raftkv.node")
 
 
 class StartError(Exception):
-    """The node cannot start; the text is one line for people."""
+    """The node cannot start; the text is one line for the user."""
 
 
 def listen_for_stop(supervisor: SupervisorPipe, fail_stop: FailStop) -> asyncio.Event:
-    """Return what is set on the first SIGTERM or SIGINT, or when the parent is gone; a second signal ends at once."""
+    """Return an event that the first SIGTERM or SIGINT sets, and so does the end of the supervisor.
+
+    A second signal ends the process at once.
+    """
     loop = asyncio.get_running_loop()
-    told = asyncio.Event()
+    stop_requested = asyncio.Event()
 
     def on_signal(number: signal.Signals) -> None:
-        if told.is_set():
-            fail_stop.fail(EXIT_UNFINISHED, f"stopped at once, on a second {number.name}")
+        if stop_requested.is_set():
+            fail_stop.fail(EXIT_UNFINISHED, f"stopped at once on a second {number.name}")
         logger.info("stopping on %s", number.name)
-        told.set()
+        stop_requested.set()
 
-    def on_parent(descriptor: int) -> None:
+    def on_supervisor(descriptor: int) -> None:
         if supervisor.is_gone():
             loop.remove_reader(descriptor)
-            logger.info("stopping, because the process that started this one has gone")
-            told.set()
+            logger.info("stopping, because the process that started this node has ended")
+            stop_requested.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
     descriptor = supervisor.fileno()
     if descriptor is not None:
-        loop.add_reader(descriptor, on_parent, descriptor)
-    return told
+        loop.add_reader(descriptor, on_supervisor, descriptor)
+    return stop_requested
 
 
 def allow_many_files() -> None:
-    """Use all the file descriptors we may have: each client's connection takes one."""
+    """Raise the limit of open files as far as allowed: each connection needs one."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # Where there is no hard limit, some systems refuse to have no soft one.
+    # Without a hard limit, some systems still refuse an unlimited soft one.
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (65536 if hard == resource.RLIM_INFINITY else hard, hard))
 
 
 def check_free(name: str, endpoint: Endpoint) -> None:
-    """Raise ``StartError`` if we cannot listen at ``endpoint``, which the setting ``name`` gave."""
+    """Raise ``StartError`` if this process cannot listen at ``endpoint``, the value of the setting ``name``."""
     try:
         found = socket.getaddrinfo(*endpoint, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         for family, kind, protocol, _, address in found:
@@ -70,6 +73,6 @@ def check_free(name: str, endpoint: Endpoint) -> None:
 
 
 def cannot_listen(name: str, endpoint: Endpoint, error: OSError) -> StartError:
-    """Return what to say when listening at ``endpoint`` failed."""
+    """Return the error for a failure to listen at ``endpoint``."""
     why = "another process listens there" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
     return StartError(f"cannot listen at {endpoint} (--{name}): {why}")

@@ -1,7 +1,8 @@
-"""The line between a node and the process that started it: what the node reports, as one JSON object a line.
+"""The pipe between a node and its supervisor, the process that started it: reports upwards, one JSON object a line.
 
-It is one end of a socket pair, so that it also tells a node that its parent has gone, however that happened: a node
-that ``raftkv local`` started does not outlive it.
+It is one end of a socket pair. The kernel closes the other end however the supervisor ends, so a node always notices
+and stops: no node that ``raftkv local`` started outlives it, not even after ``kill -9``. Neither a pid nor a signal
+would do, because a pid can be reused and a killed supervisor sends no signal.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from raftkv.raft.entry import NodeId
 
 
 class Listening(msgspec.Struct, frozen=True, tag="listening"):
-    """The node is up, with these addresses."""
+    """The node is up, at these addresses."""
 
     id: NodeId
     http: str
@@ -34,7 +35,7 @@ class RoleReport(msgspec.Struct, frozen=True, tag="role"):
 
 
 class Leaderless(msgspec.Struct, frozen=True, tag="waiting"):
-    """The node has known no leader for a while, and why."""
+    """The node has known no leader for a while, for this reason."""
 
     id: NodeId
     reason: str
@@ -46,26 +47,25 @@ decode_event: Callable[[bytes], Event] = msgspec.json.Decoder(Event).decode
 
 
 class SupervisorPipe:
-    """The node's end of the line, or none (``descriptor`` None): reports then go nowhere."""
+    """The node's end of the pipe; without a supervisor (``descriptor`` is None) reports are dropped."""
 
     def __init__(self, descriptor: int | None = None) -> None:
-        """Take over ``descriptor``; raises ``OSError`` if it is no socket."""
+        """Take over ``descriptor``; raises ``OSError`` if it is not a socket."""
         self._socket = None if descriptor is None else socket.socket(fileno=descriptor)
         if self._socket is not None:
             self._socket.setblocking(False)
-            # Not for children of ours: the line must end with this process.
+            # A child of this process must not keep the pipe open after this process has ended.
             self._socket.set_inheritable(False)
 
-    def tell(self, event: Event) -> None:
-        """Report ``event``, unless the parent does not read: a node never waits for its parent."""
+    def report(self, event: Event) -> None:
+        """Report ``event``, or drop it if the supervisor does not read: a node never waits for its supervisor."""
         if self._socket is not None:
-            # A socket that is full or closed has no use for this line; a part of one would spoil the next, but lines
-            # are far smaller than what a socket takes at once.
+            # Part of a line would spoil the next one, but lines are far smaller than what a socket takes at once.
             with contextlib.suppress(OSError):
                 self._socket.send(msgspec.json.encode(event) + b"\n")
 
     def is_gone(self) -> bool:
-        """Whether the parent has closed its end; call when the socket is readable."""
+        """Whether the supervisor has closed its end; call when the socket is readable."""
         try:
             return self._socket is not None and self._socket.recv(4096) == b""
         except BlockingIOError:
@@ -74,10 +74,10 @@ class SupervisorPipe:
             return True
 
     def fileno(self) -> int | None:
-        """Return the descriptor, if there is a parent."""
+        """Return the descriptor, or None without a supervisor."""
         return None if self._socket is None else self._socket.fileno()
 
     def close(self) -> None:
-        """Close our end."""
+        """Close this end."""
         if self._socket is not None:
             self._socket.close()

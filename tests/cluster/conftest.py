@@ -1,7 +1,8 @@
-"""Clusters of processes for tests, ended with the test, whose logs are told with its failure.
+"""Clusters of processes for tests: stopped with the test, and their logs are part of its failure report.
 
-``RAFTKV_ROUNDS`` says how often tests repeat what they do in rounds. ``RAFTKV_SEED`` repeats what one did by chance,
-though not when. Both together: ``RAFTKV_ROUNDS=50 RAFTKV_SEED=1 make test ARGS="tests/cluster/test_cluster_kill.py"``.
+``RAFTKV_ROUNDS`` is the number of rounds of tests that work in rounds. ``RAFTKV_SEED`` repeats the random choices of a
+test, though not their timing. Both together:
+``RAFTKV_ROUNDS=50 RAFTKV_SEED=1 make test ARGS="tests/cluster/test_cluster_kill.py"``.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Tell of a test that failed what its nodes have logged."""
+    """Add the logs of its nodes to the report of a test that failed."""
     report = yield
     if report.failed:
         item.stash[FAILED] = True
@@ -45,9 +46,9 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 @pytest.fixture
 def make_cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeCluster]:
-    """Return a function that makes a cluster, of which no process is left after the test.
+    """Return a function that makes a cluster; its processes end with the test.
 
-    In the end no node may have logged an error, but for those in the cluster's ``expected_complaints``.
+    The test fails if a node logged an error that is not in the cluster's ``expected_complaints``.
     """
     clusters: list[Cluster] = []
     request.node.stash[CLUSTERS] = clusters
@@ -85,7 +86,7 @@ def cluster(make_cluster: MakeCluster) -> Cluster:
 
 @pytest.fixture
 def calm_cluster(make_cluster: MakeCluster) -> Cluster:
-    """Return three nodes that run and have a leader, which stays it unless something happens to it."""
+    """Return three nodes that run and have a leader, which no busy machine replaces."""
     made = make_cluster(**CALM)
     made.start()
     made.wait_for_leader()
@@ -94,7 +95,7 @@ def calm_cluster(make_cluster: MakeCluster) -> Cluster:
 
 @pytest.fixture
 def seed() -> int:
-    """Return a seed, which the report of a failure shows; ``RAFTKV_SEED`` brings it back."""
+    """Return a seed, which the report of a failure shows; ``RAFTKV_SEED`` sets it."""
     given = int(os.environ.get("RAFTKV_SEED") or int.from_bytes(os.urandom(4)))
     print(f"RAFTKV_SEED={given}")
     return given
@@ -102,7 +103,7 @@ def seed() -> int:
 
 @pytest.fixture
 def make_load(make_cluster: MakeCluster, seed: int) -> Iterator[MakeLoad]:
-    """Return a function that puts clients to work on a cluster."""
+    """Return a function that starts clients of a cluster."""
     loads: list[Load] = []
 
     def make(cluster: Cluster, **options: Any) -> Load:

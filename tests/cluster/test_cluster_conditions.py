@@ -1,4 +1,4 @@
-"""Compare and set through every node, while leaders are killed: no change is lost, and none is made twice."""
+"""Compare-and-set through every node while leaders are killed: every change is applied exactly once or not at all."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from tests.support.cluster import Answer, Cluster, ask, wait_for
 
 KEY = "/keys/counter/"
 PACE_S = 0.01
-"""The pause of a client between two increments: the machine is not to be kept busy by what tests it."""
+"""Pause of a client between two increments, so that the clients leave the machine to the nodes."""
 
 
 class Counting:
-    """A client at one port that adds one to a number under a key, again and again."""
+    """A client of one node that keeps incrementing a number under a key."""
 
     def __init__(self, port: int, stopped: threading.Event) -> None:
         self.port = port
         self.stopped = stopped
         self.done: list[tuple[str, str]] = []
-        """The ETag that each increment demanded, and the one that it made."""
+        """The ETag that each increment required, and the ETag that it produced."""
         self.outcomes: Counter[str] = Counter()
 
     def ask(self, method: str, body: object = None, **headers: str) -> Answer | None:
@@ -52,7 +52,7 @@ class Counting:
 
 
 def count_while(cluster: Cluster, act: Callable[[list[Counting]], None]) -> list[Counting]:
-    """Let two clients at each node count while ``act`` does something; return them when all have ended."""
+    """Run two clients per node while ``act`` runs; return them when all have ended."""
     stopped = threading.Event()
     clients = [Counting(cluster[node_id].http, stopped) for node_id in cluster.ids for _ in range(2)]
     with ThreadPoolExecutor(len(clients)) as pool:
@@ -67,12 +67,14 @@ def count_while(cluster: Cluster, act: Callable[[list[Counting]], None]) -> list
 
 
 def wait_until_more(clients: list[Counting]) -> None:
-    """Return when each client has made an increment more."""
+    """Wait until each client has made one more increment."""
     before = {client: len(client.done) for client in clients}
-    wait_for(lambda: all(len(client.done) > before[client] for client in clients), "everybody counts on")
+    wait_for(
+        lambda: all(len(client.done) > before[client] for client in clients), "every client makes another increment"
+    )
 
 
-def test_a_counter_that_everybody_compares_and_sets_counts_every_increment_once(cluster: Cluster) -> None:
+def test_concurrent_compare_and_set_counts_every_increment_once(cluster: Cluster) -> None:
     def kill_leaders(clients: list[Counting]) -> None:
         for _ in range(2):
             wait_until_more(clients)
@@ -87,14 +89,14 @@ def test_a_counter_that_everybody_compares_and_sets_counts_every_increment_once(
 
     done = [pair for client in clients for pair in client.done]
     outcomes = sum((client.outcomes for client in clients), Counter[str]())
-    demanded, made = zip(*done, strict=True)
+    required, produced = zip(*done, strict=True)
     counted = int(cluster.get("n1", "counter"))
-    # Of all who demand the same revision one succeeds, and what was changed has a revision that it never had.
-    assert len(set(demanded)) == len(set(made)) == len(done)
+    # Of all writes that require the same revision one succeeds, and each write produces a new revision.
+    assert len(set(required)) == len(set(produced)) == len(done)
     assert len(done) <= counted <= len(done) + outcomes["unknown"], outcomes
 
 
-def test_of_all_who_make_a_key_at_once_one_does(cluster: Cluster) -> None:
+def test_of_concurrent_creations_of_a_key_one_succeeds(cluster: Cluster) -> None:
     def make(number: int) -> Answer:
         body = {"value": str(number)}
         return cluster.ask(cluster.ids[number % 3], "PUT", KEY, body, headers={"If-None-Match": "*"})

@@ -1,4 +1,4 @@
-"""A disk without room: writes are refused before anything is appended, everything else goes on."""
+"""A full disk: writes are refused before anything is appended, and everything else goes on."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from tests.support.cluster import ANSWER_S, Answer, Cluster, MakeCluster, Node, 
 
 SIZE = 16 << 20
 LEFT = 3 << 20
-"""What other files leave of each small disk."""
+"""Free space that other files leave on each small disk."""
 
 REFUSED = 300
-"""More than there is room for elections on a full disk."""
+"""More refusals than there is space for elections on a full disk."""
 
 VALUE = "x" * 40_000
 
@@ -25,7 +25,7 @@ Mount = Callable[[Path], None]
 
 @pytest.fixture
 def mount() -> Iterator[Mount]:
-    """Return a function that makes a small disk of a directory; the disk is gone after the test."""
+    """Return a function that mounts a small disk on a directory, until the end of the test."""
     mounted: list[Path] = []
 
     def make(path: Path) -> None:
@@ -42,8 +42,8 @@ def mount() -> Iterator[Mount]:
         subprocess.run(["umount", "--lazy", str(path)], check=True)
 
 
-def take_room(node: Node) -> Path:
-    """Let somebody else's file take most of a node's disk; return it."""
+def fill_disk(node: Node) -> Path:
+    """Fill most of a node's disk with a file of another program; return the file."""
     ballast = node.directory / "ballast"
     free = os.statvfs(node.directory)
     with ballast.open("wb") as file:
@@ -52,7 +52,7 @@ def take_room(node: Node) -> Path:
 
 
 def fill(cluster: Cluster, node_id: str) -> tuple[list[str], Answer]:
-    """Write large values until that is refused; return the keys that were written, and the refusal."""
+    """Write large values until one is refused; return the keys that were written, and the refusal."""
     written: list[str] = []
 
     def write() -> Answer | None:
@@ -83,7 +83,7 @@ def cluster(mount: Mount, make_cluster: MakeCluster) -> Cluster:
 
 def test_full_disks_refuse_writes_and_lose_nothing(cluster: Cluster) -> None:
     for node in cluster.nodes.values():
-        take_room(node)
+        fill_disk(node)
 
     written, refusal = fill(cluster, "n1")
     assert len(written) > 20
@@ -92,7 +92,7 @@ def test_full_disks_refuse_writes_and_lose_nothing(cluster: Cluster) -> None:
         again = cluster.put(node_id, "b", VALUE)
         assert (again.status, again.outcome) == (507, "not_done")
 
-    # Reads and deletes go on, and elections: term and vote have a place that entries never get.
+    # Reads, deletes and elections go on: term and vote have space of their own that entries never use.
     assert_all_there(cluster, written)
     assert cluster.ask("n2", "DELETE", f"/keys/{written[0]}/?timeout={ANSWER_S}").body == {"deleted": True}
     leader = cluster.wait_for_leader()
@@ -109,10 +109,10 @@ def test_full_disks_refuse_writes_and_lose_nothing(cluster: Cluster) -> None:
     assert_all_there(cluster, written[2:])
 
 
-def test_writes_that_are_refused_use_nothing_up(cluster: Cluster) -> None:
-    """However many there are, what is kept for elections and deletes stays: reads and deletes go on."""
+def test_refused_writes_use_no_space(cluster: Cluster) -> None:
+    """Refusals, however many, do not use the space reserved for elections and deletes: reads and deletes go on."""
     for node in cluster.nodes.values():
-        take_room(node)
+        fill_disk(node)
     written, _ = fill(cluster, "n1")
     for number in range(REFUSED):
         assert cluster.put(cluster.ids[number % 3], "b", VALUE).status in (503, 507)
@@ -121,24 +121,24 @@ def test_writes_that_are_refused_use_nothing_up(cluster: Cluster) -> None:
     assert cluster.ask("n1", "DELETE", f"/keys/{written[0]}/?timeout={ANSWER_S}").body == {"deleted": True}
 
 
-def test_writes_go_on_when_full_disks_have_room_again(cluster: Cluster) -> None:
-    """Nobody has to start a node again, or to delete anything in the store first."""
-    ballast = [take_room(node) for node in cluster.nodes.values()]
+def test_writes_go_on_when_full_disks_have_space_again(cluster: Cluster) -> None:
+    """Without a restart and without a delete first."""
+    ballast = [fill_disk(node) for node in cluster.nodes.values()]
     written, refusal = fill(cluster, "n1")
     assert refusal.status == 507
 
     for path in ballast:
         path.unlink()
-    wait_for(lambda: cluster.put("n1", "again", VALUE).status == 200, "a write is taken again")
+    wait_for(lambda: cluster.put("n1", "again", VALUE).status == 200, "a write is accepted again")
     cluster.wait_until_equal()
     assert_all_there(cluster, [*written, "again"])
 
 
 def test_leadership_moves_away_from_a_full_disk(cluster: Cluster) -> None:
-    """The others go on; the full node follows again when it has room."""
+    """The others go on; the full node follows again when it has space."""
     full = cluster.wait_for_leader()
     others = [node_id for node_id in cluster.ids if node_id != full]
-    ballast = take_room(cluster[full])
+    ballast = fill_disk(cluster[full])
     written: list[str] = []
 
     def write_more_than_fits() -> bool:
@@ -149,7 +149,7 @@ def test_leadership_moves_away_from_a_full_disk(cluster: Cluster) -> None:
         written.extend([key] * (answer.status == 200))
         return len(written) * len(VALUE) > 2 * LEFT
 
-    wait_for(write_more_than_fits, lambda: f"more writes than the full disk has room for: {cluster.statuses()}")
+    wait_for(write_more_than_fits, lambda: f"more writes than fit on the full disk: {cluster.statuses()}")
     assert cluster.wait_for_leader() in others
     for node_id in cluster.ids:
         assert cluster.put(node_id, node_id, VALUE).status == 200

@@ -1,4 +1,4 @@
-"""A leader that stands still for a while is replaced, and serves nothing stale when it goes on."""
+"""A leader that is suspended for a while is replaced, and serves no stale read when it resumes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ READS_IN_A_ROW = 40
 
 @pytest.mark.timeout(180)
 def test_a_leader_that_was_frozen_steps_down_and_serves_no_stale_read(cluster: Cluster, make_load: MakeLoad) -> None:
-    """Reads that were sent to it while it was frozen are the first that it sees when it goes on."""
+    """Reads that were sent to it while it was frozen are the first messages that it sees when it resumes."""
     load = make_load(cluster)
     old = cluster.wait_for_leader()
     others = [node_id for node_id in cluster.ids if node_id != old]
@@ -26,14 +26,14 @@ def test_a_leader_that_was_frozen_steps_down_and_serves_no_stale_read(cluster: C
     cluster[old].freeze()
     suspend_for(3.0)
     cluster.wait_for_leader(*others, not_in=(old,))
-    # The registers have other values now than those that the old leader knows.
+    # The registers now have values that the old leader does not know.
     load.wait_for_writes(20, *others)
     sent_meanwhile = [load.read_in_a_row(old, READS_IN_A_ROW) for _ in range(4)]
     load.wait_for_writes(20, *others)
     cluster[old].signal(signal.SIGCONT)
     sent_at_once = [load.read_in_a_row(old, READS_IN_A_ROW) for _ in range(4)]
 
-    # They wait for a leader and are answered, all of them.
+    # All of them wait for a leader and are answered.
     for row in sent_meanwhile + sent_at_once:
         assert [operation.answer for operation in row.result(60)] == ["200"] * READS_IN_A_ROW
     cluster.wait_for_log(old, " follower in term ", after=said)
@@ -42,10 +42,10 @@ def test_a_leader_that_was_frozen_steps_down_and_serves_no_stale_read(cluster: C
 
 
 @pytest.mark.timeout(180)
-def test_a_leader_that_nobody_tells_of_its_end_serves_no_stale_read(cluster: Cluster, make_load: MakeLoad) -> None:
-    """All that it knows when it goes on is that it leads: the others began anew meanwhile, and stand still now.
+def test_a_replaced_leader_that_hears_of_no_other_serves_no_stale_read(cluster: Cluster, make_load: MakeLoad) -> None:
+    """When it resumes, the others, which were restarted meanwhile, are frozen, so no message tells it of its successor.
 
-    That it was replaced it can only find out by asking before it answers.
+    Only by confirming its leadership before it answers can it notice that it was replaced.
     """
     load = make_load(cluster)
     load.wait_for_writes(5, *cluster.ids)
@@ -62,7 +62,7 @@ def test_a_leader_that_nobody_tells_of_its_end_serves_no_stale_read(cluster: Clu
     for node_id in others:
         cluster[node_id].freeze()
     cluster[old].signal(signal.SIGCONT)
-    cluster.wait_for_status(old, lambda status: status["role"] != "leader", f"{old} leads no more")
+    cluster.wait_for_status(old, lambda status: status["role"] != "leader", f"{old} is no longer the leader")
     for node_id in others:
         cluster[node_id].signal(signal.SIGCONT)
 
@@ -73,8 +73,8 @@ def test_a_leader_that_nobody_tells_of_its_end_serves_no_stale_read(cluster: Clu
 
 
 @pytest.mark.timeout(timeout_s(SHORT_ROUNDS, 30))
-def test_leaders_may_stand_still_for_any_time(cluster: Cluster, make_load: MakeLoad, seed: int) -> None:
-    """Shorter and longer than an election takes: some are replaced, some are not, and some while they go on."""
+def test_leaders_may_be_frozen_for_any_time(cluster: Cluster, make_load: MakeLoad, seed: int) -> None:
+    """For shorter and longer than an election: some are replaced, some are not, some just as they resume."""
     rng = Random(seed)
     load = make_load(cluster)
     for number in range(rounds(SHORT_ROUNDS)):
@@ -82,7 +82,7 @@ def test_leaders_may_stand_still_for_any_time(cluster: Cluster, make_load: MakeL
         leader = cluster.wait_for_leader()
         cluster[leader].freeze()
         rows = [load.read_in_a_row(leader, READS_IN_A_ROW) for _ in range(2)]
-        # One of the long ones in each five; the others are about as long as an election timeout.
+        # Every fifth freeze is long; the others last about an election timeout.
         suspend_for(rng.uniform(1.0, 5.0) if number % 5 == 4 else rng.uniform(0.2, 0.8))
         cluster[leader].signal(signal.SIGCONT)
         rows += [load.read_in_a_row(leader, READS_IN_A_ROW) for _ in range(2)]

@@ -1,4 +1,4 @@
-"""Whatever strangers send to a node's ports, it goes on, and so does everyone else."""
+"""Arbitrary bytes from strangers on a node's ports stop neither the node nor its clients and peers."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tests.support.load import MakeLoad, check
 ATTACKS_PER_PORT = 40
 
 
-def rubbish(rng: Random) -> bytes:
-    """Return bytes that no node and no client sends, some of which begin as if they were."""
+def garbage(rng: Random) -> bytes:
+    """Return bytes that no node or client sends; some begin like a valid handshake or request."""
     noise = rng.randbytes(rng.choice([1, 10, 100, 1000, 100_000]))
     kind = rng.randrange(8)
     if kind == 0:
@@ -35,7 +35,7 @@ def rubbish(rng: Random) -> bytes:
 
 
 async def attack(port: int, data: bytes, waits: bool) -> None:
-    """Send this; then hang up, or wait until the other side does or has nothing to say for a while."""
+    """Send this and hang up; with ``waits``, first read until the node hangs up or is silent for a while."""
     with contextlib.suppress(OSError, TimeoutError):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         try:
@@ -50,13 +50,13 @@ async def attack(port: int, data: bytes, waits: bool) -> None:
 
 async def attack_all(ports: list[int], rng: Random) -> None:
     """Attack all ports, a few connections at a time."""
-    attacks = [(port, rubbish(rng), rng.random() < 0.5) for port in ports for _ in range(ATTACKS_PER_PORT)]
+    attacks = [(port, garbage(rng), rng.random() < 0.5) for port in ports for _ in range(ATTACKS_PER_PORT)]
     rng.shuffle(attacks)
     for first in range(0, len(attacks), 12):
         await asyncio.gather(*(attack(*each) for each in attacks[first : first + 12]))
 
 
-def test_rubbish_to_every_port_under_load_stops_nobody(cluster: Cluster, make_load: MakeLoad, seed: int) -> None:
+def test_garbage_on_every_port_under_load_stops_no_node(cluster: Cluster, make_load: MakeLoad, seed: int) -> None:
     load = make_load(cluster)
     load.wait_for_writes(10, *cluster.ids)
     pids = {node_id: cluster[node_id].pid for node_id in cluster.ids}
@@ -69,8 +69,8 @@ def test_rubbish_to_every_port_under_load_stops_nobody(cluster: Cluster, make_lo
     check(cluster, load)
 
 
-def test_connections_that_say_nothing_keep_nobody_out(cluster: Cluster, make_load: MakeLoad) -> None:
-    """Neither clients nor peers: a node that was killed is let in again through a crowd of silent strangers."""
+def test_silent_connections_keep_no_client_or_peer_out(cluster: Cluster, make_load: MakeLoad) -> None:
+    """A crowd of silent connections blocks neither clients nor peers: a killed node can rejoin."""
     load = make_load(cluster)
 
     async def crowd() -> list[asyncio.StreamWriter]:

@@ -1,4 +1,4 @@
-"""A data directory belongs to one node of one cluster: with any other in its place, a node stays out and says why."""
+"""A data directory belongs to one node of one cluster; a node with any other directory stays out and says why."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from tests.support.load import MakeLoad, check
 
 
 def last_line(cluster: Cluster, node_id: str) -> str:
-    """Return the last line that a node itself has written."""
+    """Return the last line that the node itself wrote to its log."""
     return next(line for line in reversed(cluster[node_id].log.splitlines()) if "-------" not in line)
 
 
 def assert_refused(cluster: Cluster, node_id: str, line: str) -> None:
-    """Check that a node that was started ends with status 1 and this line."""
+    """Check that a started node ends with status 1 and this line."""
     cluster.expected_complaints.append(line)
     assert (cluster[node_id].wait(), last_line(cluster, node_id)) == (1, f"raftkv: {line}")
 
 
 def test_a_wiped_node_stays_out_and_says_why(calm_cluster: Cluster, make_load: MakeLoad) -> None:
-    """It has forgotten its votes and what it acknowledged: counting it again could lose what only it remembered."""
+    """It has lost its votes and entries; counted in a majority, it could help to lose an acknowledged write."""
     cluster = calm_cluster
     load = make_load(cluster)
     load.wait_for_writes(10, *cluster.ids)
@@ -39,10 +39,10 @@ def test_a_wiped_node_stays_out_and_says_why(calm_cluster: Cluster, make_load: M
     answer = cluster.ask("n3", "PUT", "/keys/a/?timeout=1", {"value": "1"})
     assert (answer.status, answer.outcome, answer.headers["Retry-After"]) == (503, "not_done", "1")
     assert out["reason"] in answer.body["error"]["message"]
-    # The others go on.
+    # The other nodes go on.
     load.wait_for_writes(10, "n1", "n2")
 
-    # With it they are no majority: it does not vote.
+    # It does not vote, so one other node has no majority.
     cluster.kill("n1")
     cluster.wait_for_status("n2", lambda status: status["leader"] is None, "no leader")
     answer = cluster.ask("n2", "PUT", "/keys/a/?timeout=2", {"value": "2"})
@@ -66,7 +66,7 @@ def test_directories_of_two_nodes_that_were_swapped_are_refused(cluster: Cluster
     assert_refused(cluster, "n1", f"data directory {n1} belongs to node n2, not to n1")
     assert_refused(cluster, "n2", f"data directory {n2} belongs to node n1, not to n2")
 
-    # Nothing has happened to them.
+    # The directories are unchanged.
     n1.rename(aside)
     n2.rename(n1)
     aside.rename(n2)
@@ -97,7 +97,7 @@ def test_a_directory_that_another_process_holds_is_refused(cluster: Cluster) -> 
 
 
 def test_a_directory_of_another_cluster_is_refused(cluster: Cluster) -> None:
-    """A start list with other nodes says that this node is meant to belong to another cluster than it does."""
+    """A --cluster list with other nodes means that the node should belong to another cluster."""
     assert cluster.put("n1", "a", "1").status == 200
     cluster_id = cluster.wait_for_status("n1")["cluster_id"]
     cluster.terminate()
@@ -112,18 +112,18 @@ def test_a_directory_of_another_cluster_is_refused(cluster: Cluster) -> None:
         f"data directory {cluster['n1'].directory} belongs to another cluster: {cluster_id} of n1, n2, n3, "
         "while --cluster names m2, m3, n1",
     )
-    # The new ones wait for a node of theirs, rather than take over what this one belongs to.
+    # The new nodes wait for the third node of their own cluster and do not join the existing one.
     waiting = cluster.wait_for_status("m2", lambda status: status["reason"] is not None, "why there is no leader")
     assert (waiting["cluster_id"], waiting["last_log_index"]) == (None, 0)
 
-    # Nothing has happened to it.
+    # The directory is unchanged.
     cluster.start("n1", "n2", "n3", initial_cluster=cluster.list_of("n1", "n2", "n3"))
     cluster.wait_for_leader("n1", "n2", "n3")
     assert cluster.get("n1", "a") == "1"
 
 
-def test_a_node_that_was_moved_to_another_cluster_founds_none_there(make_cluster: MakeCluster) -> None:
-    """Two clusters of the same ids: the data of one brings the other neither a second founding nor its values."""
+def test_a_node_with_the_data_of_another_cluster_does_not_bootstrap(make_cluster: MakeCluster) -> None:
+    """Two clusters with the same ids: data of one neither bootstraps the other again nor adds values."""
     first, second = make_cluster(), make_cluster()
     first.start()
     first.wait_for_leader()
@@ -145,13 +145,13 @@ def test_a_node_that_was_moved_to_another_cluster_founds_none_there(make_cluster
 
 
 def test_a_node_among_the_nodes_of_another_cluster_keeps_its_log(cluster: Cluster) -> None:
-    """Same ids, same addresses, another founding: peers are let in only once the journal has told which it is.
+    """Same ids and addresses, another cluster id: peers are let in only after the journal has told the cluster id.
 
-    It was the other way round: the other cluster's leader, in a later term, cut off what had been acknowledged.
+    Earlier, the leader of the other cluster, in a later term, truncated acknowledged entries.
     """
     for number in range(100):
         assert cluster.put("n1", f"a{number}", "x" * 50_000).status == 200
-    before = cluster.wait_for_status("n3", lambda status: status["last_applied"] >= 101, "all that was written")
+    before = cluster.wait_for_status("n3", lambda status: status["last_applied"] >= 101, "all writes")
     cluster.terminate()
     aside = cluster.directory / "aside"
     cluster["n3"].directory.rename(aside)

@@ -1,4 +1,4 @@
-"""What was acknowledged survives `kill -9`, of the leader and of all nodes, at any moment."""
+"""Acknowledged writes survive `kill -9` of the leader and of all nodes, at any moment."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_no_acknowledged_write_is_lost_when_all_nodes_are_killed_at_once(
 
 
 def test_a_node_that_missed_writes_is_not_elected(make_cluster: MakeCluster, make_load: MakeLoad) -> None:
-    """It asks for votes far sooner than the only other node, and yet that one must be elected."""
+    """It campaigns far earlier than the only other node, and still the other node must be elected."""
     cluster = make_cluster(election_min_ms="1000", election_max_ms="2000")
     cluster.start()
     load = make_load(cluster)

@@ -1,4 +1,4 @@
-"""Nodes behind a router or in containers listen elsewhere than where the others reach them."""
+"""Nodes behind a router or in containers listen at other addresses than those at which peers reach them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from tests.support.load import MakeLoad, check
 from tests.system.link_nodes import Relay
 
 
-def test_nodes_that_listen_elsewhere_than_where_they_are_reached_make_a_cluster(
+def test_nodes_may_listen_at_other_addresses_than_they_advertise(
     make_cluster: MakeCluster, make_load: MakeLoad
 ) -> None:
-    """The start list has what the others are to call; where a node listens is its own affair."""
+    """The --cluster list has the addresses to which peers connect; each node may listen at another one."""
     cluster = make_cluster()
     load = make_load(cluster, writers=1)
     inside = {node_id: Reserved() for node_id in cluster.ids}
@@ -32,7 +32,7 @@ def test_nodes_that_listen_elsewhere_than_where_they_are_reached_make_a_cluster(
         }
         check(cluster, load)
         cluster.terminate()
-        # All of them were called where they are published: nobody else knows where they listen.
+        # Every node was reached through its published address; no other node knows where it listens.
         assert [node_id for node_id, relay in relays.items() if not relay.forth] == []
     finally:
         for relay in relays.values():

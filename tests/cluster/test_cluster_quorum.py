@@ -1,4 +1,4 @@
-"""A majority is enough, less is not; and while there is no leader, requests wait for one."""
+"""A majority is enough and a minority is not; while there is no leader, requests wait for one."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_one_node_of_three_takes_no_writes_and_says_why(calm_cluster: Cluster, s
     gone = [node_id for node_id in cluster.ids if node_id != left]
     cluster.kill(*gone)
 
-    # What it took before it knew may have been done.
+    # A write that it accepted before it noticed may have been applied.
     first = cluster.ask(left, "PUT", "/keys/b/?timeout=1", {"value": "2"})
     assert (first.status, first.outcome) in [(503, "not_done"), (504, "unknown")]
     reason = f"no majority: {', '.join(gone)} can't be reached, and 2 of 3 are needed"
@@ -59,7 +59,7 @@ def test_one_node_of_three_takes_no_writes_and_says_why(calm_cluster: Cluster, s
 
 
 def test_requests_through_every_node_wait_for_an_election_and_succeed(make_cluster: MakeCluster) -> None:
-    """However long it takes, if their time is not over: nobody is told of it."""
+    """Within their timeouts, however long the election takes; no client gets an error."""
     cluster = make_cluster(election_min_ms="1000", election_max_ms="2000")
     cluster.start()
     old = cluster.wait_for_leader()
@@ -67,8 +67,10 @@ def test_requests_through_every_node_wait_for_an_election_and_succeed(make_clust
     cluster.kill(old)
     left = cluster.running
     for node_id in left:
-        # Until then it may pass a request on, into a connection whose other end is gone: an honest 504.
-        cluster.wait_for_status(node_id, lambda status: not connected(status, old), f"it knows that {old} is gone")
+        # Before that it may forward a request into a connection whose other end is gone, which ends in a correct 504.
+        cluster.wait_for_status(
+            node_id, lambda status: not connected(status, old), f"{node_id} has noticed that {old} is gone"
+        )
 
     def write(number: int) -> Answer:
         return cluster.put(left[number % 2], f"b{number}", str(number))
@@ -89,8 +91,8 @@ def connected(status: dict[str, object], peer: str) -> bool:
     return next(bool(each["connected"]) for each in peers if each["id"] == peer)
 
 
-def test_elections_under_load_refuse_nobody(make_cluster: MakeCluster, make_load: MakeLoad) -> None:
-    """Those who ask a node that lives on wait for the next leader, whether the last one went in order or not."""
+def test_elections_under_load_refuse_no_request(make_cluster: MakeCluster, make_load: MakeLoad) -> None:
+    """Requests to surviving nodes wait for the next leader, whether the last one was stopped or killed."""
     cluster = make_cluster(5)
     cluster.start()
     load = make_load(cluster, writers=1, timeout_s=PATIENCE_S / 2)

@@ -1,4 +1,4 @@
-"""A cluster begins once, when all its nodes are there, in whatever order they come."""
+"""A cluster bootstraps once, when all its nodes are connected, in whatever order they start."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def wait_for_reason(cluster: Cluster, node_id: str, reason: str) -> None:
 
 @pytest.mark.parametrize("order", ORDERS, ids=["-".join(order) for order in ORDERS])
 def test_nodes_may_be_started_in_any_order(make_cluster: MakeCluster, order: tuple[str, str, str]) -> None:
-    """Each is started only when those before it have said whom they wait for."""
+    """Each node starts only after the ones before it have reported which nodes they wait for."""
     first, second, third = order
     cluster = make_cluster()
     cluster.start(first)
@@ -36,7 +36,7 @@ def test_nodes_may_be_started_in_any_order(make_cluster: MakeCluster, order: tup
     assert len(founded) == 1
 
 
-def test_a_node_alone_says_what_it_waits_for(make_cluster: MakeCluster) -> None:
+def test_a_single_node_reports_which_nodes_it_waits_for(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(**CALM)
     cluster.start("n2")
 
@@ -50,8 +50,8 @@ def test_a_node_alone_says_what_it_waits_for(make_cluster: MakeCluster) -> None:
     assert cluster.ask("n2", "GET", "/readyz").status == 503
 
 
-def test_nobody_founds_while_the_start_lists_differ(make_cluster: MakeCluster) -> None:
-    """Two lists could become two clusters, each with a majority of its own."""
+def test_no_node_bootstraps_while_the_cluster_lists_differ(make_cluster: MakeCluster) -> None:
+    """Two lists could bootstrap two clusters, each with a majority of its own."""
     cluster = make_cluster(3)
     cluster.add("n4")
     three = cluster.list_of("n1", "n2", "n3")
@@ -71,7 +71,7 @@ def test_nobody_founds_while_the_start_lists_differ(make_cluster: MakeCluster) -
 
 
 def test_the_first_write_to_a_new_cluster_works_at_once(make_cluster: MakeCluster) -> None:
-    """It is sent while the nodes are still meeting, and waits."""
+    """It is sent while the nodes are still connecting, and waits."""
     cluster = make_cluster()
     cluster.start()
     cluster.wait_for_status("n2")

@@ -1,4 +1,4 @@
-"""SIGTERM: a node finishes what it was asked, hands leadership over, and ends with status 0 within five seconds."""
+"""SIGTERM: a node finishes its requests, hands leadership over, and exits with status 0 within five seconds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 from tests.support.cluster import Cluster
 from tests.support.load import Connection, Load, MakeLoad, Response, check
 
-# A node that takes longer than 4.5 s to stop ends itself, with status 1.
+# A node that takes longer than 4.5 s to stop ends with status 1.
 STOPPED_IN_TIME = 0
 
 
@@ -54,7 +54,7 @@ def test_all_nodes_that_are_stopped_at_once_lose_nothing(calm_cluster: Cluster, 
 
 
 async def write_on(connections: list[Connection]) -> None:
-    """Send one write on each."""
+    """Send one write on each connection."""
     for number, connection in enumerate(connections):
         connection.send("PUT", f"/keys/in-flight-{number}/?timeout=1", {"value": str(number)})
 
@@ -70,7 +70,7 @@ async def connect(port: int, count: int) -> list[Connection]:
 
 
 def test_requests_in_flight_are_answered_before_a_leader_stops(calm_cluster: Cluster, make_load: MakeLoad) -> None:
-    """They are in its log and wait for the others, which go on only when it has been told to stop."""
+    """They are in its log and wait for the followers, which resume only after it was asked to stop."""
     cluster = calm_cluster
     client: Load = make_load(cluster, writers=0, readers=0)
     leader = cluster.wait_for_leader()
@@ -81,7 +81,7 @@ def test_requests_in_flight_are_answered_before_a_leader_stops(calm_cluster: Clu
         cluster[node_id].freeze()
 
     client.run(write_on(connections))
-    cluster.wait_for_status(leader, lambda status: status["last_log_index"] > before, "it has them in its log")
+    cluster.wait_for_status(leader, lambda status: status["last_log_index"] > before, "the writes are in its log")
     cluster[leader].signal(signal.SIGTERM)
     for node_id in others:
         cluster[node_id].signal(signal.SIGCONT)

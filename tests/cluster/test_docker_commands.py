@@ -1,4 +1,4 @@
-"""`python -m deploy`, and Docker Compose, as somebody uses them who reads the README."""
+"""`python -m deploy` and Docker Compose, used as the README describes."""
 
 from __future__ import annotations
 
@@ -72,12 +72,12 @@ class Commands:
 
 @contextlib.contextmanager
 def brought_up(client: Any) -> Iterator[Commands]:
-    """Bring a cluster up by its command, and leave nothing of it."""
+    """Bring a cluster up by its command, and remove all of it afterwards."""
     name = f"raftkv-command-{secrets.token_hex(4)}"
     commands = Commands(name)
     try:
         told, status = "is taken", 1
-        # Others may take the ports before the nodes do.
+        # Another process may take the ports before the nodes do.
         while status and "is taken" in told:
             told, status = ending("up", "--name", name, "--image", IMAGE, "--base-port", str(free_ports(3)))
         assert status == 0, told
@@ -88,14 +88,14 @@ def brought_up(client: Any) -> Iterator[Commands]:
 
 @pytest.fixture
 def command(engine: Any) -> Iterator[Commands]:
-    """Return what runs commands on a cluster that is up, and is removed after the test."""
+    """Yield the commands of a running cluster, which is removed after the test."""
     with brought_up(engine) as commands:
         yield commands
 
 
 @pytest.fixture(scope="module")
 def standing(engine: Any) -> Iterator[Commands]:
-    """Return the same for a cluster that tests share, each of which leaves it as it was."""
+    """Yield the commands of a running cluster that tests share; each test leaves it as it found it."""
     with brought_up(engine) as commands:
         yield commands
 
@@ -108,7 +108,7 @@ def columns(table: str, *headings: str) -> dict[str, list[str]]:
 
 
 def test_the_session_of_the_readme(command: Commands) -> None:
-    """Everything once, and most of it twice: what is done already is not done again."""
+    """Every command once, and most of them twice: the second time changes nothing."""
     assert list(columns(command("status"), "leader")) == ["n1", "n2", "n3"]
     killed = re.fullmatch(r"(n\d) is killed\.\n", command("kill", "leader"))
     assert killed is not None
@@ -154,11 +154,11 @@ def test_logs_are_followed_also_through_a_restart(standing: Commands) -> None:
     try:
         assert following.stdout is not None
         lines = iter(following.stdout.readline, "")
-        # It knows now from where on it is to follow.
+        # From this line on it follows.
         before = next(lines)
         standing("restart", "n2")
         assert "listening" not in before
-        assert any("n2 raftkv.process.server: listening at 0.0.0.0:4001 for clients" in line for line in lines)
+        assert any("n2 raftkv.node: listening at 0.0.0.0:4001 for clients" in line for line in lines)
     finally:
         following.send_signal(signal.SIGINT)
         following.communicate(timeout=60)
@@ -188,7 +188,7 @@ def test_a_shell_has_a_terminal(standing: Commands) -> None:
         terminal.write(b"test -t 0 && test -t 1 && echo has-a-$((40+2))\nexit 7\n")
         told = b""
         try:
-            with contextlib.suppress(OSError):  # Whoever was at the other end has gone.
+            with contextlib.suppress(OSError):  # The process at the other end has gone.
                 while part := terminal.read(4096):
                     told += part
             assert shell.wait(60) == 7
@@ -226,7 +226,7 @@ def test_a_shell_without_an_input_is_refused(standing: Commands) -> None:
     )
 
 
-def test_what_cannot_be_done_is_said(command: Commands) -> None:
+def test_a_command_that_cannot_be_done_says_why(command: Commands) -> None:
     assert "n9 is not in" in command("kill", "n9", status=2)
     assert "n9 is not in" in command("partition", "n1/n9", status=2)
     assert "is no partition" in command("partition", "n1,n2,n3", status=2)
@@ -242,7 +242,7 @@ def test_what_cannot_be_done_is_said(command: Commands) -> None:
     assert "has no leader: n1 is exited; n2 is exited; n3 is exited" in command("kill", "leader", status=1)
 
 
-def test_the_demo_is_a_tour_that_ends_well_and_a_picture(engine: Any, tmp_path: Path) -> None:
+def test_the_demo_succeeds_and_records_a_picture(engine: Any, tmp_path: Path) -> None:
     picture, name = tmp_path / "demo.svg", f"raftkv-tour-{secrets.token_hex(4)}"
     told = run("demo", "--name", name, "--image", IMAGE, "--record", str(picture))
 
@@ -283,7 +283,7 @@ def test_compose_brings_up_three_nodes_that_keep_their_data() -> None:
         return done.stdout
 
     def answer(port: int, method: str, body: object = None) -> Any:
-        """Return what a node answers once it can: it may just have been started, or have lost its leader."""
+        """Return the first successful answer of a node; it may just have started, or have lost its leader."""
 
         def look() -> Any:
             try:

@@ -1,4 +1,4 @@
-"""The image: small, not root, nothing writable but the data, and it stops when it is told to."""
+"""The image: small, not root, with only its data writable, and it stops on request."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from deploy.waiting import wait_for
 from tests.support.containers import IMAGE, UNDER_LOAD_S
 
 MOST_BYTES = 60_000_000
-# Where nobody listens, so that it is known at once that nothing can be had there.
+# No registry listens there, so a pull fails at once.
 NOWHERE = "127.0.0.1:1/raftkv:no-such-version"
 
 
@@ -41,8 +41,8 @@ def test_it_is_configured_as_an_image_of_a_service(engine: Any) -> None:
     assert config["Healthcheck"]["Test"][0] == "CMD"
 
 
-def test_nothing_of_its_making_is_left_in_it(engine: Any) -> None:
-    """Neither the settings of pip, which may hold a password, nor what builds packages."""
+def test_the_image_contains_no_trace_of_its_build(engine: Any) -> None:
+    """Neither the settings of pip, which may contain a password, nor the tools that build packages."""
     history = " ".join(layer["CreatedBy"] for layer in engine.images.get(IMAGE).history())
     script = (
         "import importlib.metadata as metadata\n"
@@ -58,8 +58,8 @@ def test_nothing_of_its_making_is_left_in_it(engine: Any) -> None:
     }
 
 
-def test_it_holds_all_folders_by_their_links(engine: Any) -> None:
-    modules = "raftkv.actors.node, raftkv.http.server, raftkv.simulation, raftkv.process.server"
+def test_the_image_contains_all_linked_folders(engine: Any) -> None:
+    modules = "raftkv.actors.node, raftkv.http.server, raftkv.simulation, raftkv.process.lifecycle"
     script = f"import os, {modules}; print(*sorted(n for n in os.listdir('raftkv') if os.path.islink('raftkv/' + n)))"
     found = engine.containers.run(
         IMAGE, ["-c", script], entrypoint="/opt/raftkv/bin/python", remove=True, read_only=True, tmpfs={"/data": ""}
@@ -68,7 +68,7 @@ def test_it_holds_all_folders_by_their_links(engine: Any) -> None:
     assert found.decode().split() == ["actors", "http", "simulation"]
 
 
-def test_a_node_is_nobody_special_and_can_write_nothing_but_its_data(containers: Any) -> None:
+def test_a_node_is_not_root_and_can_write_only_its_data(containers: Any) -> None:
     container = containers.client.containers.get(containers.found()["n1"].container)
     host = container.attrs["HostConfig"]
 
@@ -95,12 +95,12 @@ def test_the_nodes_become_healthy_and_unhealthy_without_a_majority(containers: A
     wait_until("unhealthy", "n1")
 
 
-def test_every_node_stops_by_itself_when_it_is_told_to(containers: Any) -> None:
-    """Also the last, which can hand nothing over, and has nobody to tell."""
+def test_every_node_stops_on_request(containers: Any) -> None:
+    """The last one too, which has no peer to hand leadership to."""
     containers.put("n1", "a", "1")
     statuses = {}
     for node_id, found in containers.found().items():
-        # The engine kills whoever takes longer, and that is another exit status.
+        # The engine kills a node that takes longer, which gives another exit status.
         containers.client.api.stop(found.container, timeout=int(UNDER_LOAD_S))
         container = containers.client.containers.get(found.container)
         statuses[node_id] = container.attrs["State"]["ExitCode"]
@@ -108,12 +108,12 @@ def test_every_node_stops_by_itself_when_it_is_told_to(containers: Any) -> None:
     assert statuses == {"n1": 0, "n2": 0, "n3": 0}
 
 
-def test_an_image_that_is_nowhere_is_named(containers: Any) -> None:
+def test_an_image_that_cannot_be_pulled_is_named(containers: Any) -> None:
     with pytest.raises(DeployError, match=rf"the image {NOWHERE} is not here, and cannot be pulled"):
         containers.upgrade(NOWHERE)
 
 
-def test_a_build_removes_those_before_it_that_have_no_name_any_more_and_none_of_others(engine: Any) -> None:
+def test_a_build_removes_its_untagged_predecessors_and_no_other_image(engine: Any) -> None:
     old = nameless(engine, f"FROM {IMAGE}\nLABEL made={secrets.token_hex(8)}\n")
     foreign = nameless(engine, f"FROM {base_image(DOCKERFILE.read_text())}\nLABEL made={secrets.token_hex(8)}\n")
     try:

@@ -1,4 +1,4 @@
-"""Nothing that was made in containers is left behind, however it ends, and nothing of others is touched."""
+"""Clusters in containers leave nothing behind, however they end, and touch nothing that is not theirs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from tests.support.processes import ROOT, environment, free_ports
 
 @pytest.fixture
 def name(engine: Any) -> Iterator[str]:
-    """Return a name that no other cluster has; what a failing test leaves of it does not stay."""
+    """Yield an unused name of a cluster; whatever a failing test leaves under it is removed."""
     made = f"raftkv-tidy-{secrets.token_hex(4)}"
     yield made
     remove(engine, inventory(engine, Names(made)))
@@ -71,7 +71,7 @@ def test_a_failed_test_leaves_nothing(engine: Any, name: str, tmp_path: Path) ->
 
 
 def unready(name: str) -> list[str]:
-    """Return what brings a cluster up that never gets ready, so that there is time enough to interrupt it."""
+    """Return the arguments of an `up` whose cluster never gets ready, so that there is time to interrupt it."""
     settings = [part for setting, value in NEVER_READY.items() for part in ("--set", f"{setting}={value}")]
     return ["up", "--name", name, "--image", IMAGE, "--base-port", str(free_ports(3)), *settings]
 
@@ -85,7 +85,7 @@ def unready(name: str) -> list[str]:
         ("container", 3, signal.SIGTERM),
     ],
 )
-def test_up_takes_back_what_it_made_when_it_is_interrupted(
+def test_an_interrupted_up_removes_what_it_made(
     engine: Any, name: str, kind: str, count: int, number: signal.Signals, deploy: Deploy
 ) -> None:
     process = deploy(*unready(name))
@@ -95,9 +95,7 @@ def test_up_takes_back_what_it_made_when_it_is_interrupted(
     assert parts(engine, name) == set()
 
 
-def test_up_takes_back_what_it_made_when_it_is_interrupted_while_all_nodes_run(
-    engine: Any, name: str, deploy: Deploy
-) -> None:
+def test_an_interrupted_up_removes_what_it_made_even_when_all_nodes_run(engine: Any, name: str, deploy: Deploy) -> None:
     process = deploy(*unready(name))
     wait_for(lambda: [each.runs for each in find(engine, Names(name)).values()] == [True] * 3, lambda: "three nodes")
     interrupted(process)
@@ -105,9 +103,7 @@ def test_up_takes_back_what_it_made_when_it_is_interrupted_while_all_nodes_run(
     assert parts(engine, name) == set()
 
 
-def test_whoever_is_impatient_and_interrupts_again_and_again_leaves_nothing(
-    engine: Any, name: str, deploy: Deploy
-) -> None:
+def test_repeated_interrupts_of_up_leave_nothing(engine: Any, name: str, deploy: Deploy) -> None:
     process = deploy(*unready(name))
     wait_for_part(engine, name, "container")
     wait_for(lambda: impatient(process), lambda: "it does not end", UNDER_LOAD_S)
@@ -142,7 +138,7 @@ def test_a_tour_that_is_interrupted_leaves_nothing(engine: Any, name: str, after
 
 
 @pytest.mark.parametrize("command", ["demo", "measure"])
-def test_what_removes_its_cluster_in_the_end_takes_none_that_is_there(
+def test_a_command_that_removes_its_cluster_refuses_an_existing_one(
     engine: Any, name: str, command: str, deploy: Deploy
 ) -> None:
     dear = engine.volumes.create(f"{name}-n1", labels=Names(name).labels())
@@ -154,7 +150,7 @@ def test_what_removes_its_cluster_in_the_end_takes_none_that_is_there(
     dear.reload()
 
 
-def test_two_that_bring_up_the_same_cluster_at_once_both_succeed(engine: Any, name: str, deploy: Deploy) -> None:
+def test_two_concurrent_ups_of_one_cluster_both_succeed(engine: Any, name: str, deploy: Deploy) -> None:
     arguments = ["up", "--name", name, "--image", IMAGE, "--base-port", str(free_ports(3))]
     both = [deploy(*arguments), deploy(*arguments)]
     outputs = [process.communicate()[0] for process in both]
@@ -164,7 +160,7 @@ def test_two_that_bring_up_the_same_cluster_at_once_both_succeed(engine: Any, na
     assert len([part for part in parts(engine, name) if part.kind == "container"]) == 3
 
 
-def test_whoever_waits_for_another_and_is_interrupted_does_no_harm(engine: Any, name: str, deploy: Deploy) -> None:
+def test_an_interrupt_while_waiting_for_another_command_does_no_harm(engine: Any, name: str, deploy: Deploy) -> None:
     first = deploy(*unready(name))
     wait_for_part(engine, name, "container", 3)
     second = deploy(*unready(name))
@@ -181,7 +177,7 @@ def test_whoever_waits_for_another_and_is_interrupted_does_no_harm(engine: Any, 
 
 
 @pytest.mark.parametrize(("kind", "count"), [("volume", 1), ("volume", 2), ("container", 1), ("container", 2)])
-def test_where_one_was_killed_on_the_way_the_next_goes_on(
+def test_after_a_killed_command_the_next_one_continues(
     engine: Any, name: str, tmp_path: Path, kind: str, count: int, deploy: Deploy
 ) -> None:
     process = deploy("up", "--name", name, "--image", IMAGE, "--nodes", "3", "--base-port", str(free_ports(3)))
@@ -191,7 +187,7 @@ def test_where_one_was_killed_on_the_way_the_next_goes_on(
 
     cluster = Containers(tmp_path, name=name)
     try:
-        # The engine may still be at what it was asked for by the one who is dead.
+        # The engine may still be working on a request of the killed process.
         until_done(lambda: cluster.up(within_s=UNDER_LOAD_S))
         cluster.put("n1", "a", "1")
         assert {node_id: cluster.get(node_id, "a") for node_id in cluster.ids} == {"n1": "1", "n2": "1", "n3": "1"}
@@ -200,8 +196,8 @@ def test_where_one_was_killed_on_the_way_the_next_goes_on(
         cluster.close()
 
 
-def test_a_node_that_is_half_made_is_made_anew(name: str, make_containers: MakeContainers) -> None:
-    """As by one who was killed between making its container and putting it into the nodes' network."""
+def test_a_half_made_node_is_made_again(name: str, make_containers: MakeContainers) -> None:
+    """As after a kill between the creation of its container and its connection to the nodes' network."""
     cluster = make_containers(3, name=name)
     cluster.put("n1", "a", "1")
     cluster.kill("n2", "n3")
@@ -213,7 +209,7 @@ def test_a_node_that_is_half_made_is_made_anew(name: str, make_containers: MakeC
 
 
 @pytest.mark.parametrize("kind", ["container", "network", "volume"])
-def test_what_has_a_name_that_a_cluster_needs_stays_and_is_named(engine: Any, name: str, kind: str) -> None:
+def test_a_foreign_part_whose_name_a_cluster_needs_stays_and_is_named(engine: Any, name: str, kind: str) -> None:
     if kind == "container":
         foreign = engine.containers.create(IMAGE, name=f"{name}-n2", tmpfs={"/data": ""})
     elif kind == "network":
@@ -231,7 +227,9 @@ def test_what_has_a_name_that_a_cluster_needs_stays_and_is_named(engine: Any, na
         foreign.remove(**({"v": True} if kind == "container" else {}))
 
 
-def test_a_volume_of_others_does_not_keep_what_is_lost(name: str, make_containers: MakeContainers, engine: Any) -> None:
+def test_a_foreign_volume_does_not_stand_in_for_a_lost_one(
+    name: str, make_containers: MakeContainers, engine: Any
+) -> None:
     cluster = make_containers(2, name=name)
     foreign = engine.volumes.create(f"{name}-faults")
     try:
@@ -243,8 +241,8 @@ def test_a_volume_of_others_does_not_keep_what_is_lost(name: str, make_container
         foreign.remove()
 
 
-def test_nodes_that_are_made_again_are_as_the_others(name: str, make_containers: MakeContainers, engine: Any) -> None:
-    """As after an upgrade that was killed: not of the default image, nor with settings by default."""
+def test_nodes_that_are_made_again_are_like_the_others(name: str, make_containers: MakeContainers, engine: Any) -> None:
+    """As after an upgrade that was killed: with the image and the settings of the others, not the defaults."""
     cluster = make_containers(3, name=name, settings={"log-level": "warning"})
     before = cluster.found()
     engine.containers.get(before["n2"].container).remove(force=True)
@@ -274,7 +272,7 @@ def test_nothing_is_left_where_a_port_is_taken(engine: Any, name: str) -> None:
 
 
 class Unlucky(Cluster):
-    """A cluster whose ports others take, once and again, after it has seen that they are free."""
+    """A cluster whose ports another process takes, repeatedly, after they were found free."""
 
     tries = 0
 
@@ -284,7 +282,7 @@ class Unlucky(Cluster):
 
 
 @pytest.mark.parametrize(("options", "tries"), [({}, 3), ({"base_port": 20000}, 1)])
-def test_other_ports_are_tried_where_nobody_has_asked_for_these(
+def test_other_ports_are_tried_where_the_user_chose_none(
     engine: Any, name: str, options: dict[str, Any], tries: int
 ) -> None:
     cluster = Unlucky(name=name, **options)
@@ -298,7 +296,7 @@ def test_other_ports_are_tried_where_nobody_has_asked_for_these(
 
 
 def test_a_failed_up_keeps_what_was_there_before(engine: Any, name: str, tmp_path: Path) -> None:
-    """The data of a cluster that was taken down, above all."""
+    """Above all the data of a cluster that was taken down."""
     cluster = Containers(tmp_path, name=name)
     try:
         cluster.up(within_s=UNDER_LOAD_S)
@@ -321,8 +319,8 @@ def test_a_failed_up_keeps_what_was_there_before(engine: Any, name: str, tmp_pat
     assert parts(engine, name) == set()
 
 
-def test_what_belongs_to_others_stays(engine: Any, name: str, tmp_path: Path) -> None:
-    """Also where it has a name like ours, or is of another cluster."""
+def test_foreign_parts_stay(engine: Any, name: str, tmp_path: Path) -> None:
+    """Even with a similar name, and of another cluster."""
     volume = engine.volumes.create(f"{name}-n9")
     network = engine.networks.create(f"{name}-others")
     try:

@@ -1,4 +1,4 @@
-"""The command line, with real processes: how a node starts, what it says where it can't, and how it stops."""
+"""The command line, with real processes: how a node starts, what it prints if it cannot, and how it stops."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.processes import ROOT, WITHIN_S, Process, environment, free_p
 
 
 def alone(directory: Path, raft_port: int, http: str = "127.0.0.1:0", node_id: str = "n1") -> list[str]:
-    """Return the arguments of a node that is a cluster of its own."""
+    """Return the arguments of a single-node cluster."""
     address = f"127.0.0.1:{raft_port}"
     return [
         *("serve", "--id", node_id, "--http", http, "--raft", address),
@@ -47,19 +47,19 @@ def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
-# --- What is wrong is one line on stderr, and status 2.
+# --- A wrong setting: one line on stderr and status 2.
 
 
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["serve"], "--id is missing: give --id ID, or set RAFTKV_ID, or write id = … into the file of --config"),
+        (["serve"], "--id is missing: give --id ID, set RAFTKV_ID, or write id = … in the file that --config names"),
         (["serve", "--bogus"], "No such option '--bogus'."),
         (["serve", "--id"], "Option '--id' requires an argument."),
         (["serve", "more"], "Got unexpected extra argument (more)"),
         (["bogus"], "No such command 'bogus'."),
-        (["local", "--nodes", "0"], "Invalid value for '--nodes': '0' is not a whole number from 1 to 99"),
-        (["local", "--base-port", "x"], "Invalid value for '--base-port': 'x' is not a whole number from 1 to 65535"),
+        (["local", "--nodes", "0"], "--nodes: '0' is not a whole number from 1 to 99"),
+        (["local", "--base-port", "x"], "--base-port: 'x' is not a whole number from 1 to 65535"),
         (["local", "--timing", "never"], "--timing: 'never' is not a number from 0.1 to 100"),
         (
             ["serve", "--id", "n1", "--cluster", "n1=a:1", "--raft", "a:1", "--data-dir", "d", "--events-fd", "999"],
@@ -67,14 +67,14 @@ def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
     ],
 )
-def test_what_is_wrong_is_one_line_and_status_2(
+def test_a_wrong_setting_is_one_line_and_status_2(
     capsys: pytest.CaptureFixture[str], arguments: list[str], line: str
 ) -> None:
     status = run(arguments)
 
     captured = capsys.readouterr()
     assert (status, captured.out) == (2, "")
-    # How click words its own hints differs between its versions.
+    # The wording of click's own hints differs between its versions.
     assert captured.err.rstrip("\n").removeprefix("raftkv: ").replace("No such option: --bogus", line).startswith(line)
     assert captured.err.count("\n") == 1
 
@@ -89,10 +89,22 @@ def test_the_version_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"raftkv {__version__}\n"
 
 
-# --- What prevents a start is one line, and status 1.
+# --- A start that is not possible: one line on stderr and status 1.
 
 
-def test_a_port_in_use_is_told_and_leaves_no_data_directory(tmp_path: Path, raft_port: int) -> None:
+def test_a_package_that_is_not_installed_is_named_with_how_to_install_it() -> None:
+    # -S hides the installed packages.
+    command = [sys.executable, "-S", "-m", "raftkv", "--version"]
+    outside = subprocess.run(command, cwd=ROOT, env={}, capture_output=True, text=True)
+
+    assert (outside.returncode, outside.stdout) == (1, "")
+    assert re.fullmatch(
+        r"raftkv: the package \w+ is not installed for .+; run `pip install \.` in the checkout, or use `make run`\n",
+        outside.stderr,
+    )
+
+
+def test_a_port_in_use_is_reported_and_leaves_no_data_directory(tmp_path: Path, raft_port: int) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with process(*alone(tmp_path / "a", raft_port, http=f"127.0.0.1:{port}")) as node:
@@ -108,13 +120,13 @@ def test_a_port_in_use_is_told_and_leaves_no_data_directory(tmp_path: Path, raft
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_address_that_is_not_ours_is_told(tmp_path: Path, raft_port: int) -> None:
+def test_an_address_of_another_machine_is_reported(tmp_path: Path, raft_port: int) -> None:
     with process(*alone(tmp_path / "a", raft_port, http="192.0.2.1:4001")) as node:
         assert node.wait() == 1
         assert re.fullmatch(r"raftkv: cannot listen at 192\.0\.2\.1:4001 \(--http\): .+\n", node.text)
 
 
-def test_a_data_directory_that_cannot_be_used_is_told(tmp_path: Path, raft_port: int) -> None:
+def test_a_data_directory_that_cannot_be_used_is_reported(tmp_path: Path, raft_port: int) -> None:
     directory = tmp_path / "data"
     with process(*alone(directory, raft_port)) as node:
         http_port(node)
@@ -132,13 +144,13 @@ def test_a_data_directory_that_cannot_be_used_is_told(tmp_path: Path, raft_port:
         )
 
 
-def test_a_damaged_journal_is_told_and_the_node_stays_out(tmp_path: Path, raft_port: int) -> None:
+def test_a_damaged_journal_is_reported_and_the_node_stays_out(tmp_path: Path, raft_port: int) -> None:
     with process(*alone(tmp_path, raft_port)) as node:
         assert request(http_port(node), "/keys/a/", {"value": "1"}) == (200, {"value": "1"})
         node.stop()
     segment = min(path for path in (tmp_path / "journal").iterdir() if path.suffix != ".tmp")
     data = bytearray(segment.read_bytes())
-    # The second sector is the first batch, which others follow.
+    # The first batch is in the second sector, and others follow it.
     data[600] ^= 0xFF
     segment.write_bytes(data)
 
@@ -152,7 +164,7 @@ def test_a_damaged_journal_is_told_and_the_node_stays_out(tmp_path: Path, raft_p
         assert "Traceback" not in node.text
 
 
-# --- A node that runs, and stops.
+# --- A node that runs and stops.
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -186,11 +198,11 @@ def test_settings_come_from_the_environment_too(tmp_path: Path, raft_port: int) 
     assert (first["level"], first["node"], first["message"]) == (
         "warning",
         "n1",
-        "RAFTKV_LOG_LEVL in the environment is no setting and changes nothing; did you mean RAFTKV_LOG_LEVEL?",
+        "RAFTKV_LOG_LEVL in the environment is not a setting and has no effect; did you mean RAFTKV_LOG_LEVEL?",
     )
 
 
-def test_a_node_that_waits_says_for_whom(tmp_path: Path) -> None:
+def test_a_waiting_node_reports_which_nodes_it_waits_for(tmp_path: Path) -> None:
     first = free_ports(2)
     arguments = alone(tmp_path, first)
     arguments[arguments.index("--cluster") + 1] += f",n2=127.0.0.1:{first + 1}"
@@ -200,7 +212,7 @@ def test_a_node_that_waits_says_for_whom(tmp_path: Path) -> None:
         assert node.stop() == 0
 
 
-def test_a_node_does_not_wait_for_whoever_reads_its_log(tmp_path: Path, raft_port: int) -> None:
+def test_a_node_does_not_wait_for_the_reader_of_its_log(tmp_path: Path, raft_port: int) -> None:
     port = free_ports()
     arguments = [*alone(tmp_path, raft_port, http=f"127.0.0.1:{port}"), "--log-level", "debug"]
     with full_pipe() as stderr:
@@ -230,7 +242,7 @@ def wait_for_listener(port: int) -> None:
 
 
 def unfinished_request(port: int) -> socket.socket:
-    """Return a connection whose request the node has begun to read, and which never ends."""
+    """Return a connection with a request that the node has begun to read and that never ends."""
     connection = socket.create_connection(("127.0.0.1", port), WITHIN_S)
     connection.sendall(b"POST /keys/a/ HTTP/1.1\r\nHost: n1\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n")
     assert connection.recv(4096).startswith(b"HTTP/1.1 100 ")
@@ -247,7 +259,7 @@ def test_a_second_signal_ends_a_node_at_once(tmp_path: Path, raft_port: int) -> 
         node.popen.terminate()
         node.wait_for("stopping on SIGTERM")
         assert node.stop(signal.SIGINT) == 1
-        assert node.text.splitlines()[-1] == "raftkv: stopped at once, on a second SIGINT"
+        assert node.text.splitlines()[-1] == "raftkv: stopped at once on a second SIGINT"
 
 
 def test_a_node_ends_with_the_process_that_started_it(tmp_path: Path, raft_port: int) -> None:
@@ -263,24 +275,24 @@ def test_a_node_ends_with_the_process_that_started_it(tmp_path: Path, raft_port:
         report = b""
         while b'"role":"leader"' not in report:
             received = ours.recv(4096)
-            assert received, f"it has ended: {node.text}"
+            assert received, f"the node ended: {node.text}"
             report += received
         ours.close()
 
         assert node.wait() == 0
-        assert "stopping, because the process that started this one has gone" in node.text
+        assert "stopping, because the process that started this node has ended" in node.text
     assert json.loads(report.splitlines()[0])["type"] == "listening"
 
 
-def test_a_node_never_waits_for_a_parent_that_does_not_read() -> None:
+def test_a_node_never_waits_for_a_supervisor_that_does_not_read() -> None:
     ours, its = socket.socketpair()
     with ours:
-        parent = SupervisorPipe(its.detach())
+        supervisor = SupervisorPipe(its.detach())
         for _ in range(100_000):
-            parent.tell(RoleReport("n1", "leader", 1, "n1", "x" * 100))
-        assert not parent.is_gone()
-    assert parent.is_gone()
-    parent.close()
+            supervisor.report(RoleReport("n1", "leader", 1, "n1", "x" * 100))
+        assert not supervisor.is_gone()
+    assert supervisor.is_gone()
+    supervisor.close()
 
 
 # --- A cluster on this machine.
@@ -303,18 +315,18 @@ def pid_of(local: Process, node: str) -> int:
     return int(local.wait_for(rf"{node} is up: .*\(pid (\d+),")[1])
 
 
-def wait_for_leader(local: Process, but: str = "nobody") -> str:
-    """Return who was told to be the leader last, as soon as that is another node than ``but``."""
+def wait_for_leader(local: Process, other_than: str = "no node") -> str:
+    """Wait until the last reported leader is another node than ``other_than``, and return it."""
 
     def leader() -> str | None:
-        told = re.findall(r"(n\d) is the leader now", local.text)
-        return told[-1] if told and told[-1] != but else None
+        reported = re.findall(r"(n\d) is the leader now", local.text)
+        return reported[-1] if reported and reported[-1] != other_than else None
 
-    return local.wait_until(leader, f"a leader other than {but}")
+    return local.wait_until(leader, f"a leader other than {other_than}")
 
 
 @pytest.mark.cluster
-def test_a_local_cluster_survives_its_leader_and_goes_on_with_its_data(cluster: list[str]) -> None:
+def test_a_local_cluster_survives_its_leader_and_keeps_its_data(cluster: list[str]) -> None:
     with process(*cluster) as local:
         shown = int(local.wait_for(r"kill -9 (\d+)")[1])
         assert shown in [pid_of(local, node) for node in ("n1", "n2", "n3")]
@@ -325,11 +337,11 @@ def test_a_local_cluster_survives_its_leader_and_goes_on_with_its_data(cluster: 
         pid = pid_of(local, first)
         os.kill(pid, signal.SIGKILL)
         local.wait_for(rf"{first} stopped \(pid {pid}, killed by signal 9, SIGKILL\)\.", so_far)
-        command = local.wait_for(r"To start it again: (.+)", so_far)[1]
-        second = wait_for_leader(local, but=first)
+        command = local.wait_for(r"To restart it: (.+)", so_far)[1]
+        second = wait_for_leader(local, other_than=first)
         assert request(port_of(cluster, second), "/keys/greeting/") == (200, {"value": "hello"})
 
-        # The leader of before is started by the very command that was printed, and follows.
+        # The printed command restarts the old leader, which becomes a follower.
         arguments = shlex.split(command)
         with process(*arguments[arguments.index("raftkv") + 1 :]) as again:
             again.wait_for(r"(follower|leader) in term \d+, leader n\d")
@@ -349,25 +361,25 @@ def test_a_local_cluster_whose_ports_are_in_use_is_not_started(cluster: list[str
     with socket.create_server(("127.0.0.1", port_of(cluster, "n2"))), process(*cluster) as local:
         assert local.wait() == 1
         assert local.text == (
-            f"raftkv: 127.0.0.1:{port_of(cluster, 'n2')} is in use: does this cluster run already? "
-            "Else choose other ports with --base-port and --base-raft-port\n"
+            f"raftkv: 127.0.0.1:{port_of(cluster, 'n2')} is in use. Is this cluster already running? "
+            "If not, choose other ports with --base-port and --base-raft-port\n"
         )
     assert not (tmp_path / "data").exists()
 
 
 @pytest.mark.cluster
-def test_a_node_that_cannot_start_is_told_with_its_reason(cluster: list[str], tmp_path: Path) -> None:
+def test_a_node_that_cannot_start_is_reported_with_its_reason(cluster: list[str], tmp_path: Path) -> None:
     for node in ("n1", "n2", "n3"):
         (tmp_path / "data" / node).mkdir(parents=True)
         (tmp_path / "data" / node / "data").write_text("in the way")
     with process(*cluster) as local:
         assert local.wait() == 1
         assert re.search(
-            r"n1 stopped \(pid \d+, exit status 2\)\.\n  The last it said \(.+/n1/node\.log\): raftkv: "
+            r"n1 stopped \(pid \d+, exit status 2\)\.\n  Last line of its log \(.+/n1/node\.log\): raftkv: "
             r"data-dir in .+/n1/serve\.toml: .+/n1/data is not a directory",
             local.text,
         )
-        assert "No node is left." in local.text
+        assert "No node is running any more." in local.text
 
 
 @pytest.mark.cluster
@@ -377,7 +389,7 @@ def test_nodes_do_not_outlive_a_local_cluster_that_is_killed(cluster: list[str],
         local.popen.kill()
     nodes = LocalLayout(3, port_of(cluster, "n1"), port_of(cluster, "n1") + 3).local_nodes(tmp_path / "data")
     deadline = time.monotonic() + WITHIN_S
-    # One of them may have been about to begin only.
+    # A node may have been in the middle of its start.
     while busy_port(nodes) or not all(has_ended(node) for node in nodes):
         assert time.monotonic() < deadline, {node.id: node.log.read_text() for node in nodes}
         time.sleep(0.02)
@@ -388,8 +400,8 @@ def test_nodes_do_not_outlive_a_local_cluster_that_is_killed(cluster: list[str],
 
 
 def has_ended(node: LocalNode) -> bool:
-    """Whether a node has said why it stops, and has let go of its data."""
-    if "the process that started this one has gone" not in node.log.read_text():
+    """Whether a node has logged why it stops, and has released its data directory."""
+    if "the process that started this node has ended" not in node.log.read_text():
         return False
     try:
         OsDisk().lock(str(node.directory / "data" / "lock")).close()

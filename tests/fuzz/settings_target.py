@@ -1,4 +1,4 @@
-"""Fuzzing what people write: flags, environment and file, none of which may end in more than one line."""
+"""Fuzzing settings: flags, environment and file; whatever they contain, a complaint is one line."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import tempfile
 from collections.abc import Sequence
 
 from raftkv.config.option import SettingsError
-from raftkv.config.settings import OPTIONS, read_settings, read_shared
+from raftkv.config.settings import OPTIONS, SHARED
 from tests.fuzz.target import Target
+from tests.support.settings import settings_of_all, settings_of_node
 
 CLUSTER = b"n1=127.0.0.1:5001,n2=127.0.0.1:5002,n3=127.0.0.1:5003"
 
@@ -30,7 +31,7 @@ class Configuration(Target):
         self._file = os.path.join(self._directory.name, "raftkv.toml")
 
     def seeds(self) -> Sequence[bytes]:
-        """Return settings that are right, in each of the three ways."""
+        """Return valid settings, given in each of the three ways."""
         needed = [b"id=n1", b"cluster=" + CLUSTER, b"data-dir=/nowhere/data"]
         toml = b'id = "n1"\ndata-dir = "/nowhere/data"\n[cluster]\nn1 = "127.0.0.1:5001"\nn2 = "127.0.0.1:5002"\n'
         all_options = b"".join(b'%s = "%s"\n' % (o.name.encode(), (o.default or "x").encode()) for o in OPTIONS)
@@ -43,7 +44,7 @@ class Configuration(Target):
         ]
 
     def check(self, data: bytes) -> str:
-        """Read them for one node, and for all."""
+        """Read them for one node, and for all nodes of a local cluster."""
         toml, _, rest = data.partition(b"\0")
         variables, _, arguments = rest.partition(b"\0")
         with open(self._file, "wb") as file:
@@ -53,16 +54,16 @@ class Configuration(Target):
             name: text for name, text in self._pairs(arguments).items() if name in {option.name for option in OPTIONS}
         }
         try:
-            settings, warnings = read_settings(flags, environ, self._file)
+            settings, warnings = settings_of_node(flags, environ, self._file)
         except SettingsError as error:
-            return self._told(str(error))
+            return self._complaint(str(error))
         assert all(line.isprintable() for line in warnings), warnings
         assert settings.id in dict(settings.cluster)
         assert 0 < 2 * settings.timing.heartbeat_ms <= settings.timing.election_min_ms < settings.timing.election_max_ms
-        read_shared(flags, environ)
+        settings_of_all({option.name: flags.get(option.name) for option in SHARED}, environ)
         return f"{len(warnings)} warnings"
 
-    def _told(self, line: str) -> str:
+    def _complaint(self, line: str) -> str:
         assert line.replace(self._file, "").isprintable(), repr(line)
         assert "Traceback" not in line
         return "".join(c for c in line[-24:] if c.isalpha() or c == " ")

@@ -1,4 +1,4 @@
-"""A cluster on one machine: the files it is made of, and the story it tells."""
+"""A cluster on one machine: its files, and the lines that it prints."""
 
 from __future__ import annotations
 
@@ -7,28 +7,30 @@ from pathlib import Path
 
 import pytest
 
-from raftkv.config.option import Endpoint, SettingsError
-from raftkv.config.settings import Secret, Settings, Timing, read_settings
+from raftkv.config.option import SettingsError
+from raftkv.config.settings import Secret, Settings, Timing
+from raftkv.config.values import Endpoint
 from raftkv.local.cluster import last_line
 from raftkv.local.files import (
     LocalLayout,
     LocalNode,
     busy_port,
+    choose_layout,
     config_text,
-    decide_shape,
     prepare,
     restart_command,
 )
 from raftkv.local.story import Story, how_it_ended
 from raftkv.process.supervisor import Event, Leaderless, Listening, RoleReport
+from tests.support.settings import settings_of_node
 
 PIDS = {"n1": 101, "n2": 102, "n3": 103}
 
 
-def teller(nodes: int = 3) -> tuple[Story, list[str]]:
-    """Return a story and the list of the lines it tells."""
-    told: list[str] = []
-    return Story(told.append, LocalLayout(nodes, 4001, 5001).local_nodes(Path("data")), PIDS.get), told
+def story_of(nodes: int = 3) -> tuple[Story, list[str]]:
+    """Return a story and the list of the lines that it prints."""
+    lines: list[str] = []
+    return Story(lines.append, LocalLayout(nodes, 4001, 5001).local_nodes(Path("data")), PIDS.get), lines
 
 
 def up(number: int) -> Listening:
@@ -40,7 +42,7 @@ def role(node_id: str, role: str, term: int, leader: str | None, reason: str = "
 
 
 ELECTION: list[Event] = [
-    role("n2", "candidate", 1, None, "nobody leads"),
+    role("n2", "candidate", 1, None, "no leader"),
     role("n2", "candidate", 2, None, "asks for votes in term 2"),
     role("n2", "leader", 2, "n2"),
     role("n1", "follower", 2, "n2"),
@@ -48,26 +50,26 @@ ELECTION: list[Event] = [
 ]
 
 
-def test_a_first_election_is_told_and_then_what_to_try() -> None:
-    story, told = teller()
+def test_a_first_election_is_printed_and_then_what_to_try() -> None:
+    story, lines = story_of()
 
     for event in [up(1), up(2), up(3), role("n1", "bootstrap", 0, None), *ELECTION]:
-        story.tell(event)
+        story.add(event)
 
-    assert told == [
+    assert lines == [
         "n1 is up: http://127.0.0.1:4001 (pid 101, log data/n1/node.log)",
         "n2 is up: http://127.0.0.1:4002 (pid 102, log data/n2/node.log)",
         "n3 is up: http://127.0.0.1:4003 (pid 103, log data/n3/node.log)",
-        "n1 is new: it waits until all nodes have met.",
-        "n2 asks the others for their votes: nobody leads",
+        "n1 is new and waits until all nodes are connected.",
+        "n2 starts an election: no leader",
         "n2 is the leader now (term 2).",
         "n1 follows n2 (term 2).",
         "n3 follows n2 (term 2).",
         "",
-        "Try it, in another terminal:",
+        "Try it in another terminal:",
         """  curl -X POST http://127.0.0.1:4001/keys/greeting/ -d '{"value": "hello"}'""",
         "  curl http://127.0.0.1:4003/keys/greeting/",
-        "Stop the leader and see the others elect a new one, with nothing lost:",
+        "Kill the leader; the others elect a new one, and no write is lost:",
         "  kill -9 102",
         "  curl http://127.0.0.1:4001/keys/greeting/",
         "Ctrl-C here stops all nodes.",
@@ -75,120 +77,120 @@ def test_a_first_election_is_told_and_then_what_to_try() -> None:
     ]
 
 
-def test_what_to_try_is_told_once() -> None:
-    story, told = teller()
+def test_what_to_try_is_printed_once() -> None:
+    story, lines = story_of()
     for event in [up(1), up(2), up(3), *ELECTION]:
-        story.tell(event)
-    told.clear()
+        story.add(event)
+    lines.clear()
 
     story.forget("n2")
-    story.tell(role("n3", "candidate", 2, None, "nobody leads"))
-    story.tell(role("n3", "leader", 3, "n3"))
-    story.tell(role("n1", "follower", 3, "n3"))
+    story.add(role("n3", "candidate", 2, None, "no leader"))
+    story.add(role("n3", "leader", 3, "n3"))
+    story.add(role("n1", "follower", 3, "n3"))
 
-    assert told == [
-        "n3 asks the others for their votes: nobody leads",
+    assert lines == [
+        "n3 starts an election: no leader",
         "n3 is the leader now (term 3). To stop it too: kill -9 103",
         "n1 follows n3 (term 3).",
     ]
 
 
 def test_a_leader_is_known_from_its_followers_too() -> None:
-    """Its own report may come later, or never, where it was started by hand."""
-    story, told = teller()
+    """Its own report may come later, or never if it was started by hand."""
+    story, lines = story_of()
 
-    story.tell(role("n1", "follower", 2, "n2"))
-    story.tell(role("n2", "leader", 2, "n2"))
+    story.add(role("n1", "follower", 2, "n2"))
+    story.add(role("n2", "leader", 2, "n2"))
 
-    assert told[:2] == ["n2 is the leader now (term 2).", "n1 follows n2 (term 2)."]
-    assert [line for line in told if "is the leader" in line] == told[:1]
-
-
-def test_a_leader_that_is_deposed_is_told_of() -> None:
-    story, told = teller()
-    story.tell(role("n1", "leader", 2, "n1"))
-    told.clear()
-
-    story.tell(role("n1", "follower", 2, None, "no majority has answered"))
-    story.tell(role("n2", "follower", 2, None))
-
-    assert told == ["n1 is no longer the leader: no majority has answered"]
+    assert lines[:2] == ["n2 is the leader now (term 2).", "n1 follows n2 (term 2)."]
+    assert [line for line in lines if "is the leader" in line] == lines[:1]
 
 
-def test_what_a_node_waits_for_is_told_once() -> None:
-    story, told = teller()
+def test_a_leader_that_steps_down_is_printed() -> None:
+    story, lines = story_of()
+    story.add(role("n1", "leader", 2, "n1"))
+    lines.clear()
+
+    story.add(role("n1", "follower", 2, None, "no majority has answered"))
+    story.add(role("n2", "follower", 2, None))
+
+    assert lines == ["n1 is no longer the leader: no majority has answered"]
+
+
+def test_the_reason_for_no_leader_is_printed_once() -> None:
+    story, lines = story_of()
 
     for _ in range(3):
-        story.tell(Leaderless("n1", "n2 is away"))
-    story.tell(Leaderless("n1", "n2 and n3 are away"))
+        story.add(Leaderless("n1", "n2 is away"))
+    story.add(Leaderless("n1", "n2 and n3 are away"))
 
-    assert told == ["n1 has no leader: n2 is away", "n1 has no leader: n2 and n3 are away"]
+    assert lines == ["n1 has no leader: n2 is away", "n1 has no leader: n2 and n3 are away"]
 
 
-def test_a_node_alone_is_told_nothing_of_others() -> None:
-    story, told = teller(nodes=1)
+def test_a_single_node_prints_nothing_about_other_nodes() -> None:
+    story, lines = story_of(nodes=1)
 
-    story.tell(up(1))
-    story.tell(role("n1", "leader", 1, "n1"))
+    story.add(up(1))
+    story.add(role("n1", "leader", 1, "n1"))
 
-    assert not [line for line in told if "kill" in line]
+    assert not [line for line in lines if "kill" in line]
 
 
 @pytest.mark.parametrize(
     ("status", "words"),
     [(0, "exit status 0"), (70, "exit status 70"), (-9, "killed by signal 9, SIGKILL"), (-64, "killed by signal 64")],
 )
-def test_how_a_process_ended_is_told_in_words(status: int, words: str) -> None:
+def test_how_a_process_ended_is_printed_in_words(status: int, words: str) -> None:
     assert how_it_ended(status).startswith(words)
 
 
-def test_a_new_cluster_has_the_shape_that_was_asked_for(tmp_path: Path) -> None:
-    assert decide_shape(tmp_path, None, None, None) == LocalLayout(3, 4001, 5001)
-    assert decide_shape(tmp_path, 5, 7001, 8001) == LocalLayout(5, 7001, 8001)
+def test_a_new_cluster_has_the_requested_layout(tmp_path: Path) -> None:
+    assert choose_layout(tmp_path, None, None, None) == LocalLayout(3, 4001, 5001)
+    assert choose_layout(tmp_path, 5, 7001, 8001) == LocalLayout(5, 7001, 8001)
 
 
-def test_a_cluster_goes_on_as_it_began_but_may_serve_at_other_ports(tmp_path: Path) -> None:
+def test_a_cluster_keeps_its_layout_but_may_serve_at_other_ports(tmp_path: Path) -> None:
     prepare(tmp_path, LocalLayout(5, 7001, 8001), {})
 
-    assert decide_shape(tmp_path, None, None, None) == LocalLayout(5, 7001, 8001)
-    assert decide_shape(tmp_path, 5, 7101, 8001) == LocalLayout(5, 7101, 8001)
+    assert choose_layout(tmp_path, None, None, None) == LocalLayout(5, 7001, 8001)
+    assert choose_layout(tmp_path, 5, 7101, 8001) == LocalLayout(5, 7101, 8001)
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"),
+    ("asked", "message"),
     [
         (
             (3, None, None),
             "--nodes: {} holds a cluster with --nodes 5, not 3; "
-            "leave --nodes out, or start another cluster with another --data-dir",
+            "leave out --nodes, or start another cluster with another --data-dir",
         ),
         (
             (None, None, 9001),
             "--base-raft-port: {} holds a cluster with --base-raft-port 8001, not 9001; "
-            "leave --base-raft-port out, or start another cluster with another --data-dir",
+            "leave out --base-raft-port, or start another cluster with another --data-dir",
         ),
-        ((None, 65533, None), "--base-port: from 65533 on there are no 5 ports; give a lower one"),
+        ((None, 65533, None), "--base-port: there are no 5 ports from 65533 on; give a lower port"),
         (
             (None, 7998, None),
-            "--base-port: the ports from 7998 on for clients overlap with those from 8001 on among the nodes "
-            "(--base-raft-port); keep them 5 or more apart",
+            "--base-port: the ports for clients, from 7998 on, overlap with the Raft ports, from 8001 on "
+            "(--base-raft-port); keep the two at least 5 apart",
         ),
     ],
 )
-def test_a_shape_that_cannot_be_is_told_in_one_line(
-    tmp_path: Path, asked: tuple[int | None, int | None, int | None], said: str
+def test_an_impossible_layout_is_refused_in_one_line(
+    tmp_path: Path, asked: tuple[int | None, int | None, int | None], message: str
 ) -> None:
     prepare(tmp_path, LocalLayout(5, 7001, 8001), {})
 
     with pytest.raises(SettingsError) as raised:
-        decide_shape(tmp_path, *asked)
-    assert str(raised.value) == said.format(tmp_path)
+        choose_layout(tmp_path, *asked)
+    assert str(raised.value) == message.format(tmp_path)
 
 
 def test_each_node_gets_settings_that_start_it(tmp_path: Path) -> None:
     nodes = prepare(tmp_path, LocalLayout(2, 4001, 5001), {"timing": "2", "log-level": "debug"})
 
-    found = [read_settings({}, {}, str(node.config)) for node in nodes]
+    found = [settings_of_node({}, {}, str(node.config)) for node in nodes]
 
     secret = Secret((tmp_path / "secret").read_bytes().strip())
     cluster = (("n1", Endpoint("127.0.0.1", 5001)), ("n2", Endpoint("127.0.0.1", 5002)))
@@ -212,7 +214,7 @@ def test_each_node_gets_settings_that_start_it(tmp_path: Path) -> None:
     assert len(secret.value) == 64
 
 
-def test_the_secret_is_made_once_and_for_its_owner_only(tmp_path: Path) -> None:
+def test_the_secret_is_created_once_and_readable_by_its_owner_only(tmp_path: Path) -> None:
     prepare(tmp_path, LocalLayout(1, 4001, 5001), {})
     first = (tmp_path / "secret").read_bytes()
 
@@ -222,7 +224,7 @@ def test_the_secret_is_made_once_and_for_its_owner_only(tmp_path: Path) -> None:
     assert (tmp_path / "secret").stat().st_mode & 0o777 == 0o600
 
 
-def test_a_directory_that_cannot_be_written_is_told_in_one_line(tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_written_is_reported_in_one_line(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
 
@@ -230,7 +232,7 @@ def test_a_directory_that_cannot_be_written_is_told_in_one_line(tmp_path: Path) 
         prepare(blocked / "data", LocalLayout(1, 4001, 5001), {})
 
 
-def test_any_directory_can_stand_in_a_settings_file(tmp_path: Path) -> None:
+def test_a_settings_file_can_contain_any_directory(tmp_path: Path) -> None:
     directory = tmp_path / 'a "quoted" \\ näme\x7f'
     node = LocalNode("n1", Endpoint("127.0.0.1", 4001), Endpoint("127.0.0.1", 5001), directory)
     file = tmp_path / "serve.toml"
@@ -240,10 +242,10 @@ def test_any_directory_can_stand_in_a_settings_file(tmp_path: Path) -> None:
 
     file.write_text(config_text(node, (node,), secret, {}))
 
-    assert read_settings({}, {}, str(file))[0].data_dir == str(directory / "data")
+    assert settings_of_node({}, {}, str(file))[0].data_dir == str(directory / "data")
 
 
-def test_the_command_to_start_a_node_again_leaves_out_variables_that_would_change_it() -> None:
+def test_the_restart_command_unsets_variables_that_would_change_the_node() -> None:
     (node,) = LocalLayout(1, 4001, 5001).local_nodes(Path("my data"))
 
     assert restart_command(node, {"HOME": "/"}).endswith(" -m raftkv serve --config 'my data/n1/serve.toml'")
@@ -260,7 +262,7 @@ def test_a_port_in_use_is_found(tmp_path: Path) -> None:
     assert busy_port(nodes) is None
 
 
-def test_the_last_line_of_a_log_is_the_last_that_says_something(tmp_path: Path) -> None:
+def test_the_last_line_of_a_log_is_the_last_with_text(tmp_path: Path) -> None:
     log = tmp_path / "node.log"
     assert last_line(log) == ""
     log.write_text("first\n" + "x" * 10_000 + "\nlast\n\n")

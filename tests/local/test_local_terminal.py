@@ -1,4 +1,4 @@
-"""A cluster in a terminal: Enter starts again what has stopped, Ctrl-C stops it, and a second one does not wait."""
+"""A cluster in a terminal: Enter restarts stopped nodes, Ctrl-C stops it, and a second Ctrl-C does not wait."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.processes import ROOT, WITHIN_S, environment, free_ports
 pytestmark = pytest.mark.cluster
 
 ENTER, CTRL_C, CTRL_D = b"\n", b"\x03", b"\x04"
-# A terminal is that of the first process of a session to ask for it.
+# The first process of a session that asks for a terminal gets it as its controlling terminal.
 IN_TERMINAL = (
     "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
 )
@@ -51,19 +51,19 @@ class Terminal:
         self._reader.start()
 
     def _read(self) -> None:
-        # When nobody has the other end open any more, reading is an error.
+        # Reading fails once no process has the other end open.
         with suppress(OSError):
             while data := os.read(self._fd, 1 << 16):
                 self.text += data.decode(errors="replace")
 
     def types(self, key: bytes) -> int:
-        """Press a key; return how much had been said until then."""
+        """Press a key; return the length of the output before it."""
         so_far = len(self.text)
         os.write(self._fd, key)
         return so_far
 
     def waits_for(self, pattern: str, after: int = 0) -> re.Match[str]:
-        """Return the first match of ``pattern`` in what is said from character ``after`` on."""
+        """Wait for ``pattern`` in the output, from character ``after`` on, and return the match."""
         deadline = time.monotonic() + WITHIN_S
         while (found := re.compile(pattern).search(self.text, after)) is None:
             assert time.monotonic() < deadline, f"no {pattern!r} in: {self.text}"
@@ -77,7 +77,7 @@ class Terminal:
         return status
 
     def close(self) -> None:
-        """Leave nothing behind: the node ends with what started it."""
+        """Kill the cluster; its node ends with it."""
         if self.popen.poll() is None:
             self.popen.kill()
         self.popen.wait()
@@ -100,10 +100,10 @@ def pid_of_node(terminal: Terminal, after: int = 0) -> int:
     return int(terminal.waits_for(r"n1 is up: .*\(pid (\d+),", after)[1])
 
 
-def test_enter_starts_again_what_has_stopped(terminal: Terminal) -> None:
+def test_enter_restarts_stopped_nodes(terminal: Terminal) -> None:
     os.kill(pid_of_node(terminal), signal.SIGKILL)
     terminal.waits_for(r"n1 stopped \(pid \d+, killed by signal 9, SIGKILL\)\.")
-    terminal.waits_for("or just press Enter here")
+    terminal.waits_for("or press Enter here")
 
     so_far = terminal.types(ENTER)
 
@@ -124,8 +124,8 @@ def test_the_end_of_the_input_stops_nothing(terminal: Terminal) -> None:
     assert terminal.ends() == 0
 
 
-def test_a_second_ctrl_c_waits_for_no_node(terminal: Terminal) -> None:
-    """Not even for one that can't stop by itself."""
+def test_a_second_ctrl_c_does_not_wait_for_nodes(terminal: Terminal) -> None:
+    """Not even for a node that is suspended and cannot stop."""
     os.kill(pid_of_node(terminal), signal.SIGSTOP)
     so_far = terminal.types(CTRL_C)
     terminal.waits_for("Stopping n1", so_far)
@@ -141,5 +141,5 @@ def test_a_node_that_does_not_stop_is_killed_in_the_end(terminal: Terminal) -> N
 
     terminal.types(CTRL_C)
 
-    terminal.waits_for(r"n1 did not stop within \d+ s and will be killed\.")
+    terminal.waits_for(r"n1 did not stop within \d+ s; killing\.")
     assert terminal.ends() == 0

@@ -1,4 +1,4 @@
-"""Fail-stop: whoever calls it, wherever, the process ends, and says why."""
+"""Fail-stop: from any thread, the process ends and says why."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ fail_stop = FailStop(start_logging("info", "text", node_id="n1"))
 
 
 def end_of(code: str) -> tuple[int, list[str]]:
-    """Return the exit status of a program that fails, and the lines of its log, without their time."""
+    """Return the exit status of a failing program and the lines of its log, without their time."""
     done = subprocess.run(
         [sys.executable, "-c", BEGIN + code], cwd=ROOT, capture_output=True, text=True, timeout=WITHIN_S
     )
@@ -33,7 +33,7 @@ def test_the_reason_is_logged_and_printed_and_the_process_ends_with_the_status()
     )
 
 
-def test_any_thread_may_fail_and_the_first_one_decides() -> None:
+def test_any_thread_may_fail_and_the_first_failure_decides() -> None:
     code = """
 def fail(status):
     fail_stop.fail(status, "thread")
@@ -61,8 +61,8 @@ def test_an_exception_in_a_thread_is_a_bug() -> None:
         "threading.Thread(target=lambda: 1 / 0, name='divider').start(); threading.Event().wait()"
     )
 
-    said = "bug in thread divider: ZeroDivisionError('division by zero')"
-    assert (status, lines[0], lines[-1]) == (70, f"CRITICAL n1 raftkv.node: {said}", f"raftkv: {said}")
+    message = "bug in thread divider: ZeroDivisionError('division by zero')"
+    assert (status, lines[0], lines[-1]) == (70, f"CRITICAL n1 raftkv.node: {message}", f"raftkv: {message}")
     assert lines[-2] == "    ZeroDivisionError: division by zero"
 
 

@@ -1,4 +1,4 @@
-"""Logging: what a record looks like, and that nobody ever waits for the log."""
+"""Logging: the format of a record, and that no caller ever waits for the output."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ WITHIN_S = 10.0
 
 
 class Pipe:
-    """A pipe to log into, and what was logged."""
+    """A pipe to log into, and the lines that came out."""
 
     def __init__(self) -> None:
         self.reader, self.writer = os.pipe()
         self._read = b""
 
     def lines(self, output: LogOutput) -> list[str]:
-        """Return the lines that ``output`` has written; it must not be more than fits into the pipe."""
+        """Return the lines that ``output`` has written, at most as many as fit into the pipe."""
         assert output.flush_within(WITHIN_S)
         return os.read(self.reader, 1 << 20).decode().splitlines()
 
@@ -45,7 +45,7 @@ class Pipe:
 def pipe() -> Iterator[Pipe]:
     pipe = Pipe()
     yield pipe
-    # The reader's end goes first: a thread that still writes then gets an error instead of waiting for ever.
+    # The reading end is closed first: a thread that still writes then gets an error instead of blocking for ever.
     if pipe.reader >= 0:
         os.close(pipe.reader)
     os.close(pipe.writer)
@@ -53,7 +53,7 @@ def pipe() -> Iterator[Pipe]:
 
 @pytest.fixture
 def loggers() -> Iterator[None]:
-    """Put the loggers back as they were."""
+    """Restore the loggers afterwards."""
     root, ours = logging.getLogger(), logging.getLogger("raftkv")
     before = root.handlers[:], root.level, ours.level
     yield
@@ -64,7 +64,7 @@ def loggers() -> Iterator[None]:
 
 
 def record(message: str, *values: object, level: int = logging.INFO, exc_info: object = None) -> logging.LogRecord:
-    """Return a record of a known moment."""
+    """Return a record with a fixed time."""
     made = logging.LogRecord("raftkv.test", level, "", 0, message, values, exc_info)  # type: ignore[arg-type]
     made.created, made.msecs = 1_700_000_000.0, 7.0
     return made
@@ -115,7 +115,7 @@ def test_a_message_cannot_forge_a_line_or_move_the_cursor(pipe: Pipe) -> None:
     ]
 
 
-def test_a_trace_stands_indented_below_its_line(pipe: Pipe) -> None:
+def test_a_trace_is_indented_below_its_line(pipe: Pipe) -> None:
     output = LogOutput(pipe.writer, "text")
 
     output.handle(record("failed", exc_info=failure()))
@@ -135,7 +135,7 @@ def test_a_trace_is_a_field_of_the_json_object(pipe: Pipe) -> None:
     assert json.loads(line)["trace"].endswith("\nOSError: disk on fire")
 
 
-def test_a_record_that_cannot_be_formatted_is_still_told(pipe: Pipe) -> None:
+def test_a_record_that_cannot_be_formatted_is_still_logged(pipe: Pipe) -> None:
     output = LogOutput(pipe.writer, "text")
 
     output.handle(record("%d", "three"))
@@ -143,8 +143,8 @@ def test_a_record_that_cannot_be_formatted_is_still_told(pipe: Pipe) -> None:
     assert pipe.lines(output) == ["INFO raftkv.test: cannot format '%d'"]
 
 
-def test_who_logs_never_waits_for_a_pipe_that_nobody_reads(pipe: Pipe) -> None:
-    """A stopped terminal must not stop the node: what does not fit is dropped, and its number told later."""
+def test_logging_never_waits_for_a_pipe_without_a_reader(pipe: Pipe) -> None:
+    """A stopped terminal must not stop the node: records that do not fit are dropped and counted."""
     output = LogOutput(pipe.writer, "text", capacity=10)
     total = 1000
 
@@ -155,8 +155,8 @@ def test_who_logs_never_waits_for_a_pipe_that_nobody_reads(pipe: Pipe) -> None:
     assert not output.flush_within(0)
 
     lines = pipe.lines_until("were dropped")
-    output.handle(record("on it goes"))
-    lines += pipe.lines_until("on it goes")
+    output.handle(record("after the gap"))
+    lines += pipe.lines_until("after the gap")
     written = [line for line in lines if ": record " in line]
     dropped = [int(found[1]) for line in lines if (found := re.search(r"(\d+) log records were dropped", line))]
     assert lines[0] == "x" * 500_000
@@ -165,7 +165,7 @@ def test_who_logs_never_waits_for_a_pipe_that_nobody_reads(pipe: Pipe) -> None:
 
 
 def test_a_descriptor_that_does_not_block_is_waited_for(pipe: Pipe) -> None:
-    """A shell may leave the terminal it shares with us in that mode."""
+    """A shell may leave a shared terminal in that mode."""
     os.set_blocking(pipe.writer, False)
     output = LogOutput(pipe.writer, "text")
     for _ in range(300):
@@ -175,16 +175,16 @@ def test_a_descriptor_that_does_not_block_is_waited_for(pipe: Pipe) -> None:
     assert pipe.lines_until("the end") == ["y" * 999] * 300 + ["the end"]
 
 
-def test_a_node_goes_on_when_nobody_can_read_its_log(pipe: Pipe) -> None:
+def test_logging_goes_on_when_the_reader_has_gone(pipe: Pipe) -> None:
     output = LogOutput(pipe.writer, "text")
     pipe.close_reader()
 
-    output.handle(record("to whom?"))
+    output.handle(record("unread"))
 
     assert output.flush_within(WITHIN_S)
 
 
-def test_libraries_are_heard_from_warnings_on_and_ours_from_the_level_asked_for(pipe: Pipe, loggers: None) -> None:
+def test_libraries_log_from_warnings_on_and_raftkv_from_the_given_level(pipe: Pipe, loggers: None) -> None:
     output = start_logging("debug", "json", node_id="n1", descriptor=pipe.writer)
 
     logging.getLogger("raftkv.x").debug("ours")

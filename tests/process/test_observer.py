@@ -1,4 +1,4 @@
-"""The observer: what the rest of the process hears of changes of role."""
+"""The observer: how the rest of the process learns of role changes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from raftkv.actors.observer import Observe, Observer
 from raftkv.actors.system.base.eventloop import start_on_loop
 
 
-def test_each_change_is_handed_on_in_order_and_nothing_else() -> None:
+def test_each_role_change_is_handed_on_in_order_and_nothing_else() -> None:
     changes = [RoleChanged("n1", "candidate", 2, None, "why"), AdvertiseAddress("n2", "10.0.0.2:4001")]
     heard: list[RoleChanged | AdvertiseAddress] = []
 
@@ -30,5 +30,5 @@ def test_each_change_is_handed_on_in_order_and_nothing_else() -> None:
         await system.base.wait_closed()
 
     asyncio.run(observe())
-    # The first came before there was anybody to tell.
+    # The first change came before `Observe`, so there was no observer to report it to.
     assert heard == changes

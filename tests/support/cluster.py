@@ -1,6 +1,6 @@
-"""Clusters of real node processes on loopback, which a test starts, kills, freezes and looks at.
+"""Clusters of real node processes on loopback, which a test starts, kills, freezes and inspects.
 
-Nothing of a cluster outlives it: its processes end with it, and with ours if that is killed.
+No process of a cluster outlives it, not even when the test process is killed.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from typing import Any, NamedTuple, TypeVar
 from tests.support.processes import ROOT, environment
 
 PATIENCE_S = 45.0
-"""How long anything may take on a machine that is busy with other things; nothing here is fast because of it."""
+"""Deadline for anything, long enough for a busy machine; no test waits that long when all is well."""
 
 POLL_S = 0.02
 ASK_TIMEOUT_S = PATIENCE_S
 ANSWER_S = 30
-"""The timeout of a request that is to succeed."""
+"""The timeout of a request that must succeed."""
 
 LOG_LINES = 120
 
-# Small, so that a test fills several segments, and the files of many clusters take little of the disk.
+# Small, so that a test fills several segments and the files of many clusters take little space.
 SMALL = {"key-bytes": "1KiB", "value-bytes": "64KiB", "append-bytes": "64KiB", "segment-bytes": "192KiB"}
 
 CALM = {"heartbeat_ms": "200", "election_min_ms": "1000", "election_max_ms": "2000"}
-"""Settings with which no leader is replaced only because the machine is busy, and no refusal comes too late."""
+"""Settings with which a busy machine alone replaces no leader, and every refusal comes in time."""
 
 Found = TypeVar("Found")
 
 
 def wait_for(look: Callable[[], Found | None], what: Callable[[], str] | str, within_s: float = PATIENCE_S) -> Found:
-    """Look again and again until something is found, and return it."""
+    """Poll until ``look`` finds something, and return it; fails after ``within_s`` with ``what``."""
     deadline_s = time.monotonic() + within_s
     while not (found := look()):
         if time.monotonic() > deadline_s:
@@ -51,15 +51,15 @@ def wait_for(look: Callable[[], Found | None], what: Callable[[], str] | str, wi
 
 
 class Reserved:
-    """A free port that stays ours: bound, but not listened on, so that the system gives it to nobody else.
+    """A free port, kept by a socket that is bound but does not listen, so that the system does not give it away.
 
-    A node that listens there again after it was killed would otherwise find it taken, now and then, by one of the
-    many connections that come and go in a test.
+    Otherwise one of the many connections of a test would now and then take the port of a node between its kill and its
+    restart.
     """
 
     def __init__(self) -> None:
         self._socket = socket.socket()
-        # Whoever sets this too may listen on the port meanwhile, as servers do.
+        # Another socket with this option, as servers have it, may listen on the port meanwhile.
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._socket.bind(("127.0.0.1", 0))
         self.port: int = self._socket.getsockname()[1]
@@ -78,7 +78,7 @@ class Answer(NamedTuple):
 
     @property
     def outcome(self) -> str | None:
-        """What an error says of what was asked for: ``not_done``, ``unknown``, or None where there is no error."""
+        """The outcome that an error states, ``not_done`` or ``unknown``; None without an error."""
         return None if self.status == 200 else self.body["error"]["outcome"]
 
 
@@ -90,7 +90,7 @@ def ask(
     timeout_s: float = ASK_TIMEOUT_S,
     headers: Mapping[str, str] | None = None,
 ) -> Answer:
-    """Do one request on a connection of its own; raises ``OSError`` or ``HTTPException``."""
+    """Send one request on a new connection; raises ``OSError`` or ``HTTPException``."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
     with contextlib.closing(connection):
         connection.request(method, path, None if body is None else json.dumps(body), headers or {})
@@ -99,7 +99,7 @@ def ask(
 
 
 class Node:
-    """One node: its places, and its process while it has one."""
+    """One node: its ports and files, and its process while it runs."""
 
     def __init__(self, node_id: str, directory: Path) -> None:
         self.id = node_id
@@ -107,7 +107,7 @@ class Node:
         self.log_path = directory / f"{node_id}.log"
         self._http, self._raft = Reserved(), Reserved()
         self._process: subprocess.Popen[bytes] | None = None
-        self._line: socket.socket | None = None
+        self._pipe: socket.socket | None = None
 
     @property
     def http(self) -> int:
@@ -132,11 +132,11 @@ class Node:
 
     @property
     def log(self) -> str:
-        """All that it has said, in all its lives."""
+        """Its log, of all its starts."""
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
     def start(self, cluster: str, settings: Mapping[str, str]) -> None:
-        """Start its process, which ends when ours does."""
+        """Start its process, which ends when this process does."""
         assert self._process is None, f"{self.id} runs already"
         flags = {
             "id": self.id,
@@ -146,7 +146,7 @@ class Node:
             "data-dir": str(self.directory),
             **settings,
         }
-        self._line, its_end = socket.socketpair()
+        self._pipe, its_end = socket.socketpair()
         with its_end, self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 [
@@ -163,7 +163,7 @@ class Node:
         self.note(f"started as process {self._process.pid}")
 
     def note(self, text: str) -> None:
-        """Write into its log what is done to it."""
+        """Write a line into its log about what the test does to it."""
         now = time.time()
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03}Z"
         with self.log_path.open("a") as log:
@@ -184,23 +184,23 @@ class Node:
         return status
 
     def died(self) -> int | None:
-        """Return the exit status of a process that has ended by itself."""
+        """Return the exit status of a process that ended without being asked."""
         return None if self._process is None else self._process.poll()
 
     def freeze(self) -> None:
-        """Stop its process where it is, as a machine does that swaps or is being moved."""
+        """Suspend its process, as if its machine were swapping or being migrated."""
         self.signal(signal.SIGSTOP)
-        wait_for(self._stands_still, f"{self.id} stands still")
+        wait_for(self._is_suspended, f"{self.id} is suspended")
 
-    def _stands_still(self) -> bool:
-        """Whether every thread has stopped: a signal takes its time to reach them."""
+    def _is_suspended(self) -> bool:
+        """Whether every thread is suspended; the signal reaches them one after another."""
         states = [
             path.read_text().rpartition(")")[2].split()[0] for path in Path(f"/proc/{self.pid}/task").glob("*/stat")
         ]
         return all(state == "T" for state in states)
 
     def close(self) -> None:
-        """Leave nothing behind, in whatever state it is."""
+        """Kill its process and release its ports."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -210,18 +210,18 @@ class Node:
 
     def _forget(self) -> None:
         self._process = None
-        if self._line is not None:
-            self._line.close()
+        if self._pipe is not None:
+            self._pipe.close()
 
 
 class Cluster:
-    """Nodes ``n1``, ``n2`` … that know each other; none of them is started by making this."""
+    """Nodes ``n1``, ``n2`` … of one cluster; ``start`` starts them."""
 
     def __init__(self, directory: Path, size: int = 3, **settings: str) -> None:
         self.directory = directory
         self.settings = SMALL | {name.replace("_", "-"): value for name, value in settings.items()}
         self.expected_complaints: list[str] = []
-        """Texts of errors that this test causes."""
+        """Parts of log lines with errors that the test causes on purpose."""
         self.nodes = {f"n{number}": Node(f"n{number}", directory) for number in range(1, size + 1)}
 
     def __getitem__(self, node_id: str) -> Node:
@@ -229,36 +229,36 @@ class Cluster:
 
     @property
     def ids(self) -> list[str]:
-        """All nodes, whether they run or not."""
+        """The ids of all nodes, running or not."""
         return list(self.nodes)
 
     @property
     def running(self) -> list[str]:
-        """The nodes that run."""
+        """The ids of the running nodes."""
         return [node.id for node in self.nodes.values() if node.runs]
 
     @property
     def initial_cluster(self) -> str:
-        """What every node is told of the others."""
+        """The value of --cluster of every node."""
         return self.list_of(*self.ids)
 
     def list_of(self, *ids: str) -> str:
-        """Return a start list of these nodes."""
+        """Return a value of --cluster with these nodes."""
         return ",".join(f"{node_id}=127.0.0.1:{self.nodes[node_id].raft}" for node_id in ids)
 
     def add(self, node_id: str) -> Node:
-        """Return a further node, which the others do not know of."""
+        """Return a new node, which is not in the configuration of the others."""
         node = self.nodes[node_id] = Node(node_id, self.directory)
         return node
 
     def start(self, *ids: str, initial_cluster: str | None = None, **settings: str) -> None:
-        """Start these nodes, or all that do not run."""
+        """Start these nodes, or all that are not running."""
         own = {name.replace("_", "-"): value for name, value in settings.items()}
         for node_id in ids or [node.id for node in self.nodes.values() if not node.runs]:
             self[node_id].start(initial_cluster or self.initial_cluster, self.settings | own)
 
     def kill(self, *ids: str) -> None:
-        """Kill these nodes, or all, with SIGKILL: all of them get it before the first is waited for."""
+        """Send SIGKILL to these nodes, or to all, and then wait for each."""
         killed = ids or tuple(self.running)
         for node_id in killed:
             self[node_id].signal(signal.SIGKILL)
@@ -267,20 +267,20 @@ class Cluster:
 
     def terminate(self, *ids: str) -> dict[str, int]:
         """Stop these nodes, or all, with SIGTERM; return their exit statuses."""
-        told = ids or tuple(self.running)
-        for node_id in told:
+        stopped = ids or tuple(self.running)
+        for node_id in stopped:
             self[node_id].signal(signal.SIGTERM)
-        return {node_id: self[node_id].wait() for node_id in told}
+        return {node_id: self[node_id].wait() for node_id in stopped}
 
     def close(self) -> None:
-        """Leave nothing behind."""
+        """Kill all processes and release all ports."""
         for node in self.nodes.values():
             node.close()
 
-    # --- looking
+    # --- Requests and observations.
 
     def ask(self, node_id: str, method: str, path: str, body: object = None, **options: Any) -> Answer:
-        """Do one request at a node; raises ``OSError`` or ``HTTPException``."""
+        """Send one request to a node; raises ``OSError`` or ``HTTPException``."""
         return ask(self[node_id].http, method, path, body, **options)
 
     def put(self, node_id: str, key: str, value: str) -> Answer:
@@ -288,13 +288,13 @@ class Cluster:
         return self.ask(node_id, "PUT", f"/keys/{key}/?timeout={ANSWER_S}", {"value": value})
 
     def get(self, node_id: str, key: str, level: str = "linearizable") -> Any:
-        """Return a key's value as a node has it; None if it is not there."""
+        """Return the value of a key read through a node; None if there is none."""
         answer = self.ask(node_id, "GET", f"/keys/{key}/?missing=404&level={level}&timeout={ANSWER_S}")
         assert answer.status in (200, 404), answer
         return answer.body["value"] if answer.status == 200 else None
 
     def status(self, node_id: str) -> dict[str, Any] | None:
-        """Return what a node says of itself; None while it says nothing."""
+        """Return the body of a node's /status; None while it does not answer."""
         self.check_alive()
         if not self[node_id].runs:
             return None
@@ -305,39 +305,39 @@ class Cluster:
         return answer.body if answer.status == 200 else None
 
     def statuses(self) -> dict[str, dict[str, Any] | None]:
-        """Return what the nodes that run say of themselves."""
+        """Return the status of every running node."""
         return {node_id: self.status(node_id) for node_id in self.running}
 
     def check_alive(self) -> None:
-        """Raise if a node has ended by itself."""
+        """Raise if a node ended without being asked."""
         died = {node.id: status for node in self.nodes.values() if (status := node.died()) is not None}
-        assert not died, f"ended by themselves: {died}"
+        assert not died, f"ended without being asked: {died}"
 
     def wait_for_status(
         self, node_id: str, holds: Callable[[dict[str, Any]], bool] = bool, what: str = "a status"
     ) -> dict[str, Any]:
-        """Return the first status of a node for which this holds."""
+        """Wait for a status of a node for which ``holds`` is true, and return it."""
 
         def look() -> dict[str, Any] | None:
             status = self.status(node_id)
             return status if status is not None and holds(status) else None
 
-        return wait_for(look, lambda: f"{what}; {node_id} says {self.status(node_id)}")
+        return wait_for(look, lambda: f"{what}; status of {node_id}: {self.status(node_id)}")
 
     def wait_for_leader(self, *among: str, not_in: tuple[str, ...] = ()) -> str:
-        """Return the leader that these nodes, or all that run, agree upon; it is none of ``not_in``."""
+        """Wait until these nodes, or all that run, agree on a leader that is not in ``not_in``, and return it."""
 
         def look() -> str | None:
             statuses = [self.status(node_id) for node_id in among or self.running]
-            told = {(status["leader"], status["term"]) if status else None for status in statuses}
-            agreed = told.pop() if len(told) == 1 else None
+            views = {(status["leader"], status["term"]) if status else None for status in statuses}
+            agreed = views.pop() if len(views) == 1 else None
             leads = agreed and agreed[0] in self.nodes and agreed[0] not in not_in
             return agreed[0] if agreed and leads and (self.status(agreed[0]) or {}).get("role") == "leader" else None
 
         return wait_for(look, lambda: f"a leader; {self.statuses()}")
 
     def wait_until_equal(self) -> None:
-        """Return when every node that runs has applied everything that is in the leader's log."""
+        """Wait until every running node has applied the whole log of the leader."""
 
         def look() -> bool:
             statuses = list(self.statuses().values())
@@ -349,17 +349,17 @@ class Cluster:
         wait_for(look, lambda: f"all nodes have applied everything; {self.statuses()}")
 
     def wait_for_log(self, node_id: str, text: str, after: int = 0) -> str:
-        """Return the first line of a node's log with this text, from character ``after`` on."""
+        """Wait for a line with this text in a node's log, from character ``after`` on, and return it."""
 
         def look() -> str | None:
             return next((line for line in self[node_id].log[after:].splitlines() if text in line), None)
 
         return wait_for(look, lambda: f"{text!r} in the log of {node_id}")
 
-    # --- telling
+    # --- Reports.
 
     def complaints(self) -> list[str]:
-        """Return the lines of all logs that no node should ever write, but for those that are expected."""
+        """Return the log lines that report errors, except the expected ones."""
         bad = re.compile(r"^raftkv: | (ERROR|CRITICAL) |^\s*Traceback |was never (awaited|retrieved)")
         lines = [line for node in self.nodes.values() for line in node.log.splitlines() if bad.search(line)]
         return [line for line in lines if not any(expected in line for expected in self.expected_complaints)]
@@ -377,15 +377,15 @@ MakeCluster = Callable[..., Cluster]
 
 
 def suspend_for(seconds: float) -> None:
-    """Let a fault last: this is what the fault is, and nothing is expected to have happened by its end."""
+    """Let a fault last this long; the duration is the fault itself, not a wait for something to happen."""
     time.sleep(seconds)
 
 
 def rounds(default: int) -> int:
-    """Return how often a test repeats what it does: ``RAFTKV_ROUNDS`` times, for those who have more time."""
+    """Return the number of rounds of a test: ``RAFTKV_ROUNDS``, or else ``default``."""
     return int(os.environ.get("RAFTKV_ROUNDS") or default)
 
 
 def timeout_s(default_rounds: int, round_s: int) -> int:
-    """Return when a test of so many rounds is given up as hanging."""
+    """Return the timeout of a test with so many rounds."""
     return 120 + round_s * rounds(default_rounds)

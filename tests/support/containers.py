@@ -1,4 +1,4 @@
-"""Clusters in containers for tests: they need a Docker Engine, and are skipped where there is none."""
+"""Clusters in containers for tests, which are skipped without a Docker Engine."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ IMAGE = "raftkv:test"
 
 LOG_LINES = 120
 UNDER_LOAD_S = 120.0
-"""How long anything may take on a machine that is busy with other things; nothing here is fast because of it."""
+"""Deadline for anything, long enough for a busy machine; no test waits that long when all is well."""
 
 TIMEOUT_S = 600.0
 """How long a whole test may take; the first one builds the image as well."""
 
 NEVER_READY = {"election-min-ms": "3000000", "election-max-ms": "3600000"}
-"""Settings by which nobody campaigns, so that whoever waits for a leader waits until he is interrupted."""
+"""Settings with which no node campaigns, so that a command that waits for a leader waits until interrupted."""
 
 
 BUILDS = 3
@@ -45,7 +45,7 @@ Result = TypeVar("Result")
 
 
 class Port(NamedTuple):
-    """Where a node serves clients, as those who make load want to know."""
+    """The port of a node for clients, as ``Load`` needs it."""
 
     http: int
 
@@ -83,7 +83,7 @@ class Containers(Cluster):
         return wait_for(look, lambda: f"no leader upon whom all agree: {self.views()}", UNDER_LOAD_S)
 
     def leader_and_term(self) -> tuple[str, int]:
-        """Return who leads, and in which term: he may not lead any more, but then the term is over."""
+        """Return the leader and its term; it may have been replaced since, but only in a later term."""
 
         def look() -> tuple[str, int] | None:
             status = self.views()[self.leader()].status or {}
@@ -121,7 +121,7 @@ class Containers(Cluster):
 
     def report(self) -> Iterator[tuple[str, str]]:
         """Return (title, text) for each node: the end of its log."""
-        # An engine that does not answer is no reason to keep quiet about the test.
+        # The report of the failed test matters even if the engine does not answer.
         with contextlib.suppress(DeployError, APIError, RequestException):
             for node_id, log in self.logs().items():
                 yield f"log of {node_id}", "\n".join(log.splitlines()[-LOG_LINES:])
@@ -247,7 +247,7 @@ def deploy() -> Iterator[Deploy]:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            # Ctrl-C in our terminal is not meant for it.
+            # Ctrl-C in the terminal of the tests must not reach it.
             process_group=0,
         )
         started.append(process)

@@ -1,4 +1,4 @@
-"""Clients of a cluster that write and read through all its nodes, in a thread of their own, and remember everything."""
+"""Clients that write and read through all nodes of a cluster, in a thread of their own, and record a history."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from raftkv.simulation.checks.operation import NOT_TOLD
 from raftkv.store.commands import NOT_THERE, THERE, Get, Item, Put, PutDone, PutIf, Unmatched
 from tests.support.cluster import Cluster, wait_for
 
-# Shorter than what a node takes by default, or clients that wait for a leader which is gone would not write any more.
+# Shorter than the default of a node, because a client that waits for a leader that is gone writes nothing.
 REQUEST_TIMEOUT_S = 1.0
 PATIENCE_S = 20.0
-"""How long a client waits for an answer: longer than any node does, or is frozen."""
+"""How long a client waits for an answer: longer than any timeout or freeze of a node."""
 
 PACE_S = 0.02
-"""The mean pause of a client between two requests: the machine is not to be kept busy by what tests it."""
+"""Mean pause of a client between two requests, so that the clients leave the machine to the nodes."""
 
 REGISTERS = 4
-"""Keys that everyone writes."""
+"""Number of keys that all clients write."""
 
 Result = TypeVar("Result")
 
@@ -53,7 +53,7 @@ def value_of(request: Propose) -> str:
 
 
 def conditions(request: Propose) -> dict[str, str]:
-    """Return the headers that say what a write of one key demands."""
+    """Return the headers with the condition of a write of one key."""
     (put,) = request.commands
     if not isinstance(put, PutIf):
         return {}
@@ -63,7 +63,7 @@ def conditions(request: Propose) -> dict[str, str]:
 
 
 class Response(NamedTuple):
-    """An answer as it came; ``body`` is decoded JSON, the names of ``headers`` are in small letters."""
+    """An answer as it came; ``body`` is decoded JSON, the names of ``headers`` are in lower case."""
 
     status: int
     body: Any
@@ -71,7 +71,7 @@ class Response(NamedTuple):
 
 
 class Connection:
-    """A connection to one node; requests are answered in the order in which they were sent."""
+    """A connection to one node; answers come in the order of the requests."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -120,8 +120,8 @@ async def connected(port: int) -> AsyncIterator[Connection]:
 class Load:
     """Writers and readers through each node, until they are stopped. ``seed`` decides what they do, not when.
 
-    Half of the writes go to keys that are written once, the others to a few registers that everyone writes and reads,
-    and some of these on the condition that the register is as somebody has last seen it.
+    Half of the writes go to keys that are written once, the others to a few registers that all clients write and read;
+    some of these have the last known revision of the register as their condition.
     """
 
     def __init__(
@@ -135,14 +135,14 @@ class Load:
         """Take the nodes' ports, how many writers and readers each node gets, and the timeout of their requests."""
         self.history = History()
         self.surprises: list[str] = []
-        """Answers that no node may give, whatever happens to it."""
+        """Answers that no node may ever give."""
         self.answers: Counter[str] = Counter()
         self._done: Counter[tuple[str, str]] = Counter()
         self._ports = ports
         self._timeout_s = timeout_s
         self._numbers: Counter[str] = Counter()
         self._revisions: dict[str, int] = {}
-        """The last revision of a key that anybody was told of."""
+        """The last revision of a key that any client has seen."""
         self._ending = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="clients")
@@ -154,14 +154,14 @@ class Load:
             for number in range(count)
         ]
 
-    # --- from the thread of the test
+    # --- Called in the thread of the test.
 
     def written(self, *nodes: str) -> int:
         """Return how many writes were acknowledged so far, through these nodes or all."""
         return sum(self._done["write", node] for node in nodes or self._ports)
 
     def wait_for_writes(self, count: int, *nodes: str) -> None:
-        """Return when so many more writes were acknowledged through each of these nodes, or through any."""
+        """Wait for ``count`` more acknowledged writes through each of these nodes, or in total without ``nodes``."""
         before = {node: self.written(node) for node in self._ports}
 
         def look() -> bool:
@@ -174,14 +174,14 @@ class Load:
         wait_for(look, f"{count} more writes through {nodes or 'any'}")
 
     def stop(self) -> None:
-        """Let every client finish what it does, and raise what went wrong in any."""
+        """Let every client finish its request; raises what went wrong in any of them."""
         self._ending = True
         for client in self._clients:
             client.result(2 * PATIENCE_S)
         assert self.surprises == []
 
     def close(self) -> None:
-        """End the thread, whatever the clients are doing."""
+        """End the thread and cancel the clients."""
         self._ending = True
         if self._thread.is_alive():
             asyncio.run_coroutine_threadsafe(self._cancel_all(), self._loop).result(PATIENCE_S)
@@ -190,19 +190,19 @@ class Load:
             self._loop.close()
 
     def read_in_a_row(self, node: str, count: int) -> Future[list[Operation]]:
-        """Send ``count`` reads of registers on one connection at once; the future is of what came of them."""
+        """Send ``count`` reads of registers on one connection at once; the future has the finished operations."""
         return self._spawn(self._read_in_a_row(node, count))
 
     def read_all(self, nodes: Sequence[str], keys: Sequence[str]) -> dict[str, dict[str, Value]]:
-        """Return what each of these nodes itself has for these keys, without it asking the others."""
+        """Return the values of these keys by stale reads at each of these nodes."""
         reading = {node: self._spawn(self._read_all(node, keys)) for node in nodes}
         return {node: future.result(4 * PATIENCE_S) for node, future in reading.items()}
 
     def run(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """Run something else in the thread of the clients, and return what comes of it."""
+        """Run a coroutine in the thread of the clients, and return its result."""
         return self._spawn(work).result(4 * PATIENCE_S)
 
-    # --- in the thread of the clients
+    # --- In the thread of the clients.
 
     def _spawn(self, work: Coroutine[Any, Any, Result]) -> Future[Result]:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
@@ -222,12 +222,12 @@ class Load:
                 async with connected(self._ports[node]) as connection:
                     await self._act_on(connection, node, name, writes, rng)
             except OSError as error:
-                # Nothing was sent: this is no operation.
+                # Nothing was sent, so there is no operation to record.
                 self.answers[type(error).__name__] += 1
                 await asyncio.sleep(PACE_S)
 
     async def _act_on(self, connection: Connection, node: str, name: str, writes: bool, rng: Random) -> None:
-        """Do one operation after the other as long as the connection lasts."""
+        """Send one request after another as long as the connection lasts."""
         while not self._ending and not connection.ended:
             request = self._next_write(name, rng) if writes else self._next_read(rng)
             if not await self._receive(connection, self._send(connection, node, name, request)):
@@ -260,7 +260,7 @@ class Load:
         return operation
 
     async def _receive(self, connection: Connection, operation: Operation) -> bool:
-        """Write down what came of an operation; return whether the connection can be used for more."""
+        """Record the result of an operation; return whether the connection is still usable."""
         try:
             async with asyncio.timeout(PATIENCE_S):
                 response = await connection.receive()
@@ -273,7 +273,7 @@ class Load:
         return True
 
     def _reply(self, operation: Operation, response: Response) -> Applied | ReadResult | Refused:
-        """Return what an answer says, as the message behind it, as far as a client gets to know that."""
+        """Return the message behind an answer, with ``NOT_TOLD`` for the fields that a client does not learn."""
         status, body, headers = response
         reads = isinstance(operation.request, Read)
         if status == 412 and isinstance(operation.request, Propose):
@@ -284,11 +284,11 @@ class Load:
             if isinstance(operation.request, Propose):
                 if body != {"value": value_of(operation.request)}:
                     self.surprises.append(f"{operation}: {body}")
-                self._told(operation, revision)
+                self._saw(operation, revision)
                 return Applied(NOT_TOLD, int(headers["x-raft-term"]), revision, (PutDone(revision),))
             if status == 404:
                 return ReadResult(NOT_TOLD, revision, (None,))
-            modified = self._told(operation, int(headers["etag"].strip('"')))
+            modified = self._saw(operation, int(headers["etag"].strip('"')))
             item = Item(body["value"].encode(), NOT_TOLD, modified, NOT_TOLD)
             return ReadResult(NOT_TOLD, revision, (item,))
         expected = {429: "not_done", 503: "not_done", 504: "unknown", 507: "not_done"}.get(status)
@@ -303,10 +303,10 @@ class Load:
         if not conditions(request) or body["error"]["outcome"] != "not_done" or headers.get("etag") != etag:
             self.surprises.append(f"{operation}: {status} {body} {headers}")
         revision = int(headers["x-raft-revision"])
-        result = Unmatched(revision, NOT_THERE if current is None else self._told(operation, current))
+        result = Unmatched(revision, NOT_THERE if current is None else self._saw(operation, current))
         return Applied(NOT_TOLD, int(headers["x-raft-term"]), revision, (result,))
 
-    def _told(self, operation: Operation, revision: int) -> int:
+    def _saw(self, operation: Operation, revision: int) -> int:
         (key,) = operation.keys
         self._revisions[key] = max(revision, self._revisions.get(key, NOT_THERE))
         return revision
@@ -341,8 +341,8 @@ MakeLoad = Callable[..., Load]
 def check(cluster: Cluster, load: Load) -> None:
     """Stop the load, and raise unless the cluster has kept all its promises to its clients.
 
-    Every write that was acknowledged is there, on every node that runs; no value is there that nobody wrote; and all
-    that was read fits to one order of the writes.
+    Every running node has every acknowledged write and no value that was never written, and all reads fit one order of
+    the writes.
     """
     load.stop()
     cluster.wait_for_leader()

@@ -1,4 +1,4 @@
-"""Real processes of the project, for tests: started on free ports, waited for with a deadline, never left behind."""
+"""Real processes of the project, for tests: on free ports, with a deadline, and none outlives its test."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from typing import TypeVar
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 WITHIN_S = 45.0
-"""How long anything may take on a machine that is busy with other things; nothing here is fast because of it."""
+"""Deadline for anything, long enough for a busy machine; no test waits that long when all is well."""
 
-# Below the ports that the system gives to connections, which may come and go at any moment.
+# Below the range from which the system takes ports for outgoing connections.
 _ports = itertools.count(20_000 + os.getpid() % 8_000)
 _reserved: list[socket.socket] = []
 
@@ -31,12 +31,12 @@ Found = TypeVar("Found")
 
 
 def environment() -> dict[str, str]:
-    """Return our environment without settings of nodes."""
+    """Return the environment of this process without RAFTKV_… variables."""
     return {name: value for name, value in os.environ.items() if not name.startswith("RAFTKV_")}
 
 
 def free_ports(count: int = 1) -> int:
-    """Return the first of ``count`` ports in a row that nobody else has, nor will have as long as we run."""
+    """Return the first of ``count`` consecutive ports that are free and stay reserved until this process ends."""
     in_a_row = 0
     while in_a_row < count:
         port = next(_ports)
@@ -46,22 +46,22 @@ def free_ports(count: int = 1) -> int:
 
 
 def _reserve(port: int) -> bool:
-    """Bind a port without listening there, so that other tests on this machine do not take it, if none has."""
+    """Bind a port without listening, so that no other test on this machine takes it; return whether it was free."""
     reserving = socket.socket()
     try:
         reserving.bind(("127.0.0.1", port))
     except OSError:
         reserving.close()
         return False
-    # Set only now: had it been set before, a port that others have reserved would have been given to us as well. From
-    # here on whoever sets this too may listen on the port, as servers do.
+    # Set only after binding: set before, it would let this process bind a port that another test has reserved. From
+    # here on another socket with this option, as servers have it, may listen on the port.
     reserving.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     _reserved.append(reserving)
     return True
 
 
 class Process:
-    """A process with its output collected."""
+    """A running `raftkv` command; its output is collected."""
 
     def __init__(
         self, *arguments: str, descriptor: int | None = None, variables: Mapping[str, str] | None = None
@@ -81,7 +81,7 @@ class Process:
 
     @property
     def text(self) -> str:
-        """What it has said so far."""
+        """Its output so far."""
         return self._text.decode()
 
     def _read(self) -> None:
@@ -90,15 +90,15 @@ class Process:
             self._text += data
 
     def wait_for(self, pattern: str, after: int = 0) -> re.Match[str]:
-        """Return the first match of ``pattern`` in what it says from character ``after`` on."""
+        """Wait for ``pattern`` in the output, from character ``after`` on, and return the match."""
         return self.wait_until(lambda: re.compile(pattern).search(self.text, after), repr(pattern))
 
     def wait_until(self, look: Callable[[], Found | None], what: str) -> Found:
-        """Return what is found in what it says, as soon as there is something."""
+        """Poll until ``look`` finds something, and return it; fails when the process has ended without it."""
         deadline = time.monotonic() + WITHIN_S
         while (found := look()) is None:
             if self.popen.poll() is not None or time.monotonic() > deadline:
-                # What it said last may still be on its way, but no more will come.
+                # The last output may not have been read yet, but no more will come.
                 self._reader.join(WITHIN_S if self.popen.poll() is not None else 0)
                 found = look()
                 assert found is not None, f"no {what} in: {self.text}"
@@ -118,7 +118,7 @@ class Process:
         return status
 
     def close(self) -> None:
-        """Leave nothing behind."""
+        """Kill the process if it still runs, and release its output."""
         if self.popen.poll() is None:
             self.popen.kill()
         self.wait()
@@ -130,7 +130,7 @@ class Process:
 def process(
     *arguments: str, descriptor: int | None = None, variables: Mapping[str, str] | None = None
 ) -> Iterator[Process]:
-    """Run the command line; killed at the end, if it has not ended by then."""
+    """Run a `raftkv` command, and kill it at the end if it still runs."""
     running = Process(*arguments, descriptor=descriptor, variables=variables)
     try:
         yield running
@@ -139,7 +139,7 @@ def process(
 
 
 def request(port: int, path: str, body: object = None) -> tuple[int, object]:
-    """Return status and decoded answer of a GET, or of a POST of ``body``, for a key; the node may take its time."""
+    """Send a GET for a key, or a POST of ``body``, with a long timeout; return the status and the decoded body."""
     url = f"http://127.0.0.1:{port}{path}?timeout={WITHIN_S:g}"
     data = None if body is None else json.dumps(body).encode()
     try:
@@ -152,7 +152,7 @@ def request(port: int, path: str, body: object = None) -> tuple[int, object]:
 
 @contextlib.contextmanager
 def full_pipe() -> Iterator[int]:
-    """Give the end for writing of a pipe that is full and that nobody reads."""
+    """Yield the writing end of a pipe that is full and has no active reader."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     with contextlib.suppress(BlockingIOError):

@@ -1,4 +1,4 @@
-"""What a test keeps for the report of its failure."""
+"""Data that a test keeps for its failure report."""
 
 from __future__ import annotations
 
