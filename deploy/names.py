@@ -13,7 +13,7 @@ CLUSTER_LABEL = "raftkv.cluster"
 NODE_LABEL = "raftkv.node"
 NODES_LABEL = "raftkv.nodes"
 PORT_LABEL = "raftkv.port"
-SETTINGS_LABEL = "raftkv.config.settings"
+SETTINGS_LABEL = "raftkv.settings"
 FAULTS_LABEL = "raftkv.faults"
 
 DEFAULT_NAME = "raftkv"
