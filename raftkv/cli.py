@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,11 @@ def simulate(**wanted: Any) -> int:
     from raftkv.simulation.command import simulate as do
 
     return do(Wanted(**wanted), say)
+
+
+if find_spec("raftkv.simulation") is None:
+    # The image of a node does not contain the simulator.
+    del cli.commands["simulate"]
 
 
 def say(line: str) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,17 @@ def test_rules_and_data_know_nothing_of_actors_and_http() -> None:
     found = offenders(lambda name: under(name, *outside), "raftkv")
 
     assert set(found) == {"raftkv/process/server.py"}
+
+
+def test_deploy_has_no_import_cycle() -> None:
+    """Imports for type checkers only and imports within functions count too."""
+    modules = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in sources("deploy")}
+    graph = {name: {module for module in imports(path) if module in modules} for name, path in modules.items()}
+    # Only the package itself imports its modules; they do not use the names that it passes on.
+    package = {"deploy.Cluster", "deploy.DeployError", "deploy.UsageError"}
+
+    assert {name for name, path in modules.items() if imports(path) & package} == set()
+    assert set(TopologicalSorter(graph).static_order()) == set(modules)
 
 
 def test_there_is_no_pickle() -> None:

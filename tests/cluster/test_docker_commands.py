@@ -19,8 +19,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from deploy.making import inventory, remove
 from deploy.names import Names
+from deploy.resources import inventory, remove
 from deploy.waiting import wait_for
 from tests.support.cluster import ask
 from tests.support.containers import IMAGE, UNDER_LOAD_S, left_behind

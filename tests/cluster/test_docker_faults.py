@@ -1,4 +1,4 @@
-"""In containers: whatever happens to nodes or the network between them, what was acknowledged is there afterwards."""
+"""In containers: acknowledged writes survive every fault of the nodes and of the network between them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from tests.support.containers import MakeContainers
 from tests.support.load import MakeLoad, check
 
 
-def test_each_node_takes_writes_and_all_show_them(containers: Any) -> None:
+def test_each_node_accepts_writes_and_all_nodes_show_them(containers: Any) -> None:
     ids = containers.ids
     for node_id in ids:
         containers.put(node_id, f"through {node_id}/", node_id)
-    # Once more, with nothing left to do.
+    # Repeating it changes nothing.
     containers.up()
 
     assert ids == ["n1", "n2", "n3"]
@@ -24,7 +24,7 @@ def test_each_node_takes_writes_and_all_show_them(containers: Any) -> None:
 
 
 @pytest.mark.parametrize(("strike", "bring_back"), [("stop", "start"), ("kill", "start"), ("pause", "unpause")])
-def test_the_others_elect_when_the_leader_is_gone_and_it_comes_back_as_a_follower(
+def test_when_the_leader_is_gone_the_others_elect_one_and_it_comes_back_as_a_follower(
     containers: Any, make_load: MakeLoad, strike: str, bring_back: str
 ) -> None:
     load = make_load(containers)
@@ -32,12 +32,12 @@ def test_the_others_elect_when_the_leader_is_gone_and_it_comes_back_as_a_followe
     old, term = containers.leader_and_term()
 
     assert getattr(containers, strike)(old) == [old]
-    # It is done already.
+    # Repeating it changes nothing.
     assert getattr(containers, strike)(old) == []
     containers.leader(not_in=[old])
     load.wait_for_writes(20, *[node_id for node_id in containers.ids if node_id != old])
     assert getattr(containers, bring_back)(old) == [old]
-    # It knows that its own time is over; it may have been elected again since.
+    # It knows that its term is over; it may have been elected again since.
     containers.wait_for_leader(after_term=term)
     load.wait_for_writes(5, old)
     check(containers, load)
@@ -73,7 +73,7 @@ def test_the_smaller_side_of_a_partition_accepts_nothing(containers: Any, make_l
     containers.partition([old], others)
     new = containers.leader(not_in=[old])
     load.wait_for_writes(20, *others)
-    # What a leader gets that does not know yet that it is alone has an unknown outcome.
+    # The outcome of a write to a leader that does not know yet that it is alone would be unknown.
     containers.wait_until_alone(old)
     refused = containers.ask(old, "PUT", "/keys/alone/?timeout=0.5", {"value": "x"})
     assert containers.heal()
@@ -105,7 +105,7 @@ def test_a_leader_that_is_cut_off_in_one_direction_does_not_hold_the_others_up(
     assert new in others
 
 
-def test_a_cut_lasts_when_a_node_starts_anew(containers: Any) -> None:
+def test_a_cut_holds_through_a_restart_of_the_node(containers: Any) -> None:
     follower = containers.random_follower()
     containers.isolate(follower)
     containers.restart(follower)
