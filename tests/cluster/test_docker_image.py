@@ -77,7 +77,7 @@ def test_it_has_the_linked_folders_of_a_node(engine: Any) -> None:
 def test_it_has_neither_the_simulator_nor_tests(engine: Any) -> None:
     script = (
         "import importlib.util, os\n"
-        "print(importlib.util.find_spec('raftkv.simulation'), *sorted(os.listdir('/app')))\n"
+        "print(importlib.util.find_spec('raftkv.simulation'), *sorted({*os.listdir('/app')} - {'__pycache__'}))\n"
         "names = [name for _, folders, files in os.walk('/app') for name in folders + files]\n"
         "print([name for name in names if 'test' in name or 'simulat' in name])"
     )
