@@ -131,7 +131,7 @@ class Sender(Actor):
 
     def __init__(self) -> None:
         super().__init__()
-        self.begun: StartSender
+        self.start: StartSender
         self.small = FloodMessage("n1")
         self.sent = self.arrived = 0
         self.streams: list[FloodStream] = []
@@ -148,7 +148,7 @@ class Sender(Actor):
                     self.send(stream.target, stream.message)
             self.wakeupAfter(TURN_S)
         elif isinstance(message, StartSender):
-            self.begun, settings = message, message.settings
+            self.start, settings = message, message.settings
             large = FloodMessage("n1", bytes(settings.other_bytes))
             self.streams = [FloodStream(message.other, large, settings.other_rate)]
             if settings.healthy_rate:
@@ -159,10 +159,10 @@ class Sender(Actor):
             self.send(sender, os.getpid())
 
     def _fill(self) -> None:
-        settings = self.begun.settings
+        settings = self.start.settings
         while not settings.healthy_rate and self.sent - self.arrived < settings.window:
             self.sent += 1
-            self.send(self.begun.healthy, self.small)
+            self.send(self.start.healthy, self.small)
 
 
 class FloodStream:

@@ -127,19 +127,19 @@ async def on_loop(pickled: bool) -> dict[str, float]:
     figures: dict[str, float] = {}
 
     async def measure(name: str, count: int, target: ActorAddress, message: Any) -> None:
-        begun = time.perf_counter()
+        started = time.perf_counter()
         await system.ask(target, message)
-        figures[name] = (time.perf_counter() - begun) / count * 1e6
+        figures[name] = (time.perf_counter() - started) / count * 1e6
 
     await measure("local message", USUAL.messages, one, (entries(), two, USUAL.messages, None))
     await measure("message between loop and thread", USUAL.handoffs, one, (entries(), thread, USUAL.handoffs, None))
     await measure("wake-up", USUAL.wakeups, sleeper, USUAL.wakeups)
     await measure("actor made and ended", USUAL.actors, parent, (ChildActor, USUAL.actors))
     await measure("thread actor made and ended", USUAL.threads, parent, (ThreadChild, USUAL.threads))
-    begun = time.perf_counter()
+    started = time.perf_counter()
     for number in range(USUAL.asks):
         await system.ask(echo, number, 5)
-    figures["ask"] = (time.perf_counter() - begun) / USUAL.asks * 1e6
+    figures["ask"] = (time.perf_counter() - started) / USUAL.asks * 1e6
     base = system.base
     system.shutdown()
     await base.wait_closed()
@@ -155,18 +155,18 @@ def by_name(name: str, counts: Repetitions = USUAL) -> dict[str, float]:
 
     def measure(what: str, count: int, kind: Any, message: Callable[[], Any]) -> None:
         target = system.createActor(kind)
-        begun = time.perf_counter()
+        started = time.perf_counter()
         assert system.ask(target, message(), 60) == "over"
-        figures[what] = (time.perf_counter() - begun) / count * 1e6
+        figures[what] = (time.perf_counter() - started) / count * 1e6
 
     many = counts.messages
     measure("local message", many, Player, lambda: (entries(), system.createActor(Player), many, None))
     measure("actor made and ended", counts.actors, Parent, lambda: (ChildActor, counts.actors))
     echo = system.createActor(Echo)
-    begun = time.perf_counter()
+    started = time.perf_counter()
     for number in range(counts.asks):
         system.ask(echo, number, 5)
-    figures["ask"] = (time.perf_counter() - begun) / counts.asks * 1e6
+    figures["ask"] = (time.perf_counter() - started) / counts.asks * 1e6
     system.shutdown()
     return figures
 

@@ -150,7 +150,7 @@ def parse_settings(given: tuple[str, ...]) -> dict[str, str]:
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A setting of the nodes; may be repeated.")
 def up(name: str, nodes: int | None, image: str | None, base_port: int | None, settings: tuple[str, ...]) -> None:
     """Create and start everything that does not run, and wait until each node is ready."""
-    began_s = time.monotonic()
+    started_s = time.monotonic()
     options = {"nodes": nodes, "image": image, "settings": parse_settings(settings)}
     with cluster_of(name, base_port=base_port, **options) as cluster:
         cluster.up(default_port=HTTP_PORT)
@@ -158,7 +158,7 @@ def up(name: str, nodes: int | None, image: str | None, base_port: int | None, s
         for node_id, port in cluster.ports.items():
             leads = "  (leader)" if node_id == leader else ""
             console.print(f"[{colour(node_id)}]{node_id}[/]  http://{HOST}:{port}{leads}")
-    console.print(f"{name} is up, after {time.monotonic() - began_s:.1f} s.")
+    console.print(f"{name} is up, after {time.monotonic() - started_s:.1f} s.")
 
 
 @cli.command()

@@ -35,9 +35,9 @@ class Demo:
         """Run the whole tour; raises ``DeployError`` if anything goes wrong."""
         cluster = self._cluster
         self._say("Three nodes, each in a container of its own, form a cluster and elect a leader:")
-        began_s = time.monotonic()
+        started_s = time.monotonic()
         cluster.up()
-        self._show("python -m deploy up", f"{cluster.name} is up, after {time.monotonic() - began_s:.1f} s.")
+        self._show("python -m deploy up", f"{cluster.name} is up, after {time.monotonic() - started_s:.1f} s.")
         self._table()
         self._write_and_read()
         leader, writer = self._kill_leader()

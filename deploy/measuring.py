@@ -35,11 +35,11 @@ def measure(make: Callable[[], Cluster], ups: int, kills: int, say: Callable[[st
     up, healthy, elected, served, stopped = [], [], [], [], []
     for number in range(1, ups + 1):
         say(f"up {number} of {ups}")
-        began_s = time.monotonic()
+        started_s = time.monotonic()
         with make() as cluster:
-            up.append(time.monotonic() - began_s)
+            up.append(time.monotonic() - started_s)
             wait_for(lambda: {each.health for each in cluster.found().values()} == {"healthy"}, lambda: "not healthy")
-            healthy.append(time.monotonic() - began_s)
+            healthy.append(time.monotonic() - started_s)
             for count in range(1, kills + 1) if number == ups else ():
                 say(f"kill {count} of {kills}")
                 to_leader, to_write = measure_kill(cluster)
@@ -61,13 +61,13 @@ def measure_kill(cluster: Cluster) -> tuple[float, float]:
     leader = cluster.leader()
     others = [port for node_id, port in cluster.ports.items() if node_id != leader]
     container = cluster.found()[leader].container_id
-    began_s = time.monotonic()
+    started_s = time.monotonic()
     cluster.client.api.kill(container)
     wait_for(lambda: any(leads(port) for port in others), lambda: "no node leads", poll_s=TIGHT_S)
-    elected_s = time.monotonic() - began_s
+    elected_s = time.monotonic() - started_s
     # A failed write does not count: it would make the figure too good.
     wait_for(lambda: writes(others[0]), lambda: "no write is acknowledged", poll_s=TIGHT_S)
-    served_s = time.monotonic() - began_s
+    served_s = time.monotonic() - started_s
     cluster.start(leader)
     return elected_s, served_s
 
@@ -89,6 +89,6 @@ def writes(port: int) -> bool:
 def measure_stop(cluster: Cluster) -> float:
     """Stop the leader with SIGTERM and return how long it takes."""
     node_id = cluster.leader()
-    began_s = time.monotonic()
+    started_s = time.monotonic()
     cluster.stop(node_id)
-    return time.monotonic() - began_s
+    return time.monotonic() - started_s

@@ -1,4 +1,4 @@
-"""What the nodes of one cluster report about themselves: who leads, who is ready, who has caught up."""
+"""The nodes of one cluster as they report themselves over HTTP: leadership, readiness and progress."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ObservedNode(NamedTuple):
 
 
 class Monitor:
-    """Observes the nodes of one cluster through their HTTP interface."""
+    """Observes the nodes of one cluster."""
 
     def __init__(self, nodes: Nodes) -> None:
         self._nodes = nodes

@@ -150,10 +150,10 @@ def undo(client: Any, names: Names, before: set[Resource], interrupted: bool, sa
         with explained():
             created = inventory(client, names) - before
             if created and interrupted:
-                try_to_say("interrupted; removing what was created")
+                try_to_say("interrupted; cleaning up")
             remove(client, created)
     except DeployError as error:
-        try_to_say(f"what was created may still exist, because {error}; `down --volumes` removes it")
+        try_to_say(f"the clean-up failed: {error}; `down --volumes` removes what is left")
 
 
 def create_nodes(client: Any, names: Names, spec: ClusterSpec, missing: Sequence[str]) -> None:
@@ -176,7 +176,7 @@ def create_nodes(client: Any, names: Names, spec: ClusterSpec, missing: Sequence
 def create_volume(client: Any, names: Names, name: str, **labels: str) -> None:
     """Create a volume if it does not exist; raises ``DeployError`` if one of this name is not ours.
 
-    For a name that exists, the engine returns the existing volume, whoever created it and with all that is in it.
+    For a name that exists, the engine returns the existing volume with its content, even if another program created it.
     """
     volume = client.api.create_volume(name, labels=names.labels(**labels))
     if (volume["Labels"] or {}).get(CLUSTER_LABEL) != names.cluster:

@@ -94,7 +94,7 @@ def test_an_interrupted_up_removes_what_it_created(
     process = deploy(*unready(name))
     wait_for_part(engine, name, kind, count)
 
-    assert "interrupted; removing what was created" in interrupted(process, number)
+    assert "interrupted; cleaning up" in interrupted(process, number)
     assert parts(engine, name) == set()
 
 

@@ -62,7 +62,7 @@ def test_a_second_interrupt_does_not_stop_the_removal() -> None:
     with pytest.raises(KeyboardInterrupt):
         create_and_fail(engine, ["one", "other"], KeyboardInterrupt(), said.append)
 
-    assert (engine.there, said) == (["before"], ["interrupted; removing what was created"])
+    assert (engine.there, said) == (["before"], ["interrupted; cleaning up"])
     assert [signal.getsignal(each) for each in ENDING] == handlers
 
 
@@ -97,18 +97,18 @@ def test_a_failing_removal_does_not_hide_the_first_error() -> None:
     with pytest.raises(ValueError, match="full moon"):
         create_and_fail(engine, ["one"], ValueError("full moon"), said.append)
 
-    assert [line[:52] for line in said] == ["what was created may still exist, because no Docker "]
-    assert said[0].endswith("; `down --volumes` removes it")
+    assert [line[:43] for line in said] == ["the clean-up failed: no Docker Engine answe"]
+    assert said[0].endswith("; `down --volumes` removes what is left")
 
 
 def test_pending_requests_are_awaited_however_often_ctrl_c_is_pressed() -> None:
     """An abandoned request could create something after the clean-up."""
-    begun, pressed, done = threading.Barrier(3), threading.Event(), list[str]()
+    started, pressed, done = threading.Barrier(3), threading.Event(), list[str]()
 
     def press() -> None:
         main = threading.main_thread().ident
         assert main is not None
-        begun.wait()
+        started.wait()
         for _ in range(20):
             signal.pthread_kill(main, signal.SIGINT)
             # Signals in quick succession are merged into one.
@@ -116,7 +116,7 @@ def test_pending_requests_are_awaited_however_often_ctrl_c_is_pressed() -> None:
         pressed.set()
 
     def work(part: str) -> None:
-        begun.wait()
+        started.wait()
         pressed.wait()
         done.append(part)
 
