@@ -1,7 +1,8 @@
 """A lock between commands: one command at a time changes the nodes of a cluster from this machine.
 
 The lock is an exclusive ``flock`` on a file in the directory for temporary files, so the system releases it when the
-process that holds it ends, however that happens. The holder removes the file before it unlocks it.
+process that holds it ends, however that happens. The holder removes the file before it unlocks it. The package filelock
+is not used: it opens the file for writing and leaves it behind, so users who share an engine would lock each other out.
 """
 
 from __future__ import annotations
