@@ -1,1 +1,1 @@
-"""What the cluster can do, measured from outside: throughput, latency, and the time without a leader."""
+"""Benchmarks: throughput, latency and outages of a cluster, measured from outside, and the cost of its parts."""

@@ -1,4 +1,4 @@
-"""A cluster to be measured: three processes of ``raftkv serve`` on loopback, with new data on a real disk."""
+"""A cluster to measure: three processes of ``raftkv serve`` on loopback, with new data on a real disk."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LOOK_S = 0.01
 
 
 class BenchNode:
-    """One node: where it is, and its process while it has one."""
+    """One node: its addresses, and its process while it runs."""
 
     def __init__(self, number: int, directory: Path, port: int, raft_port: int) -> None:
         self.id = f"n{number}"
@@ -38,37 +38,37 @@ class BenchNode:
         self.port = port
         self.raft_port = raft_port
         self.process: subprocess.Popen[bytes] | None = None
-        # Our end of the line on which the node reports; the node stops when it closes, so none outlives us.
-        self.line: socket.socket | None = None
+        # Our end of the socket on which the node reports events. The node stops when it closes, so none outlives us.
+        self.events: socket.socket | None = None
 
     @property
     def address(self) -> str:
-        """Where clients reach it."""
+        """Its address for clients."""
         return f"{HOST}:{self.port}"
 
     @property
     def pid(self) -> int:
-        """The process of the node, which must be running."""
+        """The process id of the node, which must be running."""
         assert self.process is not None, f"{self.id} is not running"
         return self.process.pid
 
-    def last_words(self) -> str:
+    def last_log_line(self) -> str:
         """Return the last line of its log."""
         lines = (self.directory / "node.log").read_text(errors="replace").splitlines()
-        return next((line for line in reversed(lines) if line.strip()), "it said nothing")
+        return next((line for line in reversed(lines) if line.strip()), "(empty)")
 
 
 class BenchCluster:
-    """Three nodes that run the checkout in ``source``; their data is in ``directory``, which must be empty or new."""
+    """Three nodes that run the checkout in ``source``, with their data in ``directory``, which must be empty or new."""
 
     def __init__(self, directory: Path, base_port: int, source: Path = ROOT) -> None:
         self.directory = directory
         self._source = source
-        # The ports stay below those that a system gives to connections, so that a node finds its own free again.
+        # The ports are below the range for outgoing connections, so that a restarted node finds its own ones free.
         self.nodes = [BenchNode(n + 1, directory, base_port + n, base_port + NODES + n) for n in range(NODES)]
 
     def start(self) -> float:
-        """Start all nodes and return when (``time.monotonic``) the last of them listened for clients."""
+        """Start all nodes; return the time (``time.monotonic``) at which the last one listened for clients."""
         self.directory.mkdir(parents=True, exist_ok=True)
         with open(self.directory / "secret", "x", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
             file.write(secrets.token_hex(32))
@@ -77,21 +77,21 @@ class BenchCluster:
         return self._wait_for_listening(self.nodes)
 
     def restart(self, node: BenchNode) -> None:
-        """Start a node that was killed, with the data it had."""
+        """Start a killed node with its old data."""
         self._spawn(node)
         self._wait_for_listening([node])
 
     def kill(self, node: BenchNode) -> None:
-        """End a node as a power cut would; it is gone when this returns."""
+        """Kill a node with SIGKILL and wait until it is gone."""
         assert node.process is not None, f"{node.id} is not running"
-        assert node.line is not None, f"{node.id} is not running"
+        assert node.events is not None, f"{node.id} is not running"
         node.process.send_signal(signal.SIGKILL)
         node.process.wait()
-        node.line.close()
-        node.process = node.line = None
+        node.events.close()
+        node.process = node.events = None
 
     def stop(self) -> None:
-        """Stop all nodes, and remove their data."""
+        """Stop all nodes and remove their data."""
         running = [node.process for node in self.nodes if node.process is not None]
         for process in running:
             process.terminate()
@@ -101,13 +101,13 @@ class BenchCluster:
             process.kill()
             process.wait()
         for node in self.nodes:
-            if node.line is not None:
-                node.line.close()
+            if node.events is not None:
+                node.events.close()
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(self.directory)
 
     def wait_until_ready(self) -> None:
-        """Return once every node answers linearizable reads: there is a leader, and all have caught up with it."""
+        """Return when every node answers a linearizable read: there is a leader, and all have caught up with it."""
         deadline = time.monotonic() + WITHIN_S
         for node in self.nodes:
             while get(node, "/readyz")[0] != 200:
@@ -115,7 +115,7 @@ class BenchCluster:
                 time.sleep(LOOK_S)
 
     def leader(self) -> BenchNode:
-        """Return the node that leads, once all agree on it."""
+        """Return the leader as soon as all nodes agree on it."""
         deadline = time.monotonic() + WITHIN_S
         while True:
             found = {get(node, "/status")[1].get("leader") for node in self.nodes}
@@ -126,15 +126,15 @@ class BenchCluster:
             time.sleep(LOOK_S)
 
     def _check(self, node: BenchNode, deadline: float, what: str) -> None:
-        """Raise ``BenchError`` when there is nothing to wait for any more."""
+        """Raise ``BenchError`` if the node has stopped or the deadline has passed."""
         if node.process is None or node.process.poll() is not None:
-            raise BenchError(f"{node.id} has stopped; the last it said: {node.last_words()}")
+            raise BenchError(f"{node.id} has stopped; last line of its log: {node.last_log_line()}")
         if time.monotonic() > deadline:
-            raise BenchError(f"{node.id} {what} after {WITHIN_S:g} s; the last it said: {node.last_words()}")
+            raise BenchError(f"{node.id} {what} after {WITHIN_S:g} s; last line of its log: {node.last_log_line()}")
 
     def _spawn(self, node: BenchNode) -> None:
         node.directory.mkdir(exist_ok=True)
-        node.line, theirs = socket.socketpair()
+        node.events, theirs = socket.socketpair()
         cluster = ",".join(f"{other.id}={HOST}:{other.raft_port}" for other in self.nodes)
         with theirs, open(node.directory / "node.log", "ab") as log:
             node.process = subprocess.Popen(
@@ -151,26 +151,26 @@ class BenchCluster:
                 stdout=log,
                 stderr=log,
                 pass_fds=(theirs.fileno(),),
-                # Ctrl-C goes to the whole group; the nodes are to be stopped by us.
+                # Ctrl-C reaches the whole process group; we stop the nodes ourselves.
                 start_new_session=True,
             )
 
     def _wait_for_listening(self, nodes: list[BenchNode]) -> float:
-        """Return when the last of ``nodes`` reported that it listens."""
+        """Return the time (``time.monotonic``) at which the last of ``nodes`` reported that it listens."""
         waiting = {node.id for node in nodes}
         deadline = time.monotonic() + WITHIN_S
         with selectors.DefaultSelector() as selector:
             for node in nodes:
-                assert node.line is not None, f"{node.id} is not running"
-                selector.register(node.line, selectors.EVENT_READ, (node, node.line))
+                assert node.events is not None, f"{node.id} is not running"
+                selector.register(node.events, selectors.EVENT_READ, (node, node.events))
             while waiting:
                 ready = selector.select(0.1)
                 now = time.monotonic()
                 for key, _ in ready:
-                    node, line = key.data
-                    if b'"listening"' in line.recv(4096):
+                    node, events = key.data
+                    if b'"listening"' in events.recv(4096):
                         waiting.discard(node.id)
-                        selector.unregister(line)
+                        selector.unregister(events)
                 for node in nodes:
                     if node.id in waiting:
                         self._check(node, deadline, "does not listen")
@@ -179,7 +179,7 @@ class BenchCluster:
 
 @contextlib.contextmanager
 def new_cluster(directory: Path, base_port: int, source: Path = ROOT) -> Iterator[BenchCluster]:
-    """Start a cluster without data and wait until it serves; stop it at the end."""
+    """Start a cluster without data and wait until it is ready; stop it at the end."""
     with unstarted_cluster(directory, base_port, source) as cluster:
         cluster.start()
         cluster.wait_until_ready()
@@ -188,7 +188,7 @@ def new_cluster(directory: Path, base_port: int, source: Path = ROOT) -> Iterato
 
 @contextlib.contextmanager
 def unstarted_cluster(directory: Path, base_port: int, source: Path = ROOT) -> Iterator[BenchCluster]:
-    """Make a cluster that is yet to be started, and stop it at the end."""
+    """Yield a cluster that is not started, and stop it at the end."""
     cluster = BenchCluster(directory / f"cluster-{secrets.token_hex(4)}", base_port, source)
     try:
         yield cluster
@@ -197,7 +197,7 @@ def unstarted_cluster(directory: Path, base_port: int, source: Path = ROOT) -> I
 
 
 def get(node: BenchNode, path: str) -> tuple[int, dict[str, Any]]:
-    """Return status and answer of a page in JSON; status 0 where there is no answer."""
+    """Return the status and the JSON body of a GET; status 0 if there is no answer."""
     connection = http.client.HTTPConnection(HOST, node.port, timeout=2.0)
     try:
         connection.request("GET", path)

@@ -1,4 +1,4 @@
-"""Two versions side by side: their rounds alternate, so that both meet the same machine."""
+"""Compare two versions: their rounds alternate, so that both are measured under the same conditions."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from bench.cluster import ROOT, new_cluster
 from bench.machine import BenchError
-from bench.throughput import Case, Figures, fill, measure
+from bench.options import BenchOptions
+from bench.throughput import Figures, fill, measure
 
 
 @contextlib.contextmanager
 def checkout(revision: str, directory: Path) -> Iterator[Path]:
-    """Give a checkout of ``revision``; where that is the path of a checkout, this very one."""
+    """Yield the path of a checkout of ``revision``, which may also be the path of a checkout itself."""
     if (Path(revision) / "raftkv" / "__main__.py").exists():
         yield _checked(Path(revision).resolve())
         return
-    # A copy of its files, rather than a worktree: the repository learns nothing of it, however this ends.
+    # A copy rather than a worktree: it leaves no trace in the repository, however this ends.
     with tempfile.TemporaryDirectory(prefix="checkout-", dir=directory) as copy:
         archive = Path(copy) / "archive.tar"
         command = ["git", "archive", "--format=tar", f"--output={archive}", revision]
@@ -34,27 +35,22 @@ def checkout(revision: str, directory: Path) -> Iterator[Path]:
 
 
 def _checked(source: Path) -> Path:
-    """Return ``source`` if a process that starts there runs what is in there, and nothing that was installed."""
+    """Return ``source`` if a process that starts there imports the code in it and not an installed package."""
     command = [sys.executable, "-c", "import raftkv; print(raftkv.__file__)"]
     done = subprocess.run(command, cwd=source, capture_output=True, text=True)
     if done.returncode or not Path(done.stdout.strip()).resolve().is_relative_to(source.resolve()):
-        raise BenchError(f"--against: in {source} runs not what is there: {done.stdout.strip() or done.stderr.strip()}")
+        found = done.stdout.strip() or done.stderr.strip()
+        raise BenchError(f"--against: a process in {source} does not import the code there: {found}")
     return source
 
 
 def compare_round(
-    number: int,
-    sources: tuple[Path, Path],
-    cases: Sequence[Case],
-    directory: Path,
-    base_port: int,
-    seconds: float,
-    warm_up_s: float,
+    number: int, sources: tuple[Path, Path], options: BenchOptions
 ) -> tuple[list[Figures], list[Figures]]:
-    """Measure both, each with new data; who begins alternates with the round's number."""
+    """Measure both versions, each on a new cluster; which one is first alternates with ``number``."""
     found: dict[Path, list[Figures]] = {}
     for source in sources if number % 2 == 0 else reversed(sources):
-        with new_cluster(directory, base_port, source) as cluster:
+        with new_cluster(options.directory, options.base_port, source) as cluster:
             fill(cluster)
-            found[source] = [measure(cluster, case, seconds, warm_up_s) for case in cases]
+            found[source] = [measure(cluster, case, options.seconds, options.warm_up) for case in options.cases]
     return found[sources[0]], found[sources[1]]

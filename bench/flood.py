@@ -1,7 +1,7 @@
-"""Actors that flood each other, on whatever system base they are created: a sender, and sinks that count.
+"""Actors that flood each other, on any system base: a sender, and sinks that count.
 
-How much has arrived is written to a file that all processes share, a ``Board``: whoever measures reads it there, and
-need not ask an actor that may have no time to answer.
+The sinks write their counts to a file that all processes map, a ``CounterFile``, so a measurement does not depend on
+the answer of an actor that may be too busy to give one.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ TURN_S = 0.01
 _LATE_TURNS = 100
 
 
-class Parcel(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """Something to be counted."""
+class FloodMessage(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """A message that the sink counts."""
 
     sender: str
     data: bytes = b""
 
 
-class Received(msgspec.Struct, frozen=True, array_like=True, tag=2):
-    """How many parcels have arrived at ``sender`` so far."""
+class Acknowledgement(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """How many messages have arrived at ``sender`` so far."""
 
     sender: str
     count: int
 
 
-class Strength(msgspec.Struct, frozen=True):
-    """How much is sent.
+class FloodSettings(msgspec.Struct, frozen=True):
+    """How much is sent to each of the two peers.
 
-    ``window`` small messages are under way to the healthy peer at any time, of which each so many are acknowledged; or,
-    with a ``healthy_rate``, so many are sent a second, whatever becomes of them, as to the other peer: messages of
-    ``other_bytes``, ``other_rate`` a second.
+    The healthy peer gets small messages: ``window`` of them are in flight at any time, and every
+    ``acknowledged_each``-th is acknowledged; or, with a ``healthy_rate``, that many a second, whether or not they
+    arrive. The other peer gets ``other_rate`` messages of ``other_bytes`` a second.
     """
 
     window: int
@@ -52,34 +52,34 @@ class Strength(msgspec.Struct, frozen=True):
     healthy_rate: int = 0
 
 
-class Attach(msgspec.Struct, frozen=True):
-    """First message to a sink: the path of the board, and where on it to count."""
+class AttachSink(msgspec.Struct, frozen=True):
+    """First message to a sink: the path of the counter file, and the number of its counter."""
 
-    board: str
+    counters: str
     place: int
     node: str
-    strength: Strength
+    settings: FloodSettings
 
 
-class Begin(msgspec.Struct, frozen=True):
+class StartSender(msgspec.Struct, frozen=True):
     """First message to a sender: where to send, and how much."""
 
     healthy: Any
     other: Any
-    strength: Strength
+    settings: FloodSettings
 
 
 encode = msgspec.msgpack.Encoder().encode
-decode = msgspec.msgpack.Decoder(Parcel | Received).decode
+decode = msgspec.msgpack.Decoder(FloodMessage | Acknowledgement).decode
 
 
-def is_control(message: Parcel | Received) -> bool:
-    """Whether a message goes in the link's control lane: small ones do, as those of Raft that carry no entries."""
-    return isinstance(message, Received) or not message.data
+def is_control(message: FloodMessage | Acknowledgement) -> bool:
+    """Whether a message uses the link's control lane: small ones do, like Raft messages without entries."""
+    return isinstance(message, Acknowledgement) or not message.data
 
 
-class Board:
-    """Counters in a file: each is written by one process, and read by any."""
+class CounterFile:
+    """Counters in a file: each is written by one process and read by any."""
 
     SIZE = 64
 
@@ -88,8 +88,8 @@ class Board:
             self._memory = mmap.mmap(file.fileno(), self.SIZE)
 
     @classmethod
-    def create(cls, path: Path) -> Board:
-        """Make a new one, on which everything is zero."""
+    def create(cls, path: Path) -> CounterFile:
+        """Create a file in which all counters are zero."""
         path.write_bytes(bytes(cls.SIZE))
         return cls(path)
 
@@ -104,41 +104,41 @@ class Board:
 
 
 class Sink(Actor):
-    """Counts parcels, and tells their sender once in a while how many there were."""
+    """Counts messages, and acknowledges every ``acknowledged_each``-th."""
 
     def __init__(self) -> None:
         super().__init__()
         self.count = 0
-        self.attached: Attach
-        self.board: Board
+        self.attached: AttachSink
+        self.counters: CounterFile
 
     def receiveMessage(self, message: Any, sender: ActorAddress) -> None:
-        """Count."""
-        if isinstance(message, Parcel):
+        """Count a message, or handle the first message."""
+        if isinstance(message, FloodMessage):
             self.count += 1
-            if self.count % self.attached.strength.acknowledged_each == 0:
-                self.board.set(self.attached.place, self.count)
-                self.send(sender, Received(self.attached.node, self.count))
-        elif isinstance(message, Attach):
+            if self.count % self.attached.settings.acknowledged_each == 0:
+                self.counters.set(self.attached.place, self.count)
+                self.send(sender, Acknowledgement(self.attached.node, self.count))
+        elif isinstance(message, AttachSink):
             self.attached = message
-            self.board = Board(Path(message.board))
+            self.counters = CounterFile(Path(message.counters))
         elif message == ASK_PID:
             self.send(sender, os.getpid())
 
 
 class Sender(Actor):
-    """Keeps the window to the healthy peer full, or sends to it at a steady rate, and so to the other one."""
+    """Sends to the healthy peer, by window or by rate, and to the other peer by rate."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.begun: Begin
-        self.small = Parcel("n1")
+        self.start: StartSender
+        self.small = FloodMessage("n1")
         self.sent = self.arrived = 0
         self.streams: list[FloodStream] = []
 
     def receiveMessage(self, message: Any, sender: ActorAddress) -> None:
-        """Send what there is room or time for."""
-        if isinstance(message, Received):
+        """Send what the window and the rates allow."""
+        if isinstance(message, Acknowledgement):
             if message.sender == HEALTHY:
                 self.arrived = message.count
                 self._fill()
@@ -147,36 +147,36 @@ class Sender(Actor):
                 for _ in range(stream.due(time.monotonic())):
                     self.send(stream.target, stream.message)
             self.wakeupAfter(TURN_S)
-        elif isinstance(message, Begin):
-            self.begun, strength = message, message.strength
-            large = Parcel("n1", bytes(strength.other_bytes))
-            self.streams = [FloodStream(message.other, large, strength.other_rate)]
-            if strength.healthy_rate:
-                self.streams.append(FloodStream(message.healthy, self.small, strength.healthy_rate))
+        elif isinstance(message, StartSender):
+            self.start, settings = message, message.settings
+            large = FloodMessage("n1", bytes(settings.other_bytes))
+            self.streams = [FloodStream(message.other, large, settings.other_rate)]
+            if settings.healthy_rate:
+                self.streams.append(FloodStream(message.healthy, self.small, settings.healthy_rate))
             self._fill()
             self.wakeupAfter(TURN_S)
         elif message == ASK_PID:
             self.send(sender, os.getpid())
 
     def _fill(self) -> None:
-        strength = self.begun.strength
-        while not strength.healthy_rate and self.sent - self.arrived < strength.window:
+        settings = self.start.settings
+        while not settings.healthy_rate and self.sent - self.arrived < settings.window:
             self.sent += 1
-            self.send(self.begun.healthy, self.small)
+            self.send(self.start.healthy, self.small)
 
 
 class FloodStream:
-    """The same message again and again, at a steady rate."""
+    """One message, sent repeatedly at a steady rate."""
 
-    def __init__(self, target: Any, message: Parcel, rate: int) -> None:
+    def __init__(self, target: Any, message: FloodMessage, rate: int) -> None:
         self.target = target
         self.message = message
         self._rate = rate
         self._since_s = time.monotonic()
 
     def due(self, now_s: float) -> int:
-        """Return how many have to be sent now."""
-        # What could not be sent in time is not sent at all: a sender that was held up must not make up for it.
+        """Return how many messages are due now."""
+        # Messages that are too late are skipped: a sender that was held up must not catch up in a burst.
         self._since_s = max(self._since_s, now_s - _LATE_TURNS * TURN_S)
         count = int((now_s - self._since_s) * self._rate)
         self._since_s += count / self._rate

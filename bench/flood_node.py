@@ -2,7 +2,7 @@
 
     python -m bench.flood_node '{"node": "n2", "listen": "127.0.0.2:0", …}'
 
-It says ``ready`` when all its peers are connected, begins upon a line on its standard input, and ends with that.
+It prints ``ready`` when all its peers are connected, starts on a line on its standard input, and ends with that input.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import uvloop
 
-from bench.flood import HEALTHY, OTHER, Attach, Begin, Sender, Sink, Strength, decode, encode, is_control
+from bench.flood import HEALTHY, OTHER, AttachSink, FloodSettings, Sender, Sink, StartSender, decode, encode, is_control
 from raftkv.actors.system.base.addresses import remote_address
 from raftkv.actors.system.base.eventloop import start_on_loop
 from raftkv.actors.system.link.link import Codec, Link, LinkSettings
@@ -25,21 +25,21 @@ CODEC = Codec(encode, decode, is_control, lambda message: message.sender)
 
 
 class FloodPlan(msgspec.Struct, frozen=True):
-    """Who this is, where it listens, and where its peers do (``host:port``).
+    """The configuration of one process: its id, its address and those of its peers (``host:port``).
 
-    A sink counts at ``place`` on the board.
+    A sink writes the counter number ``place`` of the file ``counters``; without ``place`` the process is the sender.
     """
 
     node: str
     listen: str
     peers: dict[str, str]
-    board: str
-    strength: Strength
+    counters: str
+    settings: FloodSettings
     place: int | None = None
 
 
 async def run(plan: FloodPlan) -> None:
-    """Take part until the standard input ends."""
+    """Run until the standard input ends."""
     loop = asyncio.get_running_loop()
     lines = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
@@ -70,12 +70,12 @@ async def run(plan: FloodPlan) -> None:
     system = start_on_loop(node_id=plan.node, transport=link)
     actor = system.createActor(Sender if plan.place is None else Sink, globalName=ACTOR)
     if plan.place is not None:
-        system.tell(actor, Attach(plan.board, plan.place, plan.node, plan.strength))
+        system.tell(actor, AttachSink(plan.counters, plan.place, plan.node, plan.settings))
     await link.start()
     await connected.wait()
     print("ready", flush=True)
     if await lines.readline() and plan.place is None:
-        system.tell(actor, Begin(remote_address(HEALTHY, ACTOR), remote_address(OTHER, ACTOR), plan.strength))
+        system.tell(actor, StartSender(remote_address(HEALTHY, ACTOR), remote_address(OTHER, ACTOR), plan.settings))
     await lines.read()
     system.shutdown()
     await system.base.wait_closed()

@@ -2,7 +2,7 @@
 
     python -m bench.flood_stock PORT BOARD
 
-It says which processes they are (``Cast`` as JSON), begins upon a line on its standard input, and ends with that.
+It prints its processes (``FloodProcesses`` as JSON), starts on a line on its standard input, and ends with that input.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import Any
 import msgspec
 from thespian.actors import ActorSystem
 
-from bench.flood import ASK_PID, HEALTHY, OTHER, Attach, Begin, Sender, Sink, Strength
+from bench.flood import ASK_PID, HEALTHY, OTHER, AttachSink, FloodSettings, Sender, Sink, StartSender
 
-# More than this chokes it, with nobody standing still: the timers of its actors don't get their turn any more.
-STRENGTH = Strength(window=20, acknowledged_each=10, other_bytes=1 << 10, other_rate=100)
+# More than this overloads it even without a fault: the timers of its actors no longer fire.
+SETTINGS = FloodSettings(window=20, acknowledged_each=10, other_bytes=1 << 10, other_rate=100)
 WITHIN_S = 20.0
 
 
-class Cast(msgspec.Struct, frozen=True):
-    """The processes of the three, and the port of the other peer."""
+class FloodProcesses(msgspec.Struct, frozen=True):
+    """The process ids of the three actors, and the port of the other peer."""
 
     sender: int
     healthy: int
@@ -29,22 +29,22 @@ class Cast(msgspec.Struct, frozen=True):
     port: int
 
 
-def main(port: int, board: str) -> None:
-    """Take part until the standard input ends."""
+def main(port: int, counters: str) -> None:
+    """Run until the standard input ends."""
     capabilities = {"Admin Port": port, "Convention Address.IPv4": ""}
     system = ActorSystem("multiprocTCPBase", capabilities, logDefs={"version": 1}, transientUnique=True)
     sender, healthy, other = (system.createActor(kind) for kind in (Sender, Sink, Sink))
     for place, (sink, node) in enumerate([(healthy, HEALTHY), (other, OTHER)]):
-        system.tell(sink, Attach(board, place, node, STRENGTH))
+        system.tell(sink, AttachSink(counters, place, node, SETTINGS))
 
     def pid(actor: Any) -> int:
         found: int = system.ask(actor, ASK_PID, WITHIN_S)
         return found
 
-    cast = Cast(pid(sender), pid(healthy), pid(other), int(str(other).rpartition(":")[2].rstrip(")")))
-    print(msgspec.json.encode(cast).decode(), flush=True)
+    processes = FloodProcesses(pid(sender), pid(healthy), pid(other), int(str(other).rpartition(":")[2].rstrip(")")))
+    print(msgspec.json.encode(processes).decode(), flush=True)
     if sys.stdin.readline():
-        system.tell(sender, Begin(healthy, other, STRENGTH))
+        system.tell(sender, StartSender(healthy, other, SETTINGS))
     sys.stdin.read()
     system.shutdown()
 

@@ -1,4 +1,8 @@
-"""A histogram of latencies: buckets that grow with the value, so that its size and its relative error are bounded."""
+"""A histogram of latencies whose buckets grow with the value, so that its size and its relative error are bounded.
+
+This is the idea of HdrHistogram. Its Python package is not used: it has no types, requires setuptools at run time, and
+rounds the highest value.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +11,15 @@ from math import ceil
 import msgspec
 
 SUB_BITS = 8
-# Each power of two has this many buckets, so a bucket is at most 1/128 of the values in it wide.
+# The number of buckets for each power of two: a bucket is at most 1/128 as wide as the values in it.
 HALF = 1 << (SUB_BITS - 1)
 
 
 class Histogram(msgspec.Struct):
-    """Counts of values (whole numbers from 0 on, such as nanoseconds) by bucket.
+    """Counts of values (integers ≥ 0, such as nanoseconds) by bucket.
 
     A percentile is reported as the upper end of its bucket: at most 0.8 % too high, never too low. ``highest`` is
-    exact. The form in JSON is the whole of it, so that histograms of other processes and runs can be merged.
+    exact. Its JSON form is complete, so histograms of several processes and runs can be merged.
     """
 
     counts: dict[int, int] = {}
@@ -33,14 +37,14 @@ class Histogram(msgspec.Struct):
             self.highest = value
 
     def merge(self, other: Histogram) -> None:
-        """Count all that ``other`` has counted."""
+        """Add the counts of ``other``."""
         for bucket, count in other.counts.items():
             self.counts[bucket] = self.counts.get(bucket, 0) + count
         self.total += other.total
         self.highest = max(self.highest, other.highest)
 
     def percentile(self, percent: float) -> int:
-        """Return the value that ``percent`` of all values do not exceed, or 0 if there are none."""
+        """Return the value that ``percent`` of all values do not exceed; 0 if there are no values."""
         rank = max(1, ceil(self.total * percent / 100))
         seen = 0
         for bucket in sorted(self.counts):
@@ -51,6 +55,6 @@ class Histogram(msgspec.Struct):
 
 
 def _upper_end(bucket: int) -> int:
-    """Return the highest value that belongs to ``bucket``."""
+    """Return the highest value in ``bucket``."""
     shift = max(0, bucket // HALF - 1)
     return ((bucket - shift * HALF + 1) << shift) - 1

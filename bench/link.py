@@ -2,9 +2,10 @@
 
     python -m bench.link [--repeat 10] [--messages 100000] [--rounds 2000]
 
-Messages a second with many waiting (small control messages, small forwarded requests, large entries), and the time of
-a round trip with one at a time: medians of several rounds, with the lowest and the highest. Both ends share the loop,
-so a second core would do better; ``bench.system_base`` has the same message between two processes of Thespian's.
+It measures the throughput with many messages in flight (small control messages, small forwarded requests, large
+entries), and the round-trip time of single messages. The figures are medians of several rounds, with the lowest and
+the highest. Both ends share one event loop, so two processes on two cores would be faster. ``bench.system_base``
+measures the same message between two processes of Thespian's multiprocTCPBase.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ ENTRIES = AppendEntries(
 
 
 class LinkNode:
-    """One end; ``got`` is called for each message. ``closing``: its connections may end."""
+    """One end of the link. ``got`` is called for each message; while ``closing``, connections may end."""
 
     def __init__(self, name: str) -> None:
         self.closing = False
@@ -55,7 +56,7 @@ class LinkNode:
         )
 
     def lost(self, peer: str, reason: str) -> None:
-        """End a measurement that would never end."""
+        """Exit if a connection ends during a measurement, which would otherwise never end."""
         if not self.closing:
             raise SystemExit(f"{peer} is not connected: {reason}")
 
@@ -75,7 +76,10 @@ async def pair() -> tuple[LinkNode, LinkNode]:
 async def throughput(
     first: LinkNode, second: LinkNode, message: Any, count: int, window: int, burst: int
 ) -> tuple[float, float]:
-    """Return messages a second when ``window`` may be under way, sent ``burst`` in a turn, and a message's CPU µs."""
+    """Send ``count`` messages, ``burst`` at a time, at most ``window`` in flight.
+
+    Return messages a second and the µs of processor time for each.
+    """
     received = 0
     moved = asyncio.Event()
 
@@ -100,7 +104,7 @@ async def throughput(
 
 
 async def round_trips(first: LinkNode, second: LinkNode, rounds: int) -> list[float]:
-    """Return the µs that each of ``rounds`` messages took there and back."""
+    """Return the round-trip times of ``rounds`` single messages in µs, sorted."""
     answer = AppendEntriesReply(sender="n2", term=7, success=True, match_index=1)
     second.got = lambda message: second.link.send("n1", "node", "node", answer)
     took = []
@@ -125,7 +129,7 @@ async def round_trips(first: LinkNode, second: LinkNode, rounds: int) -> list[fl
 
 
 async def measure(messages: int, rounds: int) -> dict[str, float]:
-    """Return the figures of one round, by what they are."""
+    """Return the figures of one round by name."""
     first, second = await pair()
     found: dict[str, float] = {}
     for name, message in (("small control", REPLY), ("small forwarded", FORWARD)):
@@ -144,7 +148,7 @@ async def measure(messages: int, rounds: int) -> dict[str, float]:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description="What the link carries, both of its ends on one core.")
+    parser = argparse.ArgumentParser(description="Measure the link between two nodes, both ends on one core.")
     parser.add_argument("--repeat", type=int, default=10)
     parser.add_argument("--messages", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=2_000)

@@ -1,10 +1,10 @@
-"""The load: a process that keeps connections busy, one request under way on each, and counts what comes back.
+"""The load generator: a process that keeps connections busy, with one request in flight on each.
 
     echo '{"targets": ["127.0.0.1:4001"], "kind": "write", "connections": 64}' | python -m bench.load
 
-It shares the machine with the cluster, so it is made to cost little: plain sockets, requests made beforehand, and a
-right answer is recognised by its beginning and its end. Each request waits for the one before it (a closed loop), so
-that the latencies are those at this number of connections, not at a given rate.
+It shares the machine with the cluster, so it is cheap: plain sockets, requests prepared in advance, and correct answers
+recognised by their first and last bytes. Each request waits for the answer to the previous one (a closed loop), so the
+latencies are those at this number of connections, not at a given rate.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ _CODE = re.compile(rb'"code":"(\w{1,40})"')
 
 
 class LoadPlan(msgspec.Struct):
-    """What to do: ``connections`` spread evenly over ``targets`` (``host:port``), for a time or a number of requests.
+    """A load: ``connections`` spread evenly over ``targets`` (``host:port``), for a time or a number of requests.
 
-    What is answered during ``warm_up_s`` is not measured. With ``requests``, that many are sent, each once, and there
-    is no warm-up. A connection on which nothing came back for ``timeout_s`` is opened anew. ``pids`` are processes of
-    which it is to be found out how much processor time they use.
+    Answers during ``warm_up_s`` are not measured. With ``requests``, that many are sent, each once, and there is no
+    warm-up. A connection without an answer for ``timeout_s`` is replaced. The processor time of the processes ``pids``
+    is measured.
     """
 
     targets: list[str]
@@ -56,10 +56,10 @@ class LoadPlan(msgspec.Struct):
 
 
 class LoadResult(msgspec.Struct):
-    """What came of it: the nanoseconds that right answers took, by target, within ``seconds``.
+    """The result of a load: the latencies in ns of correct answers by target, measured during ``seconds``.
 
-    ``errors`` counts everything else by what it was, from the first request on: during the warm-up too. The seconds
-    of processor time in that time are the load's own, those of the plan's processes, and those of the whole machine.
+    ``errors`` counts everything else by kind, from the first request on, so during the warm-up too. The processor time
+    in seconds is that of the load itself, of the plan's processes, and of the whole machine.
     """
 
     seconds: float
@@ -77,7 +77,7 @@ class LoadResult(msgspec.Struct):
         return merged
 
 
-class Load:
+class LoadRun:
     """One run of a plan."""
 
     def __init__(self, plan: LoadPlan) -> None:
@@ -100,7 +100,7 @@ class Load:
         return LoadConnection(self, self._plan.targets[which], self._latencies[which])
 
     def run(self) -> LoadResult:
-        """Do it all and return what came of it."""
+        """Run the load and return the result."""
         self.begin_ns = started_ns = perf_counter_ns()
         self.end_ns = started_ns + NEVER_NS
         if self._plan.requests is None:
@@ -114,7 +114,7 @@ class Load:
         ended_ns = min(perf_counter_ns(), self.end_ns)
         cpu_s = [now - then for now, then in zip(self._cpu_s(), before, strict=True)]
         for connection in self._connections:
-            # Those that the end cuts off are nobody's fault, but no answer at all must not look like no error.
+            # A request that the end cuts off is not an error, but a server that never answers must not look fine.
             if connection.sent_ns < ended_ns - int(LEFT_WAITING_S * 1e9):
                 self.errors["unanswered at the end"] += 1
             connection.close()
@@ -126,7 +126,7 @@ class Load:
         return [process_time(), machine_cpu_s(), *map(process_cpu_s, self._plan.pids)]
 
     def _serve_until(self, end_ns: int) -> None:
-        """Take answers until then, or until no connection has anything left to do."""
+        """Handle answers until ``end_ns``, or until no connection has anything left to do."""
         select = self._selector.select
         look_ns = 0
         while (now_ns := perf_counter_ns()) < end_ns and (self._selector.get_map() or self._paused):
@@ -143,38 +143,38 @@ class Load:
             if connection.socket is not None and connection.sent_ns < since_ns:
                 connection.fail("no answer in time")
 
-    # --- What connections need.
+    # --- For connections.
 
     def next_request(self) -> Request | None:
-        """Return what to send next, if there is anything left."""
+        """Return the next request, or None if there are no more."""
         return next(self._requests, None)
 
     def watch(self, connection: LoadConnection, opened: socket.socket) -> None:
-        """Call ``on_readable`` when there is something to read."""
+        """Call ``connection.on_readable`` when ``opened`` has data."""
         self._selector.register(opened, selectors.EVENT_READ, connection)
 
     def forget(self, closed: socket.socket) -> None:
-        """Watch it no longer."""
+        """Stop watching a socket."""
         self._selector.unregister(closed)
 
     def pause(self, connection: LoadConnection) -> None:
-        """Let ``connection`` begin again, but not at once: a cluster without a leader must not be stormed."""
+        """Let ``connection`` begin again after a pause, so that a cluster without a leader is not flooded."""
         self._paused.append((perf_counter_ns() + PAUSE_NS, connection))
 
 
 class LoadConnection:
-    """A connection that is kept alive, with at most one request under way."""
+    """A persistent connection with at most one request in flight."""
 
     __slots__ = ("_address", "_got", "_latencies", "_load", "_request", "sent_ns", "socket")
 
-    def __init__(self, load: Load, target: str, latencies: Histogram) -> None:
+    def __init__(self, load: LoadRun, target: str, latencies: Histogram) -> None:
         host, _, port = target.rpartition(":")
         self._load = load
         self._address = (host, int(port))
         self._latencies = latencies
         self._request = Request(b"", b"")
         self._got = b""
-        # When the request under way was sent; NEVER_NS while there is none.
+        # When the request in flight was sent; NEVER_NS if there is none.
         self.sent_ns = NEVER_NS
         self.socket: socket.socket | None = None
 
@@ -192,13 +192,13 @@ class LoadConnection:
                 self.socket.setblocking(False)
                 self._load.watch(self, self.socket)
             self.sent_ns = perf_counter_ns()
-            # A request is far smaller than what a socket takes at once.
+            # A request is far smaller than the socket's buffer, so it is sent whole.
             self.socket.send(request.data)
         except OSError as error:
             self.fail("cannot connect" if self.socket is None else type(error).__name__)
 
     def on_readable(self) -> None:
-        """Read, and go on to the next request when the answer is complete."""
+        """Read; send the next request when the answer is complete."""
         assert self.socket is not None, "a closed connection is not watched"
         try:
             data = self.socket.recv(65536)
@@ -223,7 +223,7 @@ class LoadConnection:
                 self.fail(error_text, keep=error_text != "not HTTP" and b"\r\nconnection: close" not in data.lower())
 
     def _on_end(self, data: bytes) -> None:
-        """The other side has closed, or sends what nobody asked for. Closing an idle connection is no error."""
+        """Handle the end of the connection, or data without a request. Closing an idle connection is not an error."""
         if self.sent_ns != NEVER_NS:
             self.fail("connection closed")
             return
@@ -232,7 +232,7 @@ class LoadConnection:
         self.close()
 
     def fail(self, why: str, keep: bool = False) -> None:
-        """Count an error, and go on a little later; the connection goes too unless ``keep``."""
+        """Count an error and continue after a pause, on a new connection unless ``keep``."""
         self._load.errors[why] += 1
         self._got = b""
         if not keep:
@@ -249,7 +249,7 @@ class LoadConnection:
 
 
 def what_is_wrong(data: bytes) -> str:
-    """Return what kind of error an answer is that is not the right one, or nothing if there is more of it to come."""
+    """Return the kind of error of an answer that is not the expected one; empty if it is not complete yet."""
     end = data.find(b"\r\n\r\n")
     if end < 0:
         return "" if len(data) < 65536 else "not HTTP"
@@ -266,10 +266,10 @@ def what_is_wrong(data: bytes) -> str:
 
 
 def main() -> None:
-    """Read a plan in JSON, run it, and print what came of it in JSON."""
+    """Read a plan in JSON, run it, and print the result in JSON."""
     plan = msgspec.json.decode(sys.stdin.buffer.read(), type=LoadPlan)
-    load = Load(plan)
-    # Nothing here makes cycles, and a collection would look like latency.
+    load = LoadRun(plan)
+    # Nothing here creates reference cycles, and a collection would look like latency.
     gc.disable()
     sys.stdout.buffer.write(msgspec.json.encode(load.run()) + b"\n")
 

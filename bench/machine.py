@@ -1,4 +1,4 @@
-"""The machine that is measured on: its disk, and who uses its processors meanwhile."""
+"""The machine: its processor and disk, and how much of it other programs use."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ _SYNCS = 200
 
 
 class BenchError(Exception):
-    """Nothing can be measured; the message is one line for people."""
+    """The measurement cannot be done; the message is one line for the user."""
 
 
 class MachineInfo(msgspec.Struct, frozen=True):
-    """What figures depend on; ``sync_ms`` is the median time to write and sync one sector in place."""
+    """The properties of the machine on which figures depend.
+
+    ``sync_ms`` is the median time to write and sync one sector in place.
+    """
 
     system: str
     processor: str
@@ -29,13 +32,13 @@ class MachineInfo(msgspec.Struct, frozen=True):
     sync_ms: float
 
     def __str__(self) -> str:
-        """Return all of it in one line."""
+        """Return a description on one line."""
         disk = f"{self.file_system}, a synced 512-byte write takes {self.sync_ms:.2f} ms (median)"
         return f"{self.cores} cores ({self.processor}), {self.system}, Python {self.python}; disk: {disk}"
 
 
 def describe(directory: Path) -> MachineInfo:
-    """Return what this machine is like, with the disk that ``directory`` is on; raises ``BenchError``."""
+    """Return the properties of this machine and of the disk under ``directory``; raises ``BenchError``."""
     return MachineInfo(
         f"{platform.system()} {platform.release()}",
         _processor(),
@@ -47,29 +50,29 @@ def describe(directory: Path) -> MachineInfo:
 
 
 def checked_file_system(directory: Path) -> str:
-    """Return the type of the file system ``directory`` is on; raises ``BenchError`` if it is in memory.
+    """Return the type of the file system of ``directory``; raises ``BenchError`` if it is in memory.
 
-    Where that can't be told, as on systems other than Linux, it is ``unknown``.
+    On systems other than Linux it is ``unknown``.
     """
     mounts = Path("/proc/self/mounts")
     found = file_system(directory.resolve(), mounts.read_text()) if mounts.exists() else "unknown"
     if found in IN_MEMORY:
-        raise BenchError(f"{directory} is in memory ({found}), where a sync costs nothing: choose another --directory")
+        raise BenchError(f"{directory} is in memory ({found}), where a sync is free: choose another --directory")
     return found
 
 
 def file_system(directory: Path, mounts: str) -> str:
-    """Return the type of the file system that an absolute path is on, from what ``/proc/self/mounts`` says."""
+    """Return the type of the file system of an absolute path, given the content of ``/proc/self/mounts``."""
     found, longest = "unknown", 0
     for _, point, kind, *_ in (line.split() for line in mounts.splitlines()):
-        # Of those mounted at the same place, the last one is on top.
+        # Of several mounts at the same place, the last one is on top.
         if directory.is_relative_to(point) and len(point) >= longest:
             found, longest = kind, len(point)
     return found
 
 
 def measure_sync(directory: Path) -> float:
-    """Return the median of the milliseconds that writing and syncing a sector takes, as the journal does it."""
+    """Return the median time in ms to write and sync one sector, as the journal does."""
     path = directory / "sync.tmp"
     sync = getattr(os, "fdatasync", os.fsync)
     took = []
@@ -86,18 +89,18 @@ def measure_sync(directory: Path) -> float:
 
 
 def use_one_core() -> None:
-    """Keep this process, and those that it starts from now on, on one of the cores that it may use."""
+    """Restrict this process and its future children to one core."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
 
 def load_average() -> float:
-    """Return how many processes wanted a processor during the last minute."""
+    """Return the load average of the last minute."""
     return os.getloadavg()[0]
 
 
 def process_cpu_s(pid: int) -> float:
-    """Return the processor time that a process has used, or 0 where that can't be told."""
+    """Return the processor time of a process in seconds, or 0 if it cannot be read."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -106,7 +109,7 @@ def process_cpu_s(pid: int) -> float:
 
 
 def machine_cpu_s() -> float:
-    """Return the processor time that all processes have used, or 0 where that can't be told."""
+    """Return the processor time of all processes in seconds, or 0 if it cannot be read."""
     try:
         user, nice, system, _, _, irq, soft_irq, *_ = map(int, Path("/proc/stat").read_text().split()[1:9])
     except OSError:

@@ -1,4 +1,4 @@
-"""Times in which nothing can be written: after the leader was killed, and after the first start."""
+"""Outages: how long writes fail after the leader is killed, and after the first start."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from bench.workload import VALUE_BYTES
 TRY_S = 0.2
 PAUSE_S = 0.01
 WITHIN_S = 30.0
-# Longer than any election timeout, and no multiple of a heartbeat: kills come at all moments between two heartbeats.
+# Longer than any election timeout, and no multiple of the heartbeat interval, so that kills hit all its phases.
 SETTLE_S = 1.013
 
 
 class Outage(msgspec.Struct, frozen=True):
-    """Milliseconds until a write was acknowledged again through any node, and until one was through every node.
+    """Milliseconds until a write through any node is acknowledged, and until one through every node is.
 
-    ``failed`` counts the tries that came to nothing until then.
+    ``failed`` counts the failed tries until then.
     """
 
     any_ms: float
@@ -33,7 +33,7 @@ class Outage(msgspec.Struct, frozen=True):
 
 
 def measure_election(cluster: BenchCluster) -> Outage:
-    """Kill the leader and try to write through each of the others from then on; start it again afterwards."""
+    """Kill the leader, try to write through each of the other nodes, and start it again."""
     leader = cluster.leader()
     time.sleep(SETTLE_S)
     load_before = load_average()
@@ -46,7 +46,7 @@ def measure_election(cluster: BenchCluster) -> Outage:
 
 
 def measure_start(directory: Path, base_port: int, source: Path = ROOT) -> Outage:
-    """Start three empty nodes and try to write through each of them from when the last of them listens."""
+    """Start three empty nodes and, as soon as the last one listens, try to write through each of them."""
     with unstarted_cluster(directory, base_port, source) as cluster:
         load_before = load_average()
         return _first_writes(cluster.nodes, cluster.start(), load_before)
@@ -60,16 +60,16 @@ def _first_writes(nodes: list[BenchNode], since_s: float, load_before: float) ->
 
 
 def _first_write(node: BenchNode) -> tuple[float, int]:
-    """Try to write through ``node``, as a client with short timeouts would.
+    """Try to write through ``node`` like a client with short timeouts.
 
-    Return when (``time.monotonic``) that was acknowledged and how many tries had failed before.
+    Return the time (``time.monotonic``) of the acknowledgement, and the number of failed tries before it.
     """
     deadline_s = time.monotonic() + WITHIN_S
     failed = 0
     while not _write(node):
         failed += 1
         if time.monotonic() > deadline_s:
-            raise BenchError(f"nothing could be written through {node.id} for {WITHIN_S:g} s")
+            raise BenchError(f"no write through {node.id} was acknowledged for {WITHIN_S:g} s")
         time.sleep(PAUSE_S)
     return time.monotonic(), failed
 

@@ -1,4 +1,4 @@
-"""Tables of what was measured: medians over all runs, with the lowest and the highest beside them."""
+"""Tables of figures in Markdown: medians over all runs, with the lowest and the highest."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HEADINGS = ("what", "a second", "p50 ms", "p99 ms", "p99.9 ms", "max ms", "error
 
 
 def figures_table(runs: Sequence[Figures]) -> str:
-    """Return a table with a line for each case; ``leader`` to ``client`` are µs of processor time an answer."""
+    """Return a table with a line for each case; ``leader`` to ``client`` are µs of processor time per answer."""
     return table(HEADINGS, [_figures_line(case, of_case) for case, of_case in by_case(runs).items()])
 
 
@@ -47,7 +47,7 @@ def _figures_line(case: str, runs: Sequence[Figures]) -> list[str]:
 
 
 def outages_table(named: Mapping[str, Sequence[Outage]]) -> str:
-    """Return a table of times without a write, in milliseconds, with a line for each kind of them."""
+    """Return a table of outages in ms, with a line for each kind."""
     headings = (
         "until a write was acknowledged",
         "rounds",
@@ -74,10 +74,10 @@ def outages_table(named: Mapping[str, Sequence[Outage]]) -> str:
 
 
 def comparison_table(ours: Sequence[Figures], theirs: Sequence[Figures], their_name: str) -> str:
-    """Return a table with a line for each case and side; the ratios are those of neighbouring rounds.
+    """Return a table with a line for each case and version.
 
-    The two of a round were measured one right after the other: what disturbed one has disturbed both. ``nodes`` is
-    the processor time of all nodes, in µs an answer.
+    A ratio is taken within a round, whose two measurements follow one another directly, so a disturbance affects both.
+    ``nodes`` is the processor time of all nodes in µs per answer.
     """
     headings = ("what", "version", "a second", "ratio", "p50 ms", "p99 ms", "errors", "nodes", "ratio", "others")
     lines = []
@@ -106,19 +106,19 @@ def _comparison_line(case: str, version: str, runs: Sequence[Figures], rates: st
 
 
 def ratios(here: Sequence[float], there: Sequence[float]) -> str:
-    """Return the spread of the ratios of what belongs together; nothing where there is nothing to compare with."""
+    """Return the spread of the ratios of paired values; empty if there are none."""
     found = [a / b for a, b in zip(here, there, strict=True) if b]
     return spread(found, ".2f") if found else ""
 
 
 def spread(values: Sequence[float], form: str) -> str:
-    """Return the median, and the lowest and highest where there is more than one value."""
+    """Return the median and, for more than one value, the lowest and the highest."""
     median = format(statistics.median(values), form)
     return median if len(values) < 2 else f"{median} ({format(min(values), form)}–{format(max(values), form)})"
 
 
 def errors_text(runs: Iterable[dict[str, int]]) -> str:
-    """Return all errors of all runs, by what they were; 0 if there were none."""
+    """Return the errors of all runs, counted by kind; ``0`` if there were none."""
     total: Counter[str] = Counter()
     for errors in runs:
         total.update(errors)
@@ -126,7 +126,7 @@ def errors_text(runs: Iterable[dict[str, int]]) -> str:
 
 
 def table(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """Return a table in Markdown, with its columns aligned; all but the first to the right."""
+    """Return a Markdown table with aligned columns, all but the first to the right."""
     widths = [max(map(len, column)) for column in zip(headings, *lines, strict=True)]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
 

@@ -1,9 +1,9 @@
-"""What a peer that stands still, or that nothing reaches any more, costs the others: throughput and memory.
+"""The effect of a stopped or unreachable peer on traffic to a healthy peer: throughput and memory.
 
-Three processes (``bench.flood``): a sender keeps a window of small messages under way to a healthy peer, as fast as
-they are received, and sends larger ones at a steady rate to another one, which is then stopped or cut off for a while.
-On a machine that others use too, what a flood carries says more of them: small messages at a steady rate show whether
-any are held up, and the sender's processor time for each whether it has more to do.
+There are three processes (``bench.flood``): a sender keeps a window of small messages in flight to a healthy peer, and
+sends larger ones at a steady rate to another peer, which is stopped or cut off for a while. On a machine that other
+programs use, the throughput of the window depends on them. So a second variant sends small messages at a steady rate,
+which shows whether any are held up, and the sender's processor time per message shows whether it has more work.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from typing import NamedTuple
 import msgspec
 
 from bench.cluster import ROOT
-from bench.flood import HEALTHY, OTHER, Board, Strength
+from bench.flood import HEALTHY, OTHER, CounterFile, FloodSettings
 from bench.flood_node import FloodPlan
-from bench.flood_stock import Cast
+from bench.flood_stock import FloodProcesses
 from bench.machine import BenchError, machine_cpu_s, process_cpu_s
 from bench.report import spread, table
 
@@ -33,34 +33,34 @@ STEADY, FLOODED, STOCK = "ours, at a steady rate", "ours, as fast as it goes", "
 BASES = (STEADY, FLOODED, STOCK)
 STOPPED, BLACK_HOLE = "SIGSTOP", "black hole"
 
-_FLOOD = Strength(window=500, acknowledged_each=50, other_bytes=32 << 10, other_rate=500)
-STRENGTHS = {FLOODED: _FLOOD, STEADY: msgspec.structs.replace(_FLOOD, healthy_rate=20_000)}
+_FLOOD = FloodSettings(window=500, acknowledged_each=50, other_bytes=32 << 10, other_rate=500)
+SETTINGS = {FLOODED: _FLOOD, STEADY: msgspec.structs.replace(_FLOOD, healthy_rate=20_000)}
 
 SAMPLE_S = 0.05
 WITHIN_S = 30.0
 STOP_S = 10.0
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
-# Each node has addresses of its own, by which a fault can tell its packets: those to and from the other peer.
+# Each peer has its own pair of addresses, so that a fault can match the packets to and from the other peer.
 SENDER_FOR_HEALTHY, SENDER_FOR_OTHER = "127.0.0.12", "127.0.0.13"
 HEALTHY_HOST, OTHER_HOST = "127.0.0.2", "127.0.0.3"
 
 
 class Flood(NamedTuple):
-    """A flood that is under way: the processes of two who take part, all sessions, and how the other is cut off."""
+    """A running flood: the process ids of the sender and of the other peer, and all process sessions."""
 
-    board: Board
+    counters: CounterFile
     sender: int
     other: int
     sessions: Sequence[int]
     rules: Sequence[Sequence[str]]
-    """What packets to and from the other peer look like to iptables."""
+    """The iptables matches for packets to and from the other peer."""
 
 
 class Times(NamedTuple):
-    """How long a fault lasts, how long is measured before and after it, and what is waited before each of those two.
+    """How long a fault lasts, and how long the measurements before and after it are.
 
-    In that time all begins, and connections are made again.
+    Each of those two begins ``warm_up_s`` after the start or after the fault, when connections are up again.
     """
 
     fault_s: float = 30.0
@@ -69,9 +69,9 @@ class Times(NamedTuple):
 
 
 class Phase(msgspec.Struct, frozen=True):
-    """Some seconds: small messages a second at the healthy peer, and the longest time without any.
+    """A measurement: small messages a second at the healthy peer, and the longest pause between two.
 
-    Of the sender, the processor time for each of them (whatever else it does included), and its memory at most.
+    ``sender_us`` is all processor time of the sender, per small message; ``most_mib`` is its highest memory use.
     """
 
     rate: float
@@ -81,7 +81,7 @@ class Phase(msgspec.Struct, frozen=True):
 
 
 class Stall(msgspec.Struct, frozen=True):
-    """One fault, with the phases before and after it; ``others`` is how many processors other programs used."""
+    """One fault, with the phases before and after it; ``others`` is the number of processors other programs used."""
 
     base: str
     fault: str
@@ -92,14 +92,14 @@ class Stall(msgspec.Struct, frozen=True):
 
     @property
     def ratio(self) -> float:
-        """The rate during the fault, of that around it."""
+        """The rate during the fault, relative to the mean of the rates before and after it."""
         return self.during.rate / max(1.0, (self.before.rate + self.after.rate) / 2)
 
 
 def in_own_network(arguments: Sequence[str]) -> None:
-    """Run the program again in a network namespace of its own, where packets may be dropped; return if that can't be.
+    """Run the program again in a network namespace of its own, where packets can be dropped.
 
-    Root can, and everybody where users may have namespaces.
+    Returns if that is not possible: it needs root, or a system that allows user namespaces.
     """
     if os.environ.get(_MARK):
         return
@@ -115,13 +115,13 @@ _MARK = "RAFTKV_BENCH_OWN_NETWORK"
 
 
 def faults() -> list[str]:
-    """Return the faults that can be made here."""
+    """Return the faults that can be injected here."""
     return [STOPPED, BLACK_HOLE] if os.environ.get(_MARK) else [STOPPED]
 
 
 def measure_stall(base: str, fault: str, times: Times, port: int) -> Stall:
-    """Start a flood, make the other peer stand still for a while, and measure before, meanwhile and afterwards."""
-    with stock_flood(port) if base == STOCK else event_loop_flood(port, STRENGTHS[base]) as flood:
+    """Start a flood, inject the fault for a while, and measure before, during and after it."""
+    with stock_flood(port) if base == STOCK else event_loop_flood(port, SETTINGS[base]) as flood:
         time.sleep(times.warm_up_s)
         others_s, started_s = others_cpu_s(flood), time.monotonic()
         before = watch(flood, times.around_s)
@@ -134,14 +134,14 @@ def measure_stall(base: str, fault: str, times: Times, port: int) -> Stall:
 
 
 def others_cpu_s(flood: Flood) -> float:
-    """Return the processor time of all processes but those of the flood and of this one."""
+    """Return the processor time of all processes except those of the flood and this one."""
     ours = [pid for leader in flood.sessions for pid in session_of(leader)]
     return machine_cpu_s() - sum(map(process_cpu_s, [*ours, os.getpid()]))
 
 
 @contextlib.contextmanager
 def faulty(flood: Flood, fault: str) -> Iterator[None]:
-    """Stop the other peer, or let all packets to and from it vanish."""
+    """Stop the other peer, or drop all packets to and from it."""
     if fault == STOPPED:
         os.kill(flood.other, signal.SIGSTOP)
         while _stat(flood.other)[0] != "T":
@@ -163,14 +163,14 @@ def _packets(change: str, flood: Flood) -> None:
 
 
 def watch(flood: Flood, seconds: float) -> Phase:
-    """Measure for some seconds."""
+    """Measure the flood for ``seconds``."""
     started_s = moved_s = now_s = time.monotonic()
-    first = last = flood.board.get(0)
+    first = last = flood.counters.get(0)
     pause_s, cpu_s = 0.0, process_cpu_s(flood.sender)
     most = memory_mib(flood.sender)
     while now_s < started_s + seconds:
         time.sleep(SAMPLE_S)
-        now_s, count = time.monotonic(), flood.board.get(0)
+        now_s, count = time.monotonic(), flood.counters.get(0)
         pause_s = max(pause_s, now_s - moved_s)
         if count != last:
             last, moved_s = count, now_s
@@ -180,25 +180,25 @@ def watch(flood: Flood, seconds: float) -> Phase:
 
 
 def memory_mib(pid: int) -> float:
-    """Return how much memory a process takes (resident)."""
+    """Return the resident memory of a process in MiB."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE / (1 << 20)
 
 
-# --- floods
+# --- Floods.
 
 
 @contextlib.contextmanager
-def event_loop_flood(port: int, strength: Strength) -> Iterator[Flood]:
-    """Start the three nodes, which use ``port`` and the two behind it, and let them begin."""
+def event_loop_flood(port: int, settings: FloodSettings) -> Iterator[Flood]:
+    """Start a flood between three processes with our base, on ``port`` and the next two ports."""
     sender_port, healthy_port, other_port = port, port + 1, port + 2
     with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:
-        path = Path(directory) / "board"
-        board = Board.create(path)
+        path = Path(directory) / "counters"
+        counters = CounterFile.create(path)
         peers = {HEALTHY: f"{HEALTHY_HOST}:{healthy_port}", OTHER: f"{OTHER_HOST}:{other_port}"}
         plans = [
-            FloodPlan("n1", f"0.0.0.0:{sender_port}", peers, str(path), strength),
-            FloodPlan(HEALTHY, peers[HEALTHY], {"n1": f"{SENDER_FOR_HEALTHY}:{sender_port}"}, str(path), strength, 0),
-            FloodPlan(OTHER, peers[OTHER], {"n1": f"{SENDER_FOR_OTHER}:{sender_port}"}, str(path), strength, 1),
+            FloodPlan("n1", f"0.0.0.0:{sender_port}", peers, str(path), settings),
+            FloodPlan(HEALTHY, peers[HEALTHY], {"n1": f"{SENDER_FOR_HEALTHY}:{sender_port}"}, str(path), settings, 0),
+            FloodPlan(OTHER, peers[OTHER], {"n1": f"{SENDER_FOR_OTHER}:{sender_port}"}, str(path), settings, 1),
         ]
         nodes = [stack.enter_context(_program("bench.flood_node", msgspec.json.encode(p).decode())) for p in plans]
         for node in nodes:
@@ -206,25 +206,25 @@ def event_loop_flood(port: int, strength: Strength) -> Iterator[Flood]:
         _begin(nodes[0])
         hosts = (OTHER_HOST, SENDER_FOR_OTHER)
         rules = [[flag, host] for host in hosts for flag in ("-s", "-d")]
-        yield Flood(board, nodes[0].pid, nodes[2].pid, [node.pid for node in nodes], rules)
+        yield Flood(counters, nodes[0].pid, nodes[2].pid, [node.pid for node in nodes], rules)
 
 
 @contextlib.contextmanager
 def stock_flood(port: int) -> Iterator[Flood]:
-    """Start the same on Thespian's own base."""
+    """Start the same flood on Thespian's multiprocTCPBase."""
     with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory) / "board"
-        board = Board.create(path)
+        path = Path(directory) / "counters"
+        counters = CounterFile.create(path)
         with _program("bench.flood_stock", str(port), str(path)) as system:
-            cast = msgspec.json.decode(_line(system), type=Cast)
+            processes = msgspec.json.decode(_line(system), type=FloodProcesses)
             _begin(system)
-            rules = [["-p", "tcp", flag, str(cast.port)] for flag in ("--sport", "--dport")]
-            yield Flood(board, cast.sender, cast.other, [system.pid], rules)
+            rules = [["-p", "tcp", flag, str(processes.port)] for flag in ("--sport", "--dport")]
+            yield Flood(counters, processes.sender, processes.other, [system.pid], rules)
 
 
 @contextlib.contextmanager
 def _program(module: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """Run one of our programs, in a session of its own of which nothing is left in the end."""
+    """Run one of our programs in a session of its own; kill what is left of the session at the end."""
     process = subprocess.Popen(
         [sys.executable, "-m", module, *arguments],
         cwd=ROOT,
@@ -251,7 +251,7 @@ def _program(module: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def session_of(leader: int) -> list[int]:
-    """Return the processes of a session: Thespian forks some that would outlive the one which we started."""
+    """Return the processes of a session: Thespian forks processes that outlive the one we started."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
@@ -261,12 +261,12 @@ def session_of(leader: int) -> list[int]:
 
 
 def _stat(pid: int) -> list[str]:
-    """Return what the system tells of a process, from its state on."""
+    """Return the fields of ``/proc/PID/stat``, from the state on."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 def _line(process: subprocess.Popen[str]) -> str:
-    """Return the next line that a program says."""
+    """Return the next line that a program prints."""
     assert process.stdout is not None
     line = process.stdout.readline()
     if not line:
@@ -280,21 +280,14 @@ def _begin(process: subprocess.Popen[str]) -> None:
     process.stdin.flush()
 
 
-# --- telling
+# --- The table.
 
 
 def stalls_table(stalls: Sequence[Stall]) -> str:
     """Return a table with a line for each base and fault."""
     headings = (
-        *("other peer", "base", "rounds", "before, a second", "meanwhile", "of that around it", "afterwards"),
-        *(
-            "longest pause, ms",
-            "sender, µs each, before",
-            "meanwhile",
-            "memory before, MiB",
-            "most meanwhile",
-            "others",
-        ),
+        *("other peer", "base", "rounds", "before, a second", "during", "relative", "after"),
+        *("longest pause, ms", "sender, µs each, before", "during", "memory before, MiB", "highest during", "others"),
     )
     kinds = dict.fromkeys((stall.fault, stall.base) for stall in stalls)
     return table(headings, [_line_of([s for s in stalls if (s.fault, s.base) == kind]) for kind in kinds])

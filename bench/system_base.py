@@ -1,10 +1,10 @@
-"""What the event-loop system base costs: microseconds per message, ask, wake-up, actor and thread hand-off.
+"""The cost of the event-loop system base: microseconds per message, ask, wake-up, actor and thread hand-off.
 
     python -m bench.system_base [--repeat 20]
 
-All of it runs on one core, the processes of Thespian's multiprocTCPBase too. Each figure is the median of several
-rounds, with the lowest and the highest; of them, the lowest is the one that nothing else on the machine has added to.
-Thespian's own bases stand beside ours where they have such a thing at all.
+Everything runs on one core, including the processes of Thespian's multiprocTCPBase. Each figure is the median of
+several rounds, with the lowest and the highest; the lowest is the least disturbed by other programs. Thespian's own
+bases are measured too, where they have the operation.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from raftkv.actors.system.base import eventloop
 from raftkv.raft.entry import Entry, Kind
 
 
-class Counts(NamedTuple):
-    """How often each thing is done in a round."""
+class Repetitions(NamedTuple):
+    """How often each operation is done in a round."""
 
     messages: int = 20_000
     asks: int = 2_000
@@ -37,20 +37,20 @@ class Counts(NamedTuple):
 
 
 SIMPLE, MULTIPROCESS = "simpleSystemBase", "multiprocTCPBase"
-USUAL = Counts()
-FEW = Counts(messages=1_000, asks=300, actors=10)
+USUAL = Repetitions()
+FEW = Repetitions(messages=1_000, asks=300, actors=10)
 """For a base whose actors are processes."""
 
 
 class Echo(Actor):
-    """Sends back what it gets."""
+    """Sends each message back."""
 
     def receiveMessage(self, message: Any, sender: ActorAddress) -> None:
         self.send(sender, message)
 
 
 class Player(Actor):
-    """Sends a ball (message, other player, times left, who waits for the end) back to the other player."""
+    """Sends a ball (message, other player, passes left, address to notify at the end) back to the other player."""
 
     def receiveMessage(self, ball: Any, sender: ActorAddress) -> None:
         if isinstance(ball, tuple):
@@ -81,7 +81,7 @@ class ThreadChild(ChildActor):
 
 
 class Parent(Actor):
-    """Creates as many children as it is told, one after the other, and ends each."""
+    """Creates and ends a number of children, one after another."""
 
     def receiveMessage(self, message: Any, sender: ActorAddress) -> None:
         if isinstance(message, tuple):
@@ -100,7 +100,7 @@ class Parent(Actor):
 
 
 class Sleeper(Actor):
-    """Has itself woken as often as it is told."""
+    """Schedules a number of wake-ups, and reports when all have fired."""
 
     def receiveMessage(self, message: Any, sender: ActorAddress) -> None:
         if isinstance(message, int):
@@ -114,65 +114,65 @@ class Sleeper(Actor):
 
 
 def entries() -> AppendEntries:
-    """Return a message as a leader sends it: four entries of 100 bytes."""
+    """Return a message like a leader's: four entries of 100 bytes."""
     commands = tuple(Entry(index, 1, Kind.COMMANDS, bytes(100)) for index in range(4))
     return AppendEntries("n1", 1, 0, 0, commands, 0)
 
 
 async def on_loop(pickled: bool) -> dict[str, float]:
-    """Measure the base on the running loop; microseconds each."""
+    """Measure our base on the running loop; return µs by operation."""
     system = eventloop.start_on_loop(pickle_messages=pickled)
     one, two, thread = (system.createActor(kind) for kind in (Player, Player, ThreadPlayer))
     echo, sleeper, parent = (system.createActor(kind) for kind in (Echo, Sleeper, Parent))
     figures: dict[str, float] = {}
 
     async def measure(name: str, count: int, target: ActorAddress, message: Any) -> None:
-        begun = time.perf_counter()
+        started = time.perf_counter()
         await system.ask(target, message)
-        figures[name] = (time.perf_counter() - begun) / count * 1e6
+        figures[name] = (time.perf_counter() - started) / count * 1e6
 
     await measure("local message", USUAL.messages, one, (entries(), two, USUAL.messages, None))
     await measure("message between loop and thread", USUAL.handoffs, one, (entries(), thread, USUAL.handoffs, None))
     await measure("wake-up", USUAL.wakeups, sleeper, USUAL.wakeups)
     await measure("actor made and ended", USUAL.actors, parent, (ChildActor, USUAL.actors))
     await measure("thread actor made and ended", USUAL.threads, parent, (ThreadChild, USUAL.threads))
-    begun = time.perf_counter()
+    started = time.perf_counter()
     for number in range(USUAL.asks):
         await system.ask(echo, number, 5)
-    figures["ask"] = (time.perf_counter() - begun) / USUAL.asks * 1e6
+    figures["ask"] = (time.perf_counter() - started) / USUAL.asks * 1e6
     base = system.base
     system.shutdown()
     await base.wait_closed()
     return figures
 
 
-def by_name(name: str, counts: Counts = USUAL) -> dict[str, float]:
-    """Measure a base from outside, with blocking asks; microseconds each."""
-    # The processes of the multi-process base can't do without a logging of their own.
+def by_name(name: str, counts: Repetitions = USUAL) -> dict[str, float]:
+    """Measure a base from outside, with blocking asks; return µs by operation."""
+    # The multi-process base needs a logging configuration for its processes.
     logging: Any = {"version": 1, "disable_existing_loggers": False} if name == MULTIPROCESS else False
     system = ActorSystem(name, {"Admin Port": free_port()}, logDefs=logging, transientUnique=True)
     figures: dict[str, float] = {}
 
     def measure(what: str, count: int, kind: Any, message: Callable[[], Any]) -> None:
         target = system.createActor(kind)
-        begun = time.perf_counter()
+        started = time.perf_counter()
         assert system.ask(target, message(), 60) == "over"
-        figures[what] = (time.perf_counter() - begun) / count * 1e6
+        figures[what] = (time.perf_counter() - started) / count * 1e6
 
     many = counts.messages
     measure("local message", many, Player, lambda: (entries(), system.createActor(Player), many, None))
     measure("actor made and ended", counts.actors, Parent, lambda: (ChildActor, counts.actors))
     echo = system.createActor(Echo)
-    begun = time.perf_counter()
+    started = time.perf_counter()
     for number in range(counts.asks):
         system.ask(echo, number, 5)
-    figures["ask"] = (time.perf_counter() - begun) / counts.asks * 1e6
+    figures["ask"] = (time.perf_counter() - started) / counts.asks * 1e6
     system.shutdown()
     return figures
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on."""
+    """Return a port on which no process listens."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
         return port
@@ -180,7 +180,7 @@ def free_port() -> int:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description="Costs of the event-loop system base, in microseconds.")
+    parser = argparse.ArgumentParser(description="Measure the event-loop system base, in microseconds per operation.")
     parser.add_argument("--repeat", type=int, default=20)
     repeat = parser.parse_args().repeat
     use_one_core()
@@ -193,7 +193,7 @@ def main() -> None:
         MULTIPROCESS: lambda: by_name(MULTIPROCESS, FEW),
     }
     load = load_average()
-    # In turns, so that what else happens on the machine happens to all of them.
+    # In turns, so that disturbances by other programs affect all bases alike.
     rounds = [{name: measure() for name, measure in measures.items()} for _ in range(repeat)]
     lines = [
         [

@@ -1,4 +1,4 @@
-"""Throughput and latency: what is measured with the load, and one measurement of it."""
+"""Throughput and latency: the cases, and the measurement of one case with the load generator."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FILL_TRIES = 3
 
 
 class Case(NamedTuple):
-    """Something to measure: ``where`` says which nodes the connections go to."""
+    """A kind of load; ``where`` are the nodes to which the connections go."""
 
     name: str
     kind: Kind
@@ -41,11 +41,11 @@ CASES = (
 
 
 class Figures(msgspec.Struct, frozen=True):
-    """One measurement: right answers a second, percentiles in milliseconds, and errors by what they were.
+    """One measurement: correct answers a second, latencies in ms, and errors by kind.
 
-    Processor time is in microseconds for each answer: of the leader, of its followers on average, of all nodes
-    together, and of the load. It tells versions apart where somebody else's use of the machine blurs the rates.
-    ``others`` is how many processors those used who have nothing to do with it, ``load_average`` the one before.
+    Processor time is in µs per answer: of the leader, of its followers on average, of all nodes together, and of the
+    load. On a busy machine it shows the difference between versions better than the rate. ``others`` is the number of
+    processors that other programs used, ``load_average`` is from before the measurement.
     """
 
     case: str
@@ -75,7 +75,7 @@ def fill(cluster: BenchCluster) -> None:
 
 
 def measure(cluster: BenchCluster, case: Case, seconds: float, warm_up_s: float) -> Figures:
-    """Measure one case; who leads is found out anew each time."""
+    """Measure one case; the leader is looked up each time."""
     leader = cluster.leader()
     followers = [node for node in cluster.nodes if node is not leader]
     targets = {"all": cluster.nodes, "leader": [leader], "follower": followers[:1]}[case.where]
@@ -88,33 +88,33 @@ def measure(cluster: BenchCluster, case: Case, seconds: float, warm_up_s: float)
         pids=[node.pid for node in (leader, *followers)],
     )
     load_before = load_average()
-    outcome = run_load(plan)
-    latencies = outcome.all_latencies()
+    result = run_load(plan)
+    latencies = result.all_latencies()
     p50, p99, p999 = (latencies.percentile(percent) / 1e6 for percent in (50, 99, 99.9))
-    leader_s, *followers_s = outcome.pids_cpu_s
-    ours_s = outcome.own_cpu_s + sum(outcome.pids_cpu_s)
-    # Without one answer there is nothing to divide by, and the errors say all there is to say.
+    leader_s, *followers_s = result.pids_cpu_s
+    ours_s = result.own_cpu_s + sum(result.pids_cpu_s)
+    # Without any answer the quotient is meaningless, and the errors show why.
     answer_s = 1e6 / max(1, latencies.total)
     return Figures(
         case.name,
-        latencies.total / outcome.seconds,
+        latencies.total / result.seconds,
         p50,
         p99,
         p999,
         latencies.highest / 1e6,
         latencies.total,
-        outcome.errors,
+        result.errors,
         leader_s * answer_s,
         statistics.mean(followers_s) * answer_s,
-        sum(outcome.pids_cpu_s) * answer_s,
-        outcome.own_cpu_s * answer_s,
-        max(0.0, outcome.machine_cpu_s - ours_s) / outcome.seconds,
+        sum(result.pids_cpu_s) * answer_s,
+        result.own_cpu_s * answer_s,
+        max(0.0, result.machine_cpu_s - ours_s) / result.seconds,
         load_before,
     )
 
 
 def run_load(plan: LoadPlan) -> LoadResult:
-    """Run the load in a process of its own."""
+    """Run the load generator in a process of its own."""
     done = subprocess.run(
         [sys.executable, "-m", "bench.load"], cwd=ROOT, input=msgspec.json.encode(plan), capture_output=True
     )

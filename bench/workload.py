@@ -1,4 +1,4 @@
-"""The requests that the load consists of: keys and values from a fixed set, the same bytes in every run."""
+"""The requests of the load: keys and values from a fixed set, the same bytes in every run."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ SEED = 20_261_123
 
 
 class Request(NamedTuple):
-    """The bytes to send, and how a right answer ends: with an empty line and its body."""
+    """The bytes to send, and the end of the correct answer: an empty line and the body."""
 
     data: bytes
     ending: bytes
 
 
 def make_request(kind: Kind, number: int) -> Request:
-    """Return the request for key ``number``, whose value follows from the number, so that reads can be checked."""
+    """Return the request for key ``number``; its value follows from the number, so that reads can be checked."""
     body = b'{"value":"%0*d"}' % (VALUE_BYTES, number)
     path = b"/keys/key-%05d/" % number
     ending = b"\r\n\r\n" + body
@@ -31,7 +31,7 @@ def make_request(kind: Kind, number: int) -> Request:
 
 
 def make_requests(kind: Kind, count: int = KEYS) -> list[Request]:
-    """Return a request for each of the first ``count`` keys, in an order that is mixed but always the same."""
+    """Return a request for each of the first ``count`` keys, in a shuffled order that is always the same."""
     requests = [make_request(kind, number) for number in range(count)]
     Random(SEED).shuffle(requests)
     return requests

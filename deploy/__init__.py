@@ -1,8 +1,11 @@
-"""Clusters in containers: the library on which `python -m deploy` stands, and which tests use.
+"""Clusters in containers: the library behind `python -m deploy`, also used by tests.
 
-with Cluster(nodes=3) as cluster:
-    cluster.put("n1", "greeting", "hello")
-    cluster.kill(cluster.leader())
+Each node is a container. All state of a cluster is kept by the Docker Engine, in labels, so any process can go on
+with a cluster. What a command created is removed again if the command fails or is interrupted.
+
+    with Cluster(nodes=3) as cluster:
+        cluster.put("n1", "greeting", "hello")
+        cluster.kill(cluster.leader())
 """
 
 from __future__ import annotations
@@ -17,9 +20,9 @@ __all__ = ["Cluster", "DeployError", "UsageError"]
 
 
 def __getattr__(name: str) -> Any:
-    """Return one of these names when it is first asked for.
+    """Import one of these names when it is first used.
 
-    To load them takes the better part of a second, in which nobody would hear a Ctrl-C yet.
+    The import takes most of a second, during which Ctrl-C would not be handled yet.
     """
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""`python -m deploy`."""
+"""Entry point of `python -m deploy`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import sys
 def main() -> None:
     """Run the command line and exit with its status."""
     try:
-        # Only here, because it takes a while, and Ctrl-C may come meanwhile.
+        # Imported here, because the import takes a while and Ctrl-C must already work.
         from deploy.cli import run
 
         status = run(sys.argv[1:])
     except KeyboardInterrupt:
         status = 128 + signal.SIGINT
-    # All is done, and Python would only complain of an interrupt.
+    # All work is done: a Ctrl-C during Python's shutdown would only print a traceback.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.exit(status)
 

@@ -1,4 +1,4 @@
-"""The command line: clusters in containers on a Docker Engine, from `up` to `down`, and what can go wrong between."""
+"""The command line of `python -m deploy`: clusters in containers on a Docker Engine, and faults for them."""
 
 from __future__ import annotations
 
@@ -22,15 +22,16 @@ from deploy import demo as tour
 from deploy import image as images
 from deploy import logs as merged
 from deploy import measuring, shell
-from deploy.alone import Alone
-from deploy.asking import HOST
-from deploy.cluster import DEFAULT_NODES, HIGHEST_PORT, MOST_NODES, Cluster
+from deploy.bring_up import DEFAULT_NODES, HIGHEST_PORT, MOST_NODES
+from deploy.cluster import Cluster
 from deploy.engine import DeployError, UsageError, brief, connect
 from deploy.faults import percent, read_groups
-from deploy.interrupts import end_all_alike, interrupted_later, uninterrupted
-from deploy.making import is_free
+from deploy.interrupts import handle_as_interrupts, interrupted_later, uninterrupted
+from deploy.lock import CommandLock
 from deploy.names import DEFAULT_IMAGE, DEFAULT_NAME, HTTP_PORT
-from deploy.status import colour, whole
+from deploy.node_http import HOST
+from deploy.resources import is_free
+from deploy.status import colour, overview
 
 BAD_USAGE = 2
 WATCH_S = 0.5
@@ -40,10 +41,10 @@ console = Console(highlight=False, soft_wrap=True)
 
 
 def run(arguments: list[str]) -> int:
-    """Run the command that ``arguments`` name and return the exit status; complaints go to stderr."""
-    end_all_alike()
+    """Run the command that ``arguments`` name and return the exit status; errors go to stderr."""
+    handle_as_interrupts()
     for stream in (sys.stdout, sys.stderr):
-        # What a terminal cannot show is no reason to end.
+        # A character that the terminal cannot show must not end the command.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
@@ -64,7 +65,7 @@ def run(arguments: list[str]) -> int:
 
 
 def drop_output() -> None:
-    """Let what could not be written be lost; Python would try again when it ends, and complain in its own words."""
+    """Discard output that could not be written; Python would try again at exit and print a traceback."""
     with open(os.devnull, "w") as nowhere, contextlib.suppress(OSError, ValueError):
         os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
@@ -74,20 +75,20 @@ def drop_output() -> None:
 def cli(context: click.Context) -> None:
     """Run clusters of raftkv in containers.
 
-    A NODE is n1, n2 …, or leader, random-follower or all. Whatever is done already is not done again.
+    A NODE is n1, n2 …, or leader, random-follower or all. Repeating a command is harmless.
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 
 
-named = click.option("--name", default=DEFAULT_NAME, show_default=True, help="Which cluster.")
+named = click.option("--name", default=DEFAULT_NAME, show_default=True, help="The name of the cluster.")
 nodes_argument = click.argument("node", nargs=-1, required=True, metavar="NODE…")
 node_argument = click.argument("node")
 
 
 @contextlib.contextmanager
 def cluster_of(name: str, **options: Any) -> Iterator[Cluster]:
-    """Return the cluster of this name, for as long as a command takes."""
+    """Yield the cluster of this name, and close its connection to the engine afterwards."""
     cluster = Cluster(name=name, say=say, **options)
     try:
         yield cluster
@@ -96,22 +97,22 @@ def cluster_of(name: str, **options: Any) -> Iterator[Cluster]:
 
 
 def say(line: str) -> None:
-    """Tell what is being done."""
+    """Print a line."""
     console.print(Text(line))
 
 
-# --- Up, down, and how it is.
+# --- Up, down and status.
 
 
 def parse_image(context: click.Context, parameter: click.Parameter, image: str | None) -> str | None:
-    """Return the name of an image, if it can be one."""
+    """Return the name of an image if it is valid."""
     if image is not None:
         images.check_name(image)
     return image
 
 
 @cli.command()
-@click.option("--image", default=DEFAULT_IMAGE, show_default=True, callback=parse_image, help="What to call it.")
+@click.option("--image", default=DEFAULT_IMAGE, show_default=True, callback=parse_image, help="The name to give it.")
 def build(image: str) -> None:
     """Build the image from this checkout."""
     images.build(connect(), image, say)
@@ -125,29 +126,31 @@ def parse_settings(given: tuple[str, ...]) -> dict[str, str]:
         if not (name and equals):
             raise click.BadParameter(f"{each!r} is not NAME=VALUE, such as log-level=debug")
         if settings.setdefault(name, value) != value:
-            raise click.BadParameter(f"{name} cannot be both {settings[name]!r} and {value!r}")
+            raise click.BadParameter(f"{name} is given twice, as {settings[name]!r} and {value!r}")
     return settings
 
 
 @cli.command()
 @named
 @click.option(
-    "--nodes", type=click.IntRange(1, MOST_NODES), help=f"How many.  [default: as it has, else {DEFAULT_NODES}]"
+    "--nodes",
+    type=click.IntRange(1, MOST_NODES),
+    help=f"The number of nodes.  [default: that of the existing cluster, else {DEFAULT_NODES}]",
 )
 @click.option(
     "--image",
     callback=parse_image,
-    help=f"What to run.  [default: as it has, else {DEFAULT_IMAGE}, which is built if missing]",
+    help=f"The image to run.  [default: that of the existing cluster, else {DEFAULT_IMAGE}, built if missing]",
 )
 @click.option(
     "--base-port",
     type=click.IntRange(1, HIGHEST_PORT),
-    help=f"n1 serves clients at this port of 127.0.0.1, n2 at the next, and so on.  [default: {HTTP_PORT}]",
+    help=f"The port of n1 for clients, on 127.0.0.1; n2 has the next one, and so on.  [default: {HTTP_PORT}]",
 )
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A setting of the nodes; may be repeated.")
 def up(name: str, nodes: int | None, image: str | None, base_port: int | None, settings: tuple[str, ...]) -> None:
-    """Make and start what does not run yet, and wait until each node can serve."""
-    began_s = time.monotonic()
+    """Create and start everything that does not run, and wait until each node is ready."""
+    started_s = time.monotonic()
     options = {"nodes": nodes, "image": image, "settings": parse_settings(settings)}
     with cluster_of(name, base_port=base_port, **options) as cluster:
         cluster.up(default_port=HTTP_PORT)
@@ -155,31 +158,31 @@ def up(name: str, nodes: int | None, image: str | None, base_port: int | None, s
         for node_id, port in cluster.ports.items():
             leads = "  (leader)" if node_id == leader else ""
             console.print(f"[{colour(node_id)}]{node_id}[/]  http://{HOST}:{port}{leads}")
-    console.print(f"{name} is up, after {time.monotonic() - began_s:.1f} s.")
+    console.print(f"{name} is up, after {time.monotonic() - started_s:.1f} s.")
 
 
 @cli.command()
 @named
 @click.option("--volumes", is_flag=True, help="Remove the data as well.")
 def down(name: str, volumes: bool) -> None:
-    """Remove the containers and networks of a cluster, and nothing of anybody else."""
+    """Remove the containers and networks of a cluster."""
     with cluster_of(name) as cluster:
         changed = cluster.down(volumes)
     if not changed:
-        say(f"There is nothing of {name} here.")
+        say(f"There is no cluster {name} here.")
     else:
-        say(f"{name} is removed, with its data." if volumes else f"{name} is down; `up` goes on with its data.")
+        say(f"{name} is removed, with its data." if volumes else f"{name} is down; its data is kept for the next `up`.")
 
 
 @cli.command()
 @named
-@click.option("--watch", is_flag=True, help="Go on until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Repeat until Ctrl-C.")
 def status(name: str, watch: bool) -> None:
-    """Show what the nodes are and do."""
+    """Show the state of each node, and the faults of the network."""
     with cluster_of(name) as cluster:
 
         def look() -> Any:
-            return whole(cluster.views(), cluster.losses())
+            return overview(cluster.views(), cluster.losses())
 
         if not watch:
             console.print(look())
@@ -193,11 +196,11 @@ def status(name: str, watch: bool) -> None:
                 time.sleep(WATCH_S)
 
 
-# --- What can happen to nodes.
+# --- Faults of nodes.
 
 
 def on_nodes(name: str, targets: tuple[str, ...], act: str, done: str, otherwise: str) -> None:
-    """Do what the method ``act`` does to the nodes that are meant, and say for each what came of it."""
+    """Call the method ``act`` of the cluster with the nodes that ``targets`` name; print the result for each."""
     with cluster_of(name) as cluster:
         ids = list(dict.fromkeys(node_id for target in targets for node_id in cluster.resolve(target)))
         changed = getattr(cluster, act)(*ids)
@@ -206,7 +209,7 @@ def on_nodes(name: str, targets: tuple[str, ...], act: str, done: str, otherwise
 
 
 def add_node_command(act: str, help_text: str, done: str, otherwise: str) -> None:
-    """Add a command that does something to nodes."""
+    """Add a command that changes the state of nodes."""
 
     @cli.command(act, help=help_text)
     @named
@@ -215,95 +218,101 @@ def add_node_command(act: str, help_text: str, done: str, otherwise: str) -> Non
         on_nodes(name, node, act, done, otherwise)
 
 
-add_node_command("start", "Start nodes, or let paused ones go on.", "is started", "runs already")
-add_node_command("stop", "Stop nodes in order: a leader hands over first.", "is stopped", "does not run")
-add_node_command("restart", "Stop nodes in order, and start them again.", "is started again", "runs already")
-add_node_command("kill", "Kill nodes, as a power cut does; all at the same moment.", "is killed", "does not run")
-add_node_command("pause", "Freeze nodes where they are.", "is paused", "does not run, or is paused already")
-add_node_command("unpause", "Let paused nodes go on.", "goes on", "is not paused")
+add_node_command("start", "Start nodes, or unpause them.", "is started", "is already running")
+add_node_command("stop", "Stop nodes with SIGTERM; a leader hands over first.", "is stopped", "is not running")
+add_node_command("restart", "Stop nodes with SIGTERM, and start them.", "is restarted", "is already running")
+add_node_command("kill", "Kill nodes with SIGKILL, all at once.", "is killed", "is not running")
+add_node_command("pause", "Freeze nodes.", "is paused", "is not running, or is already paused")
+add_node_command("unpause", "Let frozen nodes continue.", "is unpaused", "is not paused")
 
 
 @cli.command()
 @named
-@click.option("--image", required=True, callback=parse_image, help="What all nodes are to run.")
+@click.option("--image", required=True, callback=parse_image, help="The new image.")
 def upgrade(name: str, image: str) -> None:
-    """Give the nodes another image, one after the other, each when the one before has caught up."""
+    """Give the nodes another image, one at a time; each waits until the previous one has caught up."""
     with cluster_of(name) as cluster:
         changed = cluster.upgrade(image)
-    say(f"{', '.join(changed)} run {image} now." if changed else f"All nodes run {image} already.")
+    say(f"Upgraded to {image}: {', '.join(changed)}." if changed else f"All nodes already run {image}.")
 
 
-# --- What can happen between nodes.
+# --- Faults of the network.
 
 
 @cli.command()
 @named
 @click.argument("groups")
 def partition(name: str, groups: str) -> None:
-    """Cut the network into groups, as in n1,n2/n3: only nodes of the same group hear of each other."""
+    """Partition the network, as in n1,n2/n3: nodes communicate only within their group."""
     with cluster_of(name) as cluster:
         cluster.partition(*read_groups(groups, cluster.resolve("all")))
-    say(f"The network is cut: {groups}. Clients still reach all nodes; `heal` ends it.")
+    say(f"The network is partitioned: {groups}. Clients still reach all nodes. `heal` undoes this.")
 
 
 @cli.command()
 @named
 @node_argument
-@click.option("--one-way", type=click.Choice(["in", "out"]), help="in: it hears nobody; out: nobody hears it.")
+@click.option(
+    "--one-way", type=click.Choice(["in", "out"]), help="in: it receives nothing; out: nothing it sends arrives."
+)
 def isolate(name: str, node: str, one_way: Any) -> None:
-    """Cut a node off from the others."""
-    words = {None: "is cut off from the others", "in": "hears nobody", "out": "is heard by nobody"}[one_way]
+    """Cut a node off from the other nodes."""
+    effect = {
+        None: "is cut off from the other nodes",
+        "in": "receives nothing from the other nodes",
+        "out": "cannot reach the other nodes",
+    }[one_way]
     with cluster_of(name) as cluster:
         for node_id in cluster.resolve(node):
             cluster.isolate(node_id, one_way)
-            say(f"{node_id} {words}. Clients still reach it; `heal` ends it.")
+            say(f"{node_id} {effect}. Clients still reach it. `heal` undoes this.")
 
 
 def parse_loss(context: click.Context, parameter: click.Parameter, text: str) -> float:
-    """Return the part that is lost, of a text such as 30% or 0.3."""
+    """Return the fraction that a text such as 30% or 0.3 means."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)(%?)", text)
     loss = float(match[1]) / (100 if match[2] else 1) if match else 2.0
     if loss >= 1:
-        raise click.BadParameter(f"{text!r} is no loss; give 0% to 99%, such as 30%", context, parameter)
+        raise click.BadParameter(f"{text!r} is not a valid loss; give 0% to 99%, such as 30%", context, parameter)
     return loss
 
 
 @cli.command()
 @named
 @node_argument
-@click.option("--loss", required=True, callback=parse_loss, help="The part of all packets that is lost, such as 30%.")
+@click.option("--loss", required=True, callback=parse_loss, help="The share of packets to drop, such as 30%.")
 def flaky(name: str, node: str, loss: float) -> None:
-    """Let packets between a node and the others be lost."""
+    """Drop packets between a node and the other nodes at random."""
     with cluster_of(name) as cluster:
         for node_id in cluster.resolve(node):
             cluster.flaky(node_id, loss)
             if loss:
-                say(f"{node_id} loses {percent(loss)} of all packets to and from the others; `heal` ends it.")
+                say(f"{node_id} loses {percent(loss)} of the packets to and from the other nodes. `heal` undoes this.")
             else:
-                say(f"{node_id} loses nothing any more.")
+                say(f"{node_id} no longer loses packets.")
 
 
 @cli.command()
 @named
 def heal(name: str) -> None:
-    """Let everything through again."""
+    """End all faults of the network."""
     with cluster_of(name) as cluster:
         changed = cluster.heal()
-    say("The network is whole again." if changed else "The network is whole.")
+    say("The network is healed." if changed else "The network has no faults.")
 
 
-# --- Looking inside.
+# --- Logs and shell.
 
 
 @cli.command()
 @named
-@click.option("-f", "--follow", is_flag=True, help="Go on until Ctrl-C.")
-@click.option("--tail", type=click.IntRange(0), help="Only so many of the last lines of each node.")
+@click.option("-f", "--follow", is_flag=True, help="Continue with new lines until Ctrl-C.")
+@click.option("--tail", type=click.IntRange(0), help="Show at most this many of the last lines of each node.")
 def logs(name: str, follow: bool, tail: int | None) -> None:
-    """Show the logs of all nodes as one."""
+    """Show the logs of all nodes, merged."""
     with cluster_of(name) as cluster:
         nodes = cluster.there()
-        # To go on, one must know where.
+        # Following needs the last line of each node, even for --tail 0.
         before = merged.so_far(cluster.client, nodes, max(tail, 1) if follow and tail is not None else tail)
         for line in before if tail != 0 else ():
             show(line)
@@ -326,31 +335,33 @@ def shell_command(name: str, node: str, command: tuple[str, ...]) -> int:
     with cluster_of(name) as cluster:
         ids = cluster.resolve(node)
         if len(ids) > 1:
-            raise UsageError("a shell is in one node")
+            raise UsageError("`shell` takes one node, not all")
         found = cluster.found()[ids[0]]
-        if not found.runs:
-            raise DeployError(f"{ids[0]} does not run (it is {found.state}); `start {ids[0]}` first")
-        return shell.run(cluster.client, found.container, command or ("sh",))
+        if not found.is_running:
+            raise DeployError(f"{ids[0]} is not running (it is {found.state}); `start {ids[0]}` first")
+        return shell.run(cluster.client, found.container_id, command or ("sh",))
 
 
-# --- To be shown, and measured.
+# --- Demo and measurement.
 
 
-imaged = click.option("--image", default=DEFAULT_IMAGE, show_default=True, callback=parse_image, help="What to run.")
+imaged = click.option(
+    "--image", default=DEFAULT_IMAGE, show_default=True, callback=parse_image, help="The image to run."
+)
 
 
 def parse_record(context: click.Context, parameter: click.Parameter, record: Path | None) -> Path | None:
-    """Return where to write the picture, if something can be written there; asked before the tour, not after it."""
+    """Return the path of the picture if it can be written; checked before the tour, not after it."""
     if record is not None and record.is_dir():
         raise click.BadParameter(f"{record} is a directory", context, parameter)
     if record is not None and not os.access(record.parent, os.W_OK):
-        raise click.BadParameter(f"nothing can be written in {record.parent}", context, parameter)
+        raise click.BadParameter(f"{record.parent} is not writable", context, parameter)
     return record
 
 
 def named_by_default(default: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command a cluster that it makes and removes."""
-    return click.option("--name", default=default, show_default=True, help="What to call its cluster.")
+    """Give a command that creates and removes its own cluster the option ``--name``."""
+    return click.option("--name", default=default, show_default=True, help="The name of its cluster.")
 
 
 @cli.command()
@@ -360,26 +371,26 @@ def named_by_default(default: str) -> Callable[[Callable[..., None]], Callable[.
     "--record",
     type=click.Path(dir_okay=False, writable=True, path_type=Path),
     callback=parse_record,
-    help="Write it as a picture (SVG) as well.",
+    help="Also write the output as a picture (SVG).",
 )
 def demo(name: str, image: str, record: Path | None) -> None:
-    """Take a guided tour with a cluster of its own, which is removed in the end."""
+    """Show a guided tour on a cluster of its own, which is removed at the end."""
     screen = Console(record=record is not None, width=tour.WIDTH if record else None, highlight=False)
-    # Where the README has them, if they are free.
+    # The ports in the README, if they are free.
     ports = range(HTTP_PORT, HTTP_PORT + DEFAULT_NODES)
     base_port = HTTP_PORT if all(map(is_free, ports)) else None
-    with cluster_of(name, image=image, base_port=base_port) as cluster, cluster.alone:
-        make_room(cluster, DEMO_NAME)
-        with removed_in_the_end(cluster):
+    with cluster_of(name, image=image, base_port=base_port) as cluster, cluster.lock:
+        remove_leftovers(cluster, DEMO_NAME)
+        with removed_at_the_end(cluster):
             tour.Demo(cluster, screen).run()
     if record is not None:
         tour.save_svg(screen, record, "python -m deploy demo")
-        say(f"The picture is {record}.")
+        say(f"The picture is in {record}.")
 
 
 @contextlib.contextmanager
-def removed_in_the_end(cluster: Cluster) -> Iterator[None]:
-    """Leave nothing of a cluster, however this ends."""
+def removed_at_the_end(cluster: Cluster) -> Iterator[None]:
+    """Remove a cluster with its data, however the context ends."""
     try:
         yield
     except BaseException as error:
@@ -393,15 +404,15 @@ def removed_in_the_end(cluster: Cluster) -> Iterator[None]:
         cluster.down(volumes=True)
 
 
-def make_room(cluster: Cluster, own_name: str) -> None:
-    """Remove what is left of an earlier cluster, of the name that is only for that; raises ``UsageError`` for others.
+def remove_leftovers(cluster: Cluster, own_name: str) -> None:
+    """Remove what an earlier run has left under the command's own name.
 
-    They may be dear to somebody.
+    Raises ``UsageError`` if a cluster of another name exists: the user may need it.
     """
     if cluster.name == own_name:
         cluster.down(volumes=True)
-    elif cluster.parts:
-        raise UsageError(f"there is something of {cluster.name} already, and this would remove it; give another --name")
+    elif cluster.resources:
+        raise UsageError(f"the cluster {cluster.name} exists, and this command would remove it; give another --name")
 
 
 @cli.command()
@@ -410,15 +421,15 @@ def make_room(cluster: Cluster, own_name: str) -> None:
 @click.option("--ups", type=click.IntRange(1), default=3, show_default=True, help="How often to bring a cluster up.")
 @click.option("--kills", type=click.IntRange(1), default=9, show_default=True, help="How often to kill the leader.")
 def measure(name: str, image: str, ups: int, kills: int) -> None:
-    """Measure how fast a cluster comes up, and how fast it elects, with one that is removed in the end."""
+    """Measure how fast a cluster comes up and elects a leader, on a cluster that is removed at the end."""
 
-    def tell(line: str) -> None:
+    def say_on_stderr(line: str) -> None:
         click.echo(line, err=True)
 
-    with Alone(f"a measurement with {name}", tell):
+    with CommandLock(f"a measurement with {name}", say_on_stderr):
         with cluster_of(name) as left:
-            make_room(left, MEASURE_NAME)
-        figures = measuring.measure(lambda: Cluster(DEFAULT_NODES, name=name, image=image), ups, kills, tell)
+            remove_leftovers(left, MEASURE_NAME)
+        figures = measuring.measure(lambda: Cluster(DEFAULT_NODES, name=name, image=image), ups, kills, say_on_stderr)
     click.echo(measuring.HEADING)
     for figure in figures:
         click.echo(figure.line())

@@ -1,4 +1,4 @@
-"""What a node's container is made of, and what the engine says of the containers that are there."""
+"""The container of a node: how it is configured, how it is created, and how the engine reports it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from deploy.asking import HOST
 from deploy.engine import UsageError
-from deploy.names import HTTP_PORT, NODE_LABEL, PORT_LABEL, RAFT_PORT, SETTINGS_LABEL, Names, in_order, peer_name
+from deploy.names import HTTP_PORT, NODE_LABEL, PORT_LABEL, RAFT_PORT, SETTINGS_LABEL, Names, peer_name, sort_key
+from deploy.node_http import HOST
 from raftkv.config.option import SettingsError
 from raftkv.config.settings import OPTIONS, check_shared
 
@@ -18,16 +18,15 @@ MEMORY = "512m"
 PROCESSES = 256
 HEALTH_INTERVAL_S, HEALTH_TIMEOUT_S, HEALTH_START_S = 2, 3, 10
 SECOND_NS = 1_000_000_000
-# A node takes five seconds at most.
+# A node ends within five seconds of SIGTERM.
 STOP_S = 10
 
 
-class Found(NamedTuple):
-    """A node's container as the engine shows it."""
+class NodeContainer(NamedTuple):
+    """A node's container as the engine reports it."""
 
     node_id: str
-    container: str
-    """Its id."""
+    container_id: str
     state: str
     """created, running, paused, restarting, exited or dead."""
     health: str | None
@@ -36,29 +35,29 @@ class Found(NamedTuple):
     port: int
     settings: Mapping[str, str]
     address: str | None
-    """Its address among the nodes, while it has one."""
-    is_whole: bool = True
-    """Whether it is in the nodes' network; if not, whoever made it did not come to that."""
+    """Its address in the nodes' network, while it runs."""
+    is_complete: bool = True
+    """Whether it is attached to the nodes' network, which is the last step of its creation."""
 
     @property
-    def runs(self) -> bool:
-        """Whether its process is there and not paused."""
+    def is_running(self) -> bool:
+        """Whether its process exists and is not paused."""
         return self.state == "running"
 
 
-def find(client: Any, names: Names) -> dict[str, Found]:
-    """Return the nodes' containers, by node and in order."""
+def find(client: Any, names: Names) -> dict[str, NodeContainer]:
+    """Return the nodes' containers by node id, sorted."""
     listed = client.api.containers(all=True, filters=names.mine)
-    found = [as_found(each, names) for each in listed if NODE_LABEL in each["Labels"]]
-    return {each.node_id: each for each in sorted(found, key=lambda each: in_order(each.node_id))}
+    found = [from_listing(each, names) for each in listed if NODE_LABEL in each["Labels"]]
+    return {each.node_id: each for each in sorted(found, key=lambda each: sort_key(each.node_id))}
 
 
-def as_found(listed: Mapping[str, Any], names: Names) -> Found:
-    """Return a container as we see it; ``listed`` is how the engine lists it."""
+def from_listing(listed: Mapping[str, Any], names: Names) -> NodeContainer:
+    """Return the container that one element of the engine's list describes."""
     labels = listed["Labels"]
     networks = (listed.get("NetworkSettings") or {}).get("Networks") or {}
     health = re.search(r"\((?:health: )?(\w+)\)$", listed["Status"])
-    return Found(
+    return NodeContainer(
         labels[NODE_LABEL],
         listed["Id"],
         listed["State"],
@@ -72,23 +71,23 @@ def as_found(listed: Mapping[str, Any], names: Names) -> Found:
 
 
 def check_settings(settings: Mapping[str, str]) -> None:
-    """Raise ``UsageError`` unless all nodes can have these settings: what differs between them is not to be set."""
+    """Raise ``UsageError`` if a setting is unknown, invalid, or one that differs between nodes."""
     known = {option.name: option for option in OPTIONS}
     for name in settings:
         if name not in known:
-            can_be = ", ".join(option.name for option in OPTIONS if not option.per_node)
-            raise UsageError(f"{name!r} is no setting of a node; there are {can_be}")
+            allowed = ", ".join(option.name for option in OPTIONS if not option.per_node)
+            raise UsageError(f"{name!r} is not a setting of a node; the settings are {allowed}")
         if known[name].per_node:
-            raise UsageError(f"{name} is not to be set: every node gets its own from here")
+            raise UsageError(f"{name} cannot be set: it differs between nodes, and `deploy` chooses it for each")
     try:
-        # Nothing of our own environment gets into a container.
+        # Our own environment does not reach the containers, so it takes no part in the check.
         check_shared(settings)
     except SettingsError as error:
         raise UsageError(str(error)) from None
 
 
 def environment(node_id: str, ids: Sequence[str], port: int, settings: Mapping[str, str]) -> dict[str, str]:
-    """Return how a node is configured; ``settings`` are further ones by name, as in ``{"log-level": "debug"}``."""
+    """Return a node's environment variables; ``settings`` adds settings by name, as in ``{"log-level": "debug"}``."""
     given = {
         **settings,
         "id": node_id,
@@ -104,10 +103,10 @@ def environment(node_id: str, ids: Sequence[str], port: int, settings: Mapping[s
 def create(
     client: Any, names: Names, node_id: str, ids: Sequence[str], image: str, port: int, settings: Mapping[str, str]
 ) -> str:
-    """Make a node's container without starting it, and return its id.
+    """Create a node's container without starting it, and return its id.
 
-    On the network for clients it has its port, on that of the nodes its name: a port that is published goes away with
-    the only network of a container, and a node that is cut off from the others must still be reached by clients.
+    It is attached to two networks, and its port is published on the one for clients, so a node that is cut off from
+    its peers still answers clients.
     """
     api = client.api
     volumes = {names.node(node_id): {"bind": "/data", "mode": "rw"}, names.secret: {"bind": "/secret", "mode": "ro"}}

@@ -1,4 +1,4 @@
-"""The guided tour: three nodes, some writes, the leader's death, an election, and its return as a follower."""
+"""The guided tour: three nodes, some writes, a killed leader, an election, and the old leader back as a follower."""
 
 from __future__ import annotations
 
@@ -12,41 +12,41 @@ from pathlib import Path
 from rich.console import Console
 from rich.padding import Padding
 
-from deploy.asking import Answer, key_path
 from deploy.cluster import Cluster
 from deploy.engine import DeployError
+from deploy.node_http import NodeAnswer, key_path
 from deploy.status import rows, table
 from deploy.waiting import wait_for
-from deploy.writing import Writer
+from deploy.writer import Writer
 
 WIDTH = 96
 KEY, VALUE = "greeting", "hello"
 
 
 class Demo:
-    """The tour of one cluster, told on a console."""
+    """The tour of one cluster, printed on a console."""
 
     def __init__(self, cluster: Cluster, console: Console) -> None:
         self._cluster = cluster
         self._console = console
-        self._said = False
+        self._is_first = True
 
     def run(self) -> None:
-        """Give the whole tour; raises ``DeployError`` if anything is not as it should be."""
+        """Run the whole tour; raises ``DeployError`` if anything goes wrong."""
         cluster = self._cluster
-        self._say("Three nodes, each in a container of its own, meet, found a cluster and elect a leader:")
-        began_s = time.monotonic()
+        self._say("Three nodes, each in a container of its own, form a cluster and elect a leader:")
+        started_s = time.monotonic()
         cluster.up()
-        self._show("python -m deploy up", f"{cluster.name} is up, after {time.monotonic() - began_s:.1f} s.")
+        self._show("python -m deploy up", f"{cluster.name} is up, after {time.monotonic() - started_s:.1f} s.")
         self._table()
         self._write_and_read()
         leader, writer = self._kill_leader()
-        self._back_again(leader)
+        self._start_again(leader)
         self._nothing_lost(writer)
 
     def _say(self, text: str) -> None:
-        self._console.print(f"\n{text}" if self._said else text, style="bold", highlight=False)
-        self._said = True
+        self._console.print(text if self._is_first else f"\n{text}", style="bold", highlight=False)
+        self._is_first = False
 
     def _show(self, command: str, answer: str) -> None:
         self._console.print(Padding(f"[green]$[/] {command}\n{answer}", (0, 0, 0, 4)), highlight=False)
@@ -57,7 +57,7 @@ class Demo:
     def _write_and_read(self) -> None:
         cluster = self._cluster
         writer, reader = cluster.ids[0], cluster.ids[-1]
-        self._say(f"A write through {writer}, and at once a read through {reader}:")
+        self._say(f"A write through {writer}, and immediately a read through {reader}:")
         ports = cluster.ports
         body = {"value": VALUE}
         written = self._ask(writer, "POST", key_path(KEY), body)
@@ -65,9 +65,9 @@ class Demo:
         self._show(f"curl -X POST {url} -d '{json.dumps(body)}'", json.dumps(written.body))
         self._read(reader)
 
-    def _ask(self, node_id: str, method: str, path: str, body: object = None) -> Answer:
-        """Return the answer to a request, which is done again while the nodes elect: that can be at any moment."""
-        answers: list[Answer] = []
+    def _ask(self, node_id: str, method: str, path: str, body: object = None) -> NodeAnswer:
+        """Send a request until its status is 200, because an election can happen at any moment; return the answer."""
+        answers: list[NodeAnswer] = []
 
         def is_done() -> bool:
             with contextlib.suppress(OSError, HTTPException, ValueError):
@@ -88,7 +88,7 @@ class Demo:
         cluster = self._cluster
         leader = cluster.leader()
         others = [node_id for node_id in cluster.ids if node_id != leader]
-        self._say(f"Now {leader}, the leader, is killed, while a client goes on writing through the others:")
+        self._say(f"The leader, {leader}, is killed while a client keeps writing through the other nodes:")
         ports = cluster.ports
         with Writer([ports[node_id] for node_id in others], "tour") as writer:
             writer.wait_for_more(20)
@@ -97,23 +97,23 @@ class Demo:
             writer.wait_for_more(20)
         self._show(
             "python -m deploy kill leader",
-            f"{leader} is killed. {elected} is the leader now; "
+            f"{leader} is killed. {elected} is the new leader; "
             f"the client waited [bold]{writer.longest_gap_s():.2f} s[/] for the election.",
         )
         self._table()
         self._read(elected)
         return leader, writer
 
-    def _back_again(self, leader: str) -> None:
+    def _start_again(self, leader: str) -> None:
         cluster = self._cluster
-        self._say(f"{leader} is started again, and comes back as a follower that knows what it missed:")
+        self._say(f"{leader} is started again, and comes back as a follower that catches up:")
         cluster.start(leader)
         cluster.wait_until_caught_up()
         self._show(f"python -m deploy start {leader}", f"{leader} is started.")
         self._table()
 
     def _nothing_lost(self, writer: Writer) -> None:
-        """Read everything that was acknowledged, at every node from its own copy."""
+        """Read every acknowledged write from each node's own copy; raises ``DeployError`` if one is lost."""
         cluster = self._cluster
         lost = [
             (node_id, each.key)
@@ -122,14 +122,14 @@ class Demo:
             if self._ask(node_id, "GET", f"/keys/{each.key}/?level=stale").body != {"value": each.value}
         ]
         if lost:
-            raise DeployError(f"acknowledged and lost: {lost}")
-        self._say(f"All {len(writer.written)} writes that were acknowledged are on all nodes. Nothing was lost.")
+            raise DeployError(f"acknowledged writes are lost: {lost}")
+        self._say(f"All {len(writer.written)} acknowledged writes are on all nodes. Nothing was lost.")
 
 
 def save_svg(console: Console, path: Path, title: str) -> None:
-    """Write what was printed to a recording console as a picture.
+    """Write the output of a recording console as a picture.
 
-    It names no fonts of other places: a picture in a README cannot load any.
+    It contains no web fonts: a picture in a README cannot load any.
     """
     picture = console.export_svg(title=title, unique_id="demo")
     path.write_text(re.sub(r"\s*@font-face \{.*?\}", "", picture, flags=re.S))

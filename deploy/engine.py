@@ -1,4 +1,4 @@
-"""The Docker Engine: how it is reached, and its errors in words that say what to do."""
+"""The connection to the Docker Engine, and its errors as messages that say what helps."""
 
 from __future__ import annotations
 
@@ -16,58 +16,58 @@ from docker.errors import APIError, DockerException
 
 from deploy.interrupts import interrupted_later
 
-# Nothing takes so long unless the machine has far too much to do; then it is better late than half done.
+# Only an overloaded machine takes this long; then waiting is better than giving up halfway.
 ENGINE_TIMEOUT_S = 120
 MOST_AT_ONCE = 8
 
-Part = TypeVar("Part")
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 class DeployError(Exception):
-    """Something cannot be done; the text is for people and says what would help."""
+    """An operation failed; the text is for the user and says what helps."""
 
 
 class UsageError(DeployError):
-    """What was asked for cannot be meant: a name or a value that makes no sense here."""
+    """The request itself is invalid: it has a name or a value that cannot work here."""
 
 
 class PortTakenError(DeployError):
-    """Somebody else on this machine listens where a node was to serve clients."""
+    """Another process on this machine listens on the port of a node."""
 
 
 def connect() -> Any:
-    """Return the client of an engine that answers; raises ``DeployError``. DOCKER_HOST says which engine."""
+    """Return a client of the engine that DOCKER_HOST names; raises ``DeployError`` if it does not answer."""
     try:
-        try_socket(place())
+        try_socket(endpoint())
         client = docker.from_env(timeout=ENGINE_TIMEOUT_S)
     except (DockerException, requests.RequestException, OSError, ValueError) as error:
         raise DeployError(no_engine(str(error))) from None
     return client
 
 
-def place() -> str:
-    """Return where the engine is expected."""
+def endpoint() -> str:
+    """Return the URL of the engine."""
     return os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
 
 
-def try_socket(where: str) -> None:
-    """Raise ``OSError`` if nobody listens at a local socket; the library would leave its own open."""
-    if where.startswith("unix://"):
+def try_socket(url: str) -> None:
+    """Raise ``OSError`` if ``url`` is a Unix socket without a listener; the library would leak its own socket."""
+    if url.startswith("unix://"):
         with socket.socket(socket.AF_UNIX) as trial:
-            trial.connect(where.removeprefix("unix://"))
+            trial.connect(url.removeprefix("unix://"))
 
 
 def no_engine(why: str) -> str:
-    """Return what to say when no engine answers, and ``why`` was what came instead."""
+    """Return the message for an engine that does not answer; ``why`` is the error."""
     if "Permission" in why:
-        return f"the Docker Engine at {place()} does not let this user in; join the group docker, or use sudo"
+        return f"the Docker Engine at {endpoint()} denies access to this user; join the group docker, or use sudo"
     if "No such file" in why or "refused" in why:
         return (
-            f"no Docker Engine answers at {place()}; install and start one (on Linux: systemctl start docker), "
-            "or let DOCKER_HOST say where one is"
+            f"no Docker Engine answers at {endpoint()}; install and start one (on Linux: systemctl start docker), "
+            "or set DOCKER_HOST to the URL of one"
         )
-    return f"no Docker Engine answers at {place()}: {brief(why)}"
+    return f"no Docker Engine answers at {endpoint()}: {brief(why)}"
 
 
 @contextlib.contextmanager
@@ -79,8 +79,8 @@ def explained() -> Iterator[None]:
         raise as_error(str(error.explanation or error)) from None
     except requests.ReadTimeout:
         raise DeployError(
-            f"the Docker Engine at {place()} has not answered for {ENGINE_TIMEOUT_S} s; it may have too much to do, "
-            "and may still do what it was asked for"
+            f"the Docker Engine at {endpoint()} has not answered for {ENGINE_TIMEOUT_S} s; it may be overloaded, and "
+            "may still carry out the request"
         ) from None
     except requests.RequestException as error:
         raise DeployError(no_engine(str(error))) from None
@@ -93,53 +93,53 @@ NAME_TAKEN = re.compile(r"(container) name \"/?([^\"]+)\" is already in use|(net
 
 
 def as_error(explanation: str) -> DeployError:
-    """Return what to raise for an error of the engine."""
+    """Return the exception for an error of the engine."""
     kind = PortTakenError if PORT_TAKEN.search(explanation) else DeployError
-    return kind(in_words(explanation))
+    return kind(explain(explanation))
 
 
-def in_words(explanation: str) -> str:
-    """Return what an error of the engine means, and what would help, where we know."""
+def explain(explanation: str) -> str:
+    """Return the message for an error of the engine, with a remedy where one is known."""
     if taken := NAME_TAKEN.search(explanation):
         return name_taken(taken[1] or taken[3], taken[2] or taken[4])
     if PORT_TAKEN.search(explanation):
         found = re.search(r":(\d+)(?:: bind|: listen| failed|/tcp| ->|:)", explanation)
         port = f"port {found[1]}" if found else "one of the ports"
         return (
-            f"{port} of this machine is taken: does another cluster run (`make run`, `make docker`, "
+            f"{port} of this machine is in use: does another cluster run (`make run`, `make docker`, "
             "another --name)? Choose other ports with --base-port"
         )
     if re.search(r"no space left on device", explanation):
-        return "the disk of the Docker Engine is full; `docker system df` shows by what"
+        return "the disk of the Docker Engine is full; `docker system df` shows what uses it"
     if re.search(r"could not find an available.* address pool", explanation):
-        return "the Docker Engine has no addresses left for another network; `docker network prune` removes unused ones"
-    return f"the Docker Engine says: {brief(explanation)}"
+        return "the Docker Engine has no addresses left for a network; `docker network prune` removes unused networks"
+    return f"the Docker Engine reports: {brief(explanation)}"
 
 
 def name_taken(kind: str, name: str) -> str:
-    """Return what to say of a container, network or volume that is in the way."""
+    """Return the message for a container, network or volume that has a name we need."""
     return (
-        f"there is a {kind} {name} already that is no part of this cluster, and stays as it is: remove it yourself, or "
-        "give the cluster another --name"
+        f"a {kind} named {name} exists and does not belong to this cluster: remove it yourself, or give the cluster "
+        "another --name"
     )
 
 
 def brief(text: str) -> str:
-    """Return a text as one line."""
+    """Return a text on one line."""
     return " ".join(text.split())
 
 
-def in_parallel(work: Callable[[Part], Result], parts: Iterable[Part]) -> list[Result]:
-    """Do ``work`` for all parts and return the results in order; raises the first error, after all are done.
+def in_parallel(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+    """Call ``work`` for each item in threads, return the results in order, and raise the first error.
 
-    It is done at once, but for so many parts at most: an engine that gets more answers some of them too late.
+    At most ``MOST_AT_ONCE`` calls run at a time: an engine with more requests answers some of them too late.
 
-    The work is done in other threads, which Ctrl-C does not reach, and is waited for even then: a request to the engine
-    that was given up could make something later, when nobody looks for it any more.
+    Returns or raises only when all calls have ended, even on Ctrl-C, which reaches the main thread only: an abandoned
+    request could still create something after the clean-up.
     """
-    parts = list(parts)
-    if not parts:
+    items = list(items)
+    if not items:
         return []
-    with interrupted_later(), ThreadPoolExecutor(min(len(parts), MOST_AT_ONCE)) as pool:
-        futures = [pool.submit(work, part) for part in parts]
+    with interrupted_later(), ThreadPoolExecutor(min(len(items), MOST_AT_ONCE)) as pool:
+        futures = [pool.submit(work, item) for item in items]
     return [future.result() for future in futures]

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Make sure of a Docker Engine and of the base image, for the tests that need them. Where both are there already this
-# does nothing. With --install, on Debian and as root, it installs the engine (and Docker Compose) and starts it where
-# there is no systemd; and where no registry can be reached, it makes a base image of Debian's own packages.
-# Ends with 1 and one line that says what is missing where that cannot be.
+# Ensure that a Docker Engine and the base image are available, for the tests that need them; does nothing if they are.
+# With --install, on Debian and as root, it installs the engine (and Docker Compose), and starts it if there is no
+# systemd. If no registry is reachable, it makes a base image from Debian's own packages.
+# Exits with 1 and one line that says what is missing if it does not succeed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH=$PATH:/usr/sbin:/sbin
@@ -15,7 +15,7 @@ missing() { say "$*"; exit 1; }
 answers() { command -v docker >/dev/null && timeout 10 docker info >/dev/null 2>&1; }
 apt() { DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 "$@" >/tmp/ensure-engine.apt 2>&1; }
 
-mount_control_groups() { # where nobody has done it, as in a container
+mount_control_groups() { # if they are not mounted, as in a container
     [ -e /sys/fs/cgroup/cgroup.controllers ] || mountpoint -q /sys/fs/cgroup/memory && return
     mountpoint -q /sys/fs/cgroup || mount -t tmpfs -o mode=755 cgroup /sys/fs/cgroup
     local controller place
@@ -26,7 +26,7 @@ mount_control_groups() { # where nobody has done it, as in a container
     done
 }
 
-start_engine() { # start_engine ARGUMENT...: whether dockerd answers; its log is at $LOG
+start_engine() { # start_engine ARGUMENT...: start dockerd and succeed when it answers; its log is $LOG
     rm -f /var/run/docker.pid /var/run/docker/containerd/containerd.pid
     : >"$LOG"
     setsid dockerd "$@" >>"$LOG" 2>&1 </dev/null &
@@ -43,8 +43,8 @@ start_engine() { # start_engine ARGUMENT...: whether dockerd answers; its log is
 ensure_engine() {
     answers && return
     [ "$INSTALL" = yes ] || missing "no Docker Engine answers; start one, or use --install"
-    [ "$(id -u)" = 0 ] || missing "no Docker Engine answers, and only root can install and start one"
-    # One that is starting, or stopping, takes its time; one that is dead and not yet buried does not count.
+    [ "$(id -u)" = 0 ] || missing "no Docker Engine answers; only root can install and start one"
+    # An engine may be starting or stopping; a zombie process does not count.
     local tries
     for ((tries = 0; tries < 100; tries++)); do
         pgrep -x -r R,S,D dockerd >/dev/null || break
@@ -61,7 +61,7 @@ ensure_engine() {
         systemctl start docker && answers && return
     fi
     mount_control_groups
-    # A larger frame than the network behind it takes would be lost in silence.
+    # Frames larger than the MTU of the network behind it would be lost silently.
     local device mtu
     device=$(ip route show default | sed -n 's/.* dev \([^ ]*\).*/\1/p' | head -1)
     mtu=$(cat "/sys/class/net/$device/mtu" 2>/dev/null || echo 1500)
@@ -77,9 +77,9 @@ make_base() { # make_base IMAGE: Debian 12 with its own Python 3.11, without a r
     [ "$INSTALL" = yes ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || return 1
     command -v mmdebstrap >/dev/null || { apt update && apt install -y --no-install-recommends mmdebstrap; } || return 1
     local place=/var/tmp certificates=/etc/ssl/certs/ca-certificates.crt
-    # In memory it takes half the time.
+    # In memory this takes half the time.
     [ "$(df --output=avail -k /dev/shm 2>/dev/null | tail -1)" -gt 1500000 ] 2>/dev/null && place=/dev/shm
-    # pip is to trust whom this machine trusts, and `python` to be Python 3.
+    # pip uses the certificates of this machine, and `python` is Python 3.
     # shellcheck disable=SC2016
     TMPDIR=$place mmdebstrap --quiet --variant=minbase --include=python3,python3-pip,ca-certificates \
         --dpkgopt=force-unsafe-io --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
@@ -95,7 +95,7 @@ ensure_base() {
     local image
     image=$(sed -n 's/^ARG BASE=//p' deploy/Dockerfile)
     docker image inspect "$image" >/dev/null 2>&1 || timeout 300 docker pull -q "$image" >/dev/null 2>&1 ||
-        make_base "$image" || missing "the image $image is not here, and can neither be pulled nor made"
+        make_base "$image" || missing "the image $image is not here and can be neither pulled nor made"
 }
 
 ensure_compose() { # only one test needs it

@@ -1,13 +1,12 @@
-"""Drop packets between this network namespace and others, by rules of the kernel's nf_tables.
+"""Drop packets between this network namespace and others, by rules in the kernel's nf_tables.
 
-Run inside a node's container, as ``python -c SOURCE '{"port": 5001, "drops": [["172.18.0.3", "in", 1.0]]}'``: the
-image has Python but no tool that sets such rules, so this speaks to the kernel itself. It needs nothing but the
-standard library and the right to administer the network, and it replaces all rules that it made before, at once.
+Runs in the network namespace of a node, as ``python -c SOURCE '{"port": 5001, "drops": [["172.18.0.3", "in", 1.0]]}'``.
+The image has Python but no tool that sets such rules, so this sends the netlink messages itself. It needs the standard
+library and CAP_NET_ADMIN, and replaces all its earlier rules in one transaction.
 
-A drop is (address, direction, probability). Nodes send on connections that they opened themselves, so a direction is
-one of the two connections between a pair: ``in`` is the one on which the other sends to us, ``out`` the one on which
-we send to it. Of a connection that is cut, packets of both directions are dropped: not even an acknowledgement comes
-through.
+A drop is (address, direction, probability). Nodes send on connections that they opened, so a direction is one of the
+two connections between a pair: on ``in`` the peer sends to us, on ``out`` we send to the peer. Packets of a connection
+are dropped in both directions: not even an acknowledgement passes.
 """
 
 from __future__ import annotations
@@ -45,17 +44,17 @@ def attribute(number: int, value: bytes) -> bytes:
 
 
 def nested(number: int, *attributes: bytes) -> bytes:
-    """Return an attribute that consists of attributes."""
+    """Return an attribute that contains attributes."""
     return attribute(number | 0x8000, b"".join(attributes))
 
 
 def text(number: int, value: str) -> bytes:
-    """Return an attribute that is a name."""
+    """Return an attribute with a string."""
     return attribute(number, value.encode() + b"\0")
 
 
 def number32(number: int, value: int) -> bytes:
-    """Return an attribute that is a number."""
+    """Return an attribute with a 32-bit number."""
     return attribute(number, struct.pack(">i", value))
 
 
@@ -65,20 +64,20 @@ def expression(name: str, *attributes: bytes) -> bytes:
 
 
 def compare(operation: int, value: bytes) -> bytes:
-    """Return the step that goes on only if the register is equal to, or less than, this."""
+    """Return the step that continues only if the register is equal to, or less than, ``value``."""
     return expression("cmp", number32(1, REGISTER), number32(2, operation), nested(3, attribute(1, value)))
 
 
 def has(header: int, offset: int, value: bytes) -> bytes:
-    """Return the steps that go on only if the packet has ``value`` there."""
+    """Return the steps that continue only if the packet has ``value`` at ``offset`` of this header."""
     where = (number32(2, header), number32(3, offset), number32(4, len(value)))
     return expression("payload", number32(1, REGISTER), *where) + compare(EQUAL, value)
 
 
 def by_chance(probability: float) -> bytes:
-    """Return the steps that go on with this probability."""
+    """Return the steps that continue with this probability."""
     draw = expression("numgen", number32(1, REGISTER), number32(2, PARTS), number32(3, 1), number32(4, 0))
-    # The number drawn is in the order of bytes of this machine, and is compared byte by byte.
+    # The random number has the byte order of this machine, but the comparison is byte by byte, so swap it.
     turn = [number32(1, REGISTER), number32(2, REGISTER), number32(3, 1), number32(4, 4), number32(5, 4)]
     return draw + expression("byteorder", *turn) + compare(LESS, struct.pack(">I", round(probability * PARTS)))
 
@@ -89,26 +88,26 @@ def drop() -> bytes:
 
 
 def rule(chain: str, address: bytes, address_at: int, port: bytes, port_at: int, probability: float) -> bytes:
-    """Return the rule that drops packets of one connection in one direction."""
+    """Return the rule that drops the packets of one connection in one direction."""
     steps = has(NETWORK_HEADER, address_at, address) + has(TRANSPORT_HEADER, port_at, port)
     chance = b"" if probability >= 1 else by_chance(probability)
     return text(1, TABLE) + text(2, chain) + nested(4, steps, chance, drop())
 
 
 def rules(port: int, drops: Iterable[Drop]) -> Iterator[bytes]:
-    """Return all rules: two for each drop, what comes and what goes."""
+    """Return all rules: two for each drop, for incoming and for outgoing packets."""
     port_bytes = struct.pack(">H", port)
     for host, direction, probability in drops:
         address = socket.inet_aton(host)
-        # Who opened the connection is where the port that all listen on is the destination.
-        coming, going = (DESTINATION_PORT, SOURCE_PORT) if direction == "in" else (SOURCE_PORT, DESTINATION_PORT)
-        yield rule("input", address, SOURCE, port_bytes, coming, probability)
-        yield rule("output", address, DESTINATION, port_bytes, going, probability)
+        # All nodes listen on the same port: the side that opened a connection sends to that port.
+        incoming, outgoing = (DESTINATION_PORT, SOURCE_PORT) if direction == "in" else (SOURCE_PORT, DESTINATION_PORT)
+        yield rule("input", address, SOURCE, port_bytes, incoming, probability)
+        yield rule("output", address, DESTINATION, port_bytes, outgoing, probability)
 
 
 def messages(port: int, drops: Iterable[Drop]) -> Iterator[tuple[int, int, bytes]]:
-    """Return what to tell the kernel, as type, flags and attributes; it does all of it or nothing."""
-    # What cannot be deleted because it is not there would spoil everything, so it is made first.
+    """Return the messages of one transaction, as type, flags and attributes."""
+    # Deleting a table that does not exist would fail the transaction, so it is created first.
     yield NEW_TABLE, CREATE, text(1, TABLE)
     yield DELETE_TABLE, 0, text(1, TABLE)
     yield NEW_TABLE, CREATE, text(1, TABLE)
@@ -120,13 +119,13 @@ def messages(port: int, drops: Iterable[Drop]) -> Iterator[tuple[int, int, bytes
 
 
 def batch(port: int, drops: Iterable[Drop]) -> tuple[bytes, int]:
-    """Return the bytes of all messages, and how many of them will be answered."""
-    framed = list(messages(port, drops))
-    told = [message(BEGIN, REQUEST, 0, FAMILY_NONE, NFTABLES, b"")]
-    for sequence, (kind, flags, attributes) in enumerate(framed, 1):
-        told.append(message(kind, REQUEST | ACKNOWLEDGE | flags, sequence, FAMILY_IPV4, 0, attributes))
-    told.append(message(END, REQUEST, len(framed) + 1, FAMILY_NONE, NFTABLES, b""))
-    return b"".join(told), len(framed)
+    """Return the bytes of the whole batch, and how many answers the kernel will send."""
+    changes = list(messages(port, drops))
+    framed = [message(BEGIN, REQUEST, 0, FAMILY_NONE, NFTABLES, b"")]
+    for sequence, (kind, flags, attributes) in enumerate(changes, 1):
+        framed.append(message(kind, REQUEST | ACKNOWLEDGE | flags, sequence, FAMILY_IPV4, 0, attributes))
+    framed.append(message(END, REQUEST, len(changes) + 1, FAMILY_NONE, NFTABLES, b""))
+    return b"".join(framed), len(changes)
 
 
 def message(kind: int, flags: int, sequence: int, family: int, resource: int, attributes: bytes) -> bytes:
@@ -135,8 +134,8 @@ def message(kind: int, flags: int, sequence: int, family: int, resource: int, at
     return struct.pack("=IHHII", 16 + len(body), kind, flags, sequence, 0) + body
 
 
-def tell_kernel(data: bytes, answers: int) -> None:
-    """Send a batch and raise ``OSError`` unless all of it was done."""
+def send_to_kernel(data: bytes, answers: int) -> None:
+    """Send a batch; raises ``OSError`` unless the kernel accepts all of it."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETFILTER) as kernel:
         kernel.settimeout(10)
         kernel.bind((0, 0))
@@ -155,11 +154,11 @@ def tell_kernel(data: bytes, answers: int) -> None:
 
 def main() -> int:
     """Set the rules that the argument describes."""
-    asked = json.loads(sys.argv[1])
+    wanted = json.loads(sys.argv[1])
     try:
-        tell_kernel(*batch(asked["port"], [tuple(each) for each in asked["drops"]]))
+        send_to_kernel(*batch(wanted["port"], [tuple(each) for each in wanted["drops"]]))
     except OSError as error:
-        sys.stderr.write(f"the kernel does not take the rules: {error.strerror or error}\n")
+        sys.stderr.write(f"the kernel rejects the rules: {error.strerror or error}\n")
         return 1
     return 0
 

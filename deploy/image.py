@@ -1,4 +1,4 @@
-"""The image of a node: built from this checkout, or pulled."""
+"""The image of a node: built from this checkout, or pulled from a registry."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from typing import Any
 
 from docker.errors import APIError, ImageNotFound
 
-from deploy.alone import Alone
 from deploy.engine import DeployError, UsageError, brief, explained
+from deploy.lock import CommandLock
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCKERFILE = ROOT / "deploy" / "Dockerfile"
-# What pip is told on this machine, if it is told anything; the stage that builds is the only one that gets it.
+# Settings of pip on this machine. Only the build stage gets them, so the image does not contain them.
 PIP_VARIABLES = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST")
 KEPT_LINES = 8
 IMAGE_LABEL = "raftkv.image"
-"""What all images have that are made by the Dockerfile."""
+"""The label of all images that the Dockerfile builds."""
 
 STAGE, STAGE_IMAGE = "build", "raftkv-build"
-"""The stage that builds, and what its image is called: without a name it would seem to be left over."""
+"""The build stage, and the name of its image: without a name, `docker image prune` would remove it."""
 
 Say = Callable[[str], None]
 
 
 def check_name(image: str) -> None:
-    """Raise ``UsageError`` if no image can be called so."""
+    """Raise ``UsageError`` if this is not a valid image name."""
     if not re.fullmatch(r"[A-Za-z0-9][\w.:/@-]*", image, re.ASCII):
-        raise UsageError(f"{image!r} is no name for an image; give one such as raftkv:next")
+        raise UsageError(f"{image!r} is not a valid image name; give one such as raftkv:next")
 
 
 def ensure_image(client: Any, image: str, default: str, say: Say) -> str:
-    """Return the id of an image, which is built if it is missing and the default one, or else pulled."""
+    """Return the id of an image. If it is missing, it is built if it is the default image, and else pulled."""
     with explained():
         found = image_id(client, image)
         if found is None and image == default:
@@ -46,7 +46,7 @@ def ensure_image(client: Any, image: str, default: str, say: Say) -> str:
 
 
 def image_id(client: Any, image: str) -> str | None:
-    """Return the id of an image that the engine has."""
+    """Return the id of an image, or None if the engine does not have it."""
     try:
         found: str = client.images.get(image).id
     except ImageNotFound:
@@ -55,40 +55,43 @@ def image_id(client: Any, image: str) -> str | None:
 
 
 def pull(client: Any, image: str, otherwise: str, say: Say) -> None:
-    """Get an image from its registry; raises ``DeployError``, with what to do ``otherwise``."""
+    """Pull an image from its registry; raises ``DeployError``, whose message ends with the remedy ``otherwise``."""
     say(f"pulling {image}")
     try:
         client.images.pull(*split_tag(image))
     except APIError as error:
         why = brief(str(error.explanation or error))
-        raise DeployError(f"the image {image} is not here, and cannot be pulled ({why}); {otherwise}") from None
+        raise DeployError(f"the image {image} is not here and cannot be pulled ({why}); {otherwise}") from None
 
 
 def split_tag(image: str) -> tuple[str, str]:
-    """Return name and tag of an image; without a tag, all of them would be pulled."""
+    """Return name and tag of an image; docker-py would pull all tags if it got none."""
     name, colon, tag = image.rpartition(":")
     return (name, tag) if colon and "/" not in tag else (image, "latest")
 
 
 def base_image(dockerfile: str) -> str:
-    """Return the image on which a Dockerfile builds by default."""
+    """Return the default base image of a Dockerfile."""
     found = re.search(r"^ARG BASE=(\S+)$", dockerfile, re.M)
-    assert found is not None, "the Dockerfile names its base"
+    assert found is not None, "the Dockerfile has no default base"
     return found[1]
 
 
 def build(client: Any, image: str, say: Say, environ: Mapping[str, str] = os.environ) -> None:
-    """Build the image from this checkout, and remove those of earlier builds that have no name any more.
+    """Build the image from this checkout, and remove images of earlier builds that have lost their name.
 
     Raises ``DeployError``.
     """
     check_name(image)
     base = base_image(DOCKERFILE.read_text())
-    # What another build has just made looks as if it were left over, until it gets its name.
-    with Alone("the images", say), explained():
+    # The image of a build that runs at the same time has no name yet and would be removed.
+    with CommandLock("the images", say), explained():
         if image_id(client, base) is None:
             pull(
-                client, base, "bring it to this engine (docker load), or give another image that name (docker tag)", say
+                client,
+                base,
+                "load it into this engine (docker load), or give another image that name (docker tag)",
+                say,
             )
         say(f"building {image}")
         build_stage(client, STAGE, STAGE_IMAGE, environ)
@@ -97,7 +100,7 @@ def build(client: Any, image: str, say: Say, environ: Mapping[str, str] = os.env
 
 
 def build_stage(client: Any, stage: str | None, image: str, environ: Mapping[str, str]) -> None:
-    """Build the image of a stage of the Dockerfile, or of the last."""
+    """Build the image of a stage of the Dockerfile; of the last stage if ``stage`` is None."""
     follow_build(
         client.api.build(
             path=str(ROOT),
@@ -113,14 +116,14 @@ def build_stage(client: Any, stage: str | None, image: str, environ: Mapping[str
 
 
 def remove_nameless(client: Any) -> None:
-    """Remove images of ours that lost their name to a newer one; what runs in a container stays."""
-    # If this fails, the image is built all the same.
+    """Remove images of ours whose name a newer image has; the engine keeps those that containers use."""
+    # The build has succeeded even if this fails.
     with contextlib.suppress(APIError):
         client.api.prune_images({"dangling": True, "label": [IMAGE_LABEL]})
 
 
 def follow_build(output: Iterable[Mapping[str, str]]) -> None:
-    """Wait until a build is done; raises ``DeployError`` with its last lines."""
+    """Wait until a build ends; raises ``DeployError`` with the last lines of its output if it fails."""
     lines: list[str] = []
     for part in output:
         lines += [line for line in part.get("stream", "").splitlines() if line.strip()]

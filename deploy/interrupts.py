@@ -1,4 +1,4 @@
-"""Ctrl-C, and the signals that mean the same: what they end, and what they must not break off."""
+"""Ctrl-C and the signals that mean the same: what they end, and what they must not break off."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from types import FrameType
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def end_all_alike() -> None:
-    """Let SIGTERM, and a terminal that is closed, be what Ctrl-C is: whoever ends us gets everything cleaned up.
+def handle_as_interrupts() -> None:
+    """Make SIGTERM and SIGHUP do what Ctrl-C does, so that each of them is followed by the clean-up.
 
-    The first of them counts, and whoever is impatient does not interrupt what cleans up.
+    Only the first signal counts: further ones do not interrupt the clean-up.
     """
     for each in ENDING:
-        # Whoever said nohup wants us to outlive the terminal.
+        # A process started by nohup ignores SIGHUP and is meant to outlive the terminal.
         if signal.getsignal(each) is not signal.SIG_IGN:
             signal.signal(each, interrupt)
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:
-    """Raise ``KeyboardInterrupt``, once."""
+    """Raise ``KeyboardInterrupt``, and ignore all further signals."""
     for each in ENDING:
         signal.signal(each, signal.SIG_IGN)
     raise KeyboardInterrupt
@@ -31,24 +31,24 @@ def interrupt(number: int, frame: FrameType | None) -> None:
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[list[int]]:
-    """Let these signals do nothing meanwhile but be noted in what this gives; other threads get none of them anyway."""
-    noted: list[int] = []
+    """Only record these signals, in the list that this yields; in other threads, which get none, do nothing."""
+    received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield noted
+        yield received
         return
-    before = {each: signal.signal(each, lambda number, _: noted.append(number)) for each in ENDING}
+    before = {each: signal.signal(each, lambda number, _: received.append(number)) for each in ENDING}
     try:
-        yield noted
+        yield received
     finally:
         for each, handler in before.items():
-            # None is a handler that somebody has installed without Python, and that it cannot install again.
+            # None is a handler that was not installed from Python; Python cannot install it again.
             signal.signal(each, signal.SIG_DFL if handler is None else handler)
 
 
 @contextlib.contextmanager
 def interrupted_later() -> Iterator[None]:
-    """Do all of this before a signal that comes meanwhile does what it does."""
-    with uninterrupted() as noted:
+    """Delay a signal until the context ends."""
+    with uninterrupted() as received:
         yield
-    if noted:
-        signal.raise_signal(noted[0])
+    if received:
+        signal.raise_signal(received[0])

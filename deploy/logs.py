@@ -1,4 +1,4 @@
-"""The logs of all nodes as one: in the order of time, and as they come."""
+"""The logs of all nodes, merged: sorted by time for the past, in the order of arrival when followed."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any, NamedTuple
 
 from docker.errors import APIError
 
-from deploy.containers import Found, find
+from deploy.containers import NodeContainer, find
 from deploy.engine import explained, in_parallel
 from deploy.names import Names
 
 ATTACH_AGAIN_S = 0.3
-# What the engine answers when a container is not there any more, or soon will not be.
+# The engine's statuses for a container that does not exist or is being removed.
 GONE = (404, 409)
 
 
 class Line(NamedTuple):
-    """A line of a node's log; ``stamp`` is when the engine got it, as text that sorts as time does."""
+    """A line of a node's log; ``stamp`` is the time at which the engine received it, as text that sorts by time."""
 
     stamp: str
     node_id: str
@@ -28,7 +28,7 @@ class Line(NamedTuple):
 
 
 def as_lines(node_id: str, chunks: Iterable[bytes]) -> Iterator[Line]:
-    """Return the lines in the engine's output, which may break off anywhere between two chunks."""
+    """Return the lines in the engine's output, whose chunks may end anywhere in a line."""
     rest = b""
     for chunk in chunks:
         *whole, rest = (rest + chunk).split(b"\n")
@@ -37,12 +37,12 @@ def as_lines(node_id: str, chunks: Iterable[bytes]) -> Iterator[Line]:
             yield Line(stamp, node_id, text)
 
 
-def so_far(client: Any, nodes: Mapping[str, Found], tail: int | None) -> list[Line]:
-    """Return what all nodes have logged, or no more than the last ``tail`` lines of each, in order."""
+def so_far(client: Any, nodes: Mapping[str, NodeContainer], tail: int | None) -> list[Line]:
+    """Return what all nodes have logged, at most the last ``tail`` lines of each, sorted by time."""
 
-    def read(found: Found) -> list[Line]:
+    def read(found: NodeContainer) -> list[Line]:
         count = "all" if tail is None else tail
-        chunk = client.api.logs(found.container, stdout=True, stderr=True, timestamps=True, tail=count)
+        chunk = client.api.logs(found.container_id, stdout=True, stderr=True, timestamps=True, tail=count)
         return list(as_lines(found.node_id, [chunk]))
 
     with explained():
@@ -50,10 +50,7 @@ def so_far(client: Any, nodes: Mapping[str, Found], tail: int | None) -> list[Li
 
 
 def follow(client: Any, names: Names, after: Iterable[Line]) -> Iterator[Line]:
-    """Return what is logged from now on, also by nodes that are started again, as long as there is one of them.
-
-    ``after`` is known already.
-    """
+    """Yield the lines after those in ``after``, through restarts, until the last node is removed."""
     last: dict[str, str] = {}
     for line in after:
         last[line.node_id] = max(line.stamp, last.get(line.node_id, ""))
@@ -65,7 +62,7 @@ def follow(client: Any, names: Names, after: Iterable[Line]) -> Iterator[Line]:
         try:
             follow_one(client, names, node_id, last.get(node_id, ""), came.put)
         except Exception as error:
-            # Nobody sees what a thread meets.
+            # An exception in a thread would go unnoticed: raise it in the main thread.
             came.put(error)
         came.put(node_id)
 
@@ -82,10 +79,12 @@ def follow(client: Any, names: Names, after: Iterable[Line]) -> Iterator[Line]:
                     left.remove(node_id)
 
 
-def from_now_on(client: Any, found: Found) -> Iterator[Line]:
-    """Return what a container logs until it ends; nothing if it is being removed."""
+def lines_until_exit(client: Any, found: NodeContainer) -> Iterator[Line]:
+    """Yield all that a container logs until it ends; nothing if it is being removed."""
     try:
-        chunks = client.api.logs(found.container, stdout=True, stderr=True, timestamps=True, stream=True, follow=True)
+        chunks = client.api.logs(
+            found.container_id, stdout=True, stderr=True, timestamps=True, stream=True, follow=True
+        )
         yield from as_lines(found.node_id, chunks)
     except APIError as error:
         if error.status_code not in GONE:
@@ -93,11 +92,11 @@ def from_now_on(client: Any, found: Found) -> Iterator[Line]:
 
 
 def follow_one(client: Any, names: Names, node_id: str, last: str, put: Any) -> None:
-    """Give everything that a node logs after ``last`` to ``put``, until the cluster is removed."""
+    """Call ``put`` with each line that a node logs after ``last``, until the node is removed."""
     pause = threading.Event()
     while (found := find(client, names).get(node_id)) is not None:
         if found.state in ("running", "paused"):
-            for line in from_now_on(client, found):
+            for line in lines_until_exit(client, found):
                 if line.stamp > last:
                     last = line.stamp
                     put(line)

@@ -1,4 +1,4 @@
-"""How fast: from nothing to a cluster that serves, and from a leader's death to the next one."""
+"""Measure how fast a cluster comes up, and how fast it serves again after its leader is killed."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Callable
 from http.client import HTTPException
 from typing import NamedTuple
 
-from deploy.asking import ask, ask_if_there
 from deploy.cluster import Cluster
+from deploy.node_http import ask, try_get
 from deploy.waiting import wait_for
 
 TIGHT_S = 0.005
 
 
 class Figure(NamedTuple):
-    """What was measured, in seconds, so many times."""
+    """Several measurements of one duration, in seconds."""
 
     what: str
     seconds: list[float]
@@ -27,19 +27,19 @@ class Figure(NamedTuple):
         return f"| {self.what} | {low:.2f} | {middle:.2f} | {high:.2f} | {len(self.seconds)} |"
 
 
-HEADING = "| seconds | least | median | most | times |\n|---|---|---|---|---|"
+HEADING = "| seconds | lowest | median | highest | rounds |\n|---|---|---|---|---|"
 
 
 def measure(make: Callable[[], Cluster], ups: int, kills: int, say: Callable[[str], None]) -> list[Figure]:
-    """Bring a cluster up so many times, and kill the leader of the last so many times; everything is removed again."""
+    """Bring a cluster up ``ups`` times, and kill the leader of the last one ``kills`` times; remove each cluster."""
     up, healthy, elected, served, stopped = [], [], [], [], []
     for number in range(1, ups + 1):
         say(f"up {number} of {ups}")
-        began_s = time.monotonic()
+        started_s = time.monotonic()
         with make() as cluster:
-            up.append(time.monotonic() - began_s)
+            up.append(time.monotonic() - started_s)
             wait_for(lambda: {each.health for each in cluster.found().values()} == {"healthy"}, lambda: "not healthy")
-            healthy.append(time.monotonic() - began_s)
+            healthy.append(time.monotonic() - started_s)
             for count in range(1, kills + 1) if number == ups else ():
                 say(f"kill {count} of {kills}")
                 to_leader, to_write = measure_kill(cluster)
@@ -56,30 +56,30 @@ def measure(make: Callable[[], Cluster], ups: int, kills: int, say: Callable[[st
 
 
 def measure_kill(cluster: Cluster) -> tuple[float, float]:
-    """Kill the leader; return the time to the next leader and to the next write, both since the command began."""
+    """Kill the leader; return the time from the kill to the next leader, and to the next acknowledged write."""
     cluster.wait_until_caught_up()
     leader = cluster.leader()
     others = [port for node_id, port in cluster.ports.items() if node_id != leader]
-    container = cluster.found()[leader].container
-    began_s = time.monotonic()
+    container = cluster.found()[leader].container_id
+    started_s = time.monotonic()
     cluster.client.api.kill(container)
-    wait_for(lambda: any(leads(port) for port in others), lambda: "nobody leads", poll_s=TIGHT_S)
-    elected_s = time.monotonic() - began_s
-    # Whatever it takes: a write that fails would be a figure that is too good.
-    wait_for(lambda: writes(others[0]), lambda: "nothing can be written", poll_s=TIGHT_S)
-    served_s = time.monotonic() - began_s
+    wait_for(lambda: any(leads(port) for port in others), lambda: "no node leads", poll_s=TIGHT_S)
+    elected_s = time.monotonic() - started_s
+    # A failed write does not count: it would make the figure too good.
+    wait_for(lambda: writes(others[0]), lambda: "no write is acknowledged", poll_s=TIGHT_S)
+    served_s = time.monotonic() - started_s
     cluster.start(leader)
     return elected_s, served_s
 
 
 def leads(port: int) -> bool:
-    """Whether the node there says that it leads."""
-    answer = ask_if_there(port, "/status")
+    """Whether the node at this port reports that it leads."""
+    answer = try_get(port, "/status")
     return answer is not None and answer.status == 200 and answer.body["role"] == "leader"
 
 
 def writes(port: int) -> bool:
-    """Whether the node there answers a write, as it should."""
+    """Whether the node at this port acknowledges a write."""
     try:
         return ask(port, "PUT", "/keys/measured/", {"value": "x"}).status == 200
     except (OSError, HTTPException, ValueError):
@@ -87,8 +87,8 @@ def writes(port: int) -> bool:
 
 
 def measure_stop(cluster: Cluster) -> float:
-    """Stop a node in order and return how long it took."""
+    """Stop the leader with SIGTERM and return how long it takes."""
     node_id = cluster.leader()
-    began_s = time.monotonic()
+    started_s = time.monotonic()
     cluster.stop(node_id)
-    return time.monotonic() - began_s
+    return time.monotonic() - started_s

@@ -1,7 +1,7 @@
-"""The container's health check: exit with 0 if the node beside us says at ``/readyz`` that it can serve.
+"""The container's health check: exit with 0 if the node answers ``/readyz`` with 200.
 
-Run in every container every few seconds, so it imports next to nothing: the standard library's HTTP client alone
-would take several times as long as the question.
+Every container runs it every few seconds, so it imports very little: importing the standard library's HTTP client
+alone would take several times as long as the request.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ DEFAULT = "127.0.0.1:4001"
 
 
 def address(text: str) -> tuple[str, int]:
-    """Return where to ask a node that listens at ``host:port``: on loopback, where it listens at every interface."""
+    """Return the address to connect to for a node that listens at ``host:port``; loopback for all interfaces."""
     host, _, port = text.rpartition(":")
     host = host.strip("[]")
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), int(port)
 
 
 def answer(place: tuple[str, int]) -> bytes:
-    """Return what the node answers, head and body; raises ``OSError``."""
+    """Return the node's answer, head and body; raises ``OSError``."""
     with socket.create_connection(place, TIMEOUT_S) as connection:
         connection.sendall(b"GET /readyz?verbose HTTP/1.1\r\nHost: ready\r\nConnection: close\r\n\r\n")
         parts = []
@@ -32,13 +32,13 @@ def answer(place: tuple[str, int]) -> bytes:
 
 
 def main() -> int:
-    """Ask, print what was answered, and return the exit status."""
+    """Send the request, print the answer's body, and return the exit status."""
     try:
-        said = answer(address(os.environ.get("RAFTKV_HTTP") or DEFAULT))
+        received = answer(address(os.environ.get("RAFTKV_HTTP") or DEFAULT))
     except OSError as error:
         sys.stdout.write(f"no answer: {error}\n")
         return 1
-    head, _, body = said.partition(b"\r\n\r\n")
+    head, _, body = received.partition(b"\r\n\r\n")
     sys.stdout.write(body.decode("utf-8", "replace") + "\n")
     return 0 if head.split(b" ", 2)[1:2] == [b"200"] else 1
 

@@ -1,4 +1,4 @@
-"""A shell, or any command, in a node's container, with the terminal that we have."""
+"""Run a shell, or any command, in a node's container, connected to our terminal."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CHUNK = 65536
 def run(client: Any, container: str, command: Sequence[str]) -> int:
     """Run a command in a container until it ends, and return its exit status."""
     if sys.stdin is None or sys.stdout is None:
-        raise DeployError("a shell needs an input and an output; `</dev/null` is one that is empty")
+        raise DeployError("standard input or output is closed; redirect it, for example from /dev/null")
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
     with explained():
         made = client.api.exec_create(
@@ -34,8 +34,8 @@ def run(client: Any, container: str, command: Sequence[str]) -> int:
         stream = client.api.exec_start(made, socket=True, tty=interactive)
         connection: socket.socket = stream._sock
         with raw_terminal(client, made) if interactive else contextlib.nullcontext():
-            pump(connection, sys.stdin.fileno(), sys.stdout.fileno(), framed=not interactive)
-        # An engine that has much to do closes the connection before it knows how the command ended.
+            relay(connection, sys.stdin.fileno(), sys.stdout.fileno(), framed=not interactive)
+        # A busy engine closes the connection before it has the exit status.
         wait_for(lambda: not client.api.exec_inspect(made)["Running"], lambda: "the command does not end")
         status: int = client.api.exec_inspect(made)["ExitCode"]
     return status
@@ -43,11 +43,11 @@ def run(client: Any, container: str, command: Sequence[str]) -> int:
 
 @contextlib.contextmanager
 def raw_terminal(client: Any, execution: str) -> Iterator[None]:
-    """Let every key go through as it is, and the other side know the size of the terminal."""
+    """Pass every key through unchanged, and keep the other terminal at the size of ours."""
 
     def resize(*_: object) -> None:
         size = shutil.get_terminal_size()
-        # The command may have ended already.
+        # The command may have ended.
         with contextlib.suppress(APIError):
             client.api.exec_resize(execution, height=size.lines, width=size.columns)
 
@@ -55,7 +55,7 @@ def raw_terminal(client: Any, execution: str) -> Iterator[None]:
     before = termios.tcgetattr(terminal)
     handler = signal.signal(signal.SIGWINCH, resize)
     try:
-        # What was typed already is meant for the shell.
+        # TCSADRAIN keeps what was typed before: it is meant for the shell.
         tty.setraw(terminal, termios.TCSADRAIN)
         resize()
         yield
@@ -64,8 +64,8 @@ def raw_terminal(client: Any, execution: str) -> Iterator[None]:
         signal.signal(signal.SIGWINCH, handler)
 
 
-def pump(connection: socket.socket, source: int, target: int, *, framed: bool) -> None:
-    """Carry bytes both ways until the other side ends; without a terminal its output comes in frames."""
+def relay(connection: socket.socket, source: int, target: int, *, framed: bool) -> None:
+    """Copy bytes both ways until the other side ends; without a terminal the engine sends its output in frames."""
     waiting, sources = b"", [connection.fileno(), source]
     while True:
         ready, _, _ = select.select(sources, [], [])
@@ -84,14 +84,14 @@ def pump(connection: socket.socket, source: int, target: int, *, framed: bool) -
 
 
 def write_all(target: int, data: bytes) -> bytes:
-    """Write all of ``data``; nothing is left of it."""
+    """Write all of ``data``; return the empty rest."""
     while data:
         data = data[os.write(target, data) :]
     return data
 
 
 def unframed(data: bytes, target: int) -> bytes:
-    """Write what is in whole frames, to where it belongs, and return the rest."""
+    """Write the content of complete frames to ``target`` or, if it is stderr's, to 2; return the rest."""
     while len(data) >= 8 and len(data) >= 8 + (length := int.from_bytes(data[4:8])):
         write_all(2 if data[0] == 2 else target, data[8 : 8 + length])
         data = data[8 + length :]

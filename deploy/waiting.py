@@ -1,4 +1,4 @@
-"""Waiting for what is to come, with a deadline."""
+"""Polling with a deadline."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TypeVar
 from deploy.engine import DeployError
 
 PATIENCE_S = 60.0
-"""How long to wait for what takes a second or two on a machine that has nothing else to do."""
+"""The default deadline, for things that take a second or two on an idle machine."""
 
 POLL_S = 0.05
 
@@ -19,7 +19,10 @@ Seen = TypeVar("Seen")
 def wait_for(
     look: Callable[[], Seen | None], what: Callable[[], str], within_s: float = PATIENCE_S, poll_s: float = POLL_S
 ) -> Seen:
-    """Look again and again until something is seen, and return it; raises ``DeployError`` with ``what`` was not."""
+    """Call ``look`` until it returns something true, and return that.
+
+    Raises ``DeployError`` after ``within_s``; ``what()`` says what is still missing.
+    """
     deadline_s = time.monotonic() + within_s
     while not (seen := look()):
         if time.monotonic() > deadline_s:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -176,3 +177,8 @@ def simulate(**wanted: Any) -> int:
     from raftkv.simulation.command import simulate as do
 
     return do(Wanted(**wanted), say)
+
+
+if find_spec("raftkv.simulation") is None:
+    # The image of a node does not contain the simulator.
+    del cli.commands["simulate"]

@@ -110,6 +110,17 @@ def test_a_node_does_not_patch_the_import_machinery() -> None:
     assert not {"raftkv.actors.system.base.source_loading", "thespian.system.sourceLoader"} & set(loaded)
 
 
+def test_deploy_has_no_import_cycle() -> None:
+    """Imports for type checkers only and imports within functions count too."""
+    modules = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in sources("deploy")}
+    graph = {name: {module for module in imports(path) if module in modules} for name, path in modules.items()}
+    # Only the package itself imports its modules; they do not use the names that it passes on.
+    package = {"deploy.Cluster", "deploy.DeployError", "deploy.UsageError"}
+
+    assert {name for name, path in modules.items() if imports(path) & package} == set()
+    assert set(graphlib.TopologicalSorter(graph).static_order()) == set(modules)
+
+
 def test_there_is_no_pickle() -> None:
     """What comes from a disk or a network must never be able to run code."""
     assert offenders(lambda name: under(name, "pickle", "marshal", "shelve"), "raftkv", "http", "deploy") == {}

@@ -1,4 +1,4 @@
-"""A server that answers as it is told, and remembers what it was asked."""
+"""A server that answers as a script says, and records the requests."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _LENGTH = re.compile(rb"Content-Length: (\d+)")
 
 
 def answer(status: int, body: bytes) -> bytes:
-    """Return a whole answer."""
+    """Return a complete answer."""
     return ANSWER_HEAD % (status, len(body)) + body
 
 
 def right_answer(request: bytes) -> bytes:
-    """Return what a node answers to a write: the body again."""
+    """Return the answer of a node to a write: the same body."""
     return answer(200, request.partition(b"\r\n\r\n")[2])
 
 
 class FakeServer:
-    """Its ``script`` gets the number of a request, from 0 on, and the request.
+    """Calls ``script`` with the number of a request, from 0 on, and the request, and sends the pieces that it returns.
 
-    It returns the pieces of the answer. No pieces are no answer, and ``CLOSE`` among them closes the connection.
+    An empty list is no answer; the piece ``CLOSE`` closes the connection.
     """
 
     def __init__(self, script: Callable[[int, bytes], list[bytes]]) -> None:
@@ -51,7 +51,7 @@ class FakeServer:
 
 
 def read_request(connection: socketserver.StreamRequestHandler) -> bytes:
-    """Return the next request, or nothing at the end."""
+    """Return the next request; empty at the end of the connection."""
     head = b""
     while not head.endswith(b"\r\n\r\n"):
         line = connection.rfile.readline()
@@ -64,7 +64,7 @@ def read_request(connection: socketserver.StreamRequestHandler) -> bytes:
 
 @contextlib.contextmanager
 def serving(script: Callable[[int, bytes], list[bytes]]) -> Iterator[FakeServer]:
-    """Run a server at a port of its own."""
+    """Run a server on a port of its own."""
     fake = FakeServer(script)
 
     class Handler(socketserver.StreamRequestHandler):

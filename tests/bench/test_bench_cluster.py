@@ -1,4 +1,4 @@
-"""The whole of it, once and in short: a real cluster is started, loaded, robbed of its leader, and removed."""
+"""The whole benchmark, once and briefly: a real cluster is started, loaded, has its leader killed, and is removed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Printed(msgspec.Struct):
 
 
 @pytest.mark.cluster
-@pytest.mark.skipif(not Path("/proc").exists(), reason="tells disks apart by /proc")
+@pytest.mark.skipif(not Path("/proc").exists(), reason="needs /proc to identify the file system")
 def test_a_short_run_measures_everything_and_leaves_nothing_behind(tmp_path: Path) -> None:
     arguments = [*COMMAND.split(), "--directory", str(tmp_path), "--base-port", str(free_ports(6))]
     done = subprocess.run([sys.executable, "-m", "bench", *arguments], cwd=ROOT, capture_output=True, text=True)

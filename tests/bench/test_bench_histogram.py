@@ -1,4 +1,4 @@
-"""The histogram: bounded error, and that merging is the same as counting together."""
+"""The histogram: its error is bounded, and merging equals counting everything in one."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_the_highest_value_is_exact(values: list[int]) -> None:
 
 
 @given(latencies, latencies)
-def test_merging_is_counting_together(first: list[int], second: list[int]) -> None:
+def test_merging_equals_counting_everything_in_one(first: list[int], second: list[int]) -> None:
     merged = histogram(first)
     merged.merge(histogram(second))
 
@@ -49,7 +49,7 @@ def test_merging_is_counting_together(first: list[int], second: list[int]) -> No
 
 
 @given(latencies)
-def test_the_form_in_json_is_the_whole_of_it(values: list[int]) -> None:
+def test_its_json_form_is_complete(values: list[int]) -> None:
     made = histogram(values)
 
     assert msgspec.json.decode(msgspec.json.encode(made), type=Histogram) == made
@@ -61,7 +61,7 @@ def test_its_size_is_bounded() -> None:
 
 
 def test_a_new_histogram_is_empty() -> None:
-    """Its counts are its own."""
+    """Histograms do not share their counts."""
     histogram([1])
 
     assert Histogram() == Histogram({}, 0, 0)

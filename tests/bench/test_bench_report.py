@@ -1,4 +1,4 @@
-"""Tables, and the machine they are about."""
+"""Tables of figures, and the file system on which they were measured."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_comparison_takes_the_ratio_of_each_round() -> None:
     ]
 
 
-def test_outages_are_told_by_kind() -> None:
+def test_outages_are_listed_by_kind() -> None:
     named = {"after a kill": [Outage(200.0, 300.0, 2, 1.0), Outage(210.0, 250.0, 0, 1.0)], "after nothing": []}
 
     assert cells(outages_table(named))[2:] == [
@@ -79,8 +79,8 @@ def test_a_file_system_is_that_of_the_innermost_mount(path: str, kind: str) -> N
     assert file_system(Path(path), MOUNTS) == kind
 
 
-@pytest.mark.skipif(not Path("/proc/self/mounts").exists(), reason="file systems can't be told apart here")
+@pytest.mark.skipif(not Path("/proc/self/mounts").exists(), reason="needs /proc to identify the file system")
 def test_a_file_system_in_memory_is_refused() -> None:
-    """What is measured there says nothing of a disk."""
+    """Figures from there say nothing about a disk."""
     with pytest.raises(BenchError, match="in memory"):
         checked_file_system(Path("/dev/shm"))

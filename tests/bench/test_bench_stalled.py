@@ -1,4 +1,4 @@
-"""What a peer that stands still costs the others: the flood, the fault and the table."""
+"""The effect of a stopped peer on a healthy one: the flood, the fault and the table."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def stall(before: float, during: float, after: float, pause_ms: float = 50.0) ->
     return Stall(STEADY, STOPPED, Phase(before, 9, 4, 30), Phase(during, pause_ms, 3, 66), Phase(after, 9, 4, 31), 0.25)
 
 
-def test_a_fault_is_compared_with_what_was_before_and_after_it() -> None:
+def test_a_fault_is_compared_with_the_time_before_and_after_it() -> None:
     stalls = [stall(900, 1000, 1100), stall(1000, 900, 1000, 80.0), stall(1000, 1000, 1000)]
 
     *_, line = stalls_table(stalls).splitlines()
@@ -28,18 +28,18 @@ def test_a_fault_is_compared_with_what_was_before_and_after_it() -> None:
 
 
 @pytest.mark.cluster
-@pytest.mark.skipif(not Path("/proc").exists(), reason="reads of other processes in /proc")
+@pytest.mark.skipif(not Path("/proc").exists(), reason="reads /proc of other processes")
 @pytest.mark.parametrize("base", [STEADY, FLOODED, STOCK])
 def test_a_flood_is_measured_and_leaves_no_process_behind(base: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """That the other peer stood still is seen by what it counts: nothing."""
+    """The other peer counts nothing while it is stopped."""
     counted: list[int] = []
     sessions: list[int] = []
     watch = stalled.watch
 
     def watch_both(flood: stalled.Flood, seconds: float) -> Phase:
-        before = flood.board.get(1)
+        before = flood.counters.get(1)
         phase = watch(flood, seconds)
-        counted.append(flood.board.get(1) - before)
+        counted.append(flood.counters.get(1) - before)
         sessions.extend(flood.sessions)
         return phase
 

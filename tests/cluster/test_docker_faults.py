@@ -1,4 +1,4 @@
-"""In containers: acknowledged writes survive every fault of nodes and of the network between them."""
+"""In containers: acknowledged writes survive every fault of the nodes and of the network between them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def test_each_node_accepts_writes_and_all_nodes_show_them(containers: Any) -> No
     ids = containers.ids
     for node_id in ids:
         containers.put(node_id, f"through {node_id}/", node_id)
-    # A second time changes nothing.
+    # Repeating it changes nothing.
     containers.up()
 
     assert ids == ["n1", "n2", "n3"]
@@ -24,7 +24,7 @@ def test_each_node_accepts_writes_and_all_nodes_show_them(containers: Any) -> No
 
 
 @pytest.mark.parametrize(("strike", "bring_back"), [("stop", "start"), ("kill", "start"), ("pause", "unpause")])
-def test_a_lost_leader_is_replaced_and_returns_as_a_follower(
+def test_when_the_leader_is_gone_the_others_elect_one_and_it_comes_back_as_a_follower(
     containers: Any, make_load: MakeLoad, strike: str, bring_back: str
 ) -> None:
     load = make_load(containers)
@@ -32,12 +32,12 @@ def test_a_lost_leader_is_replaced_and_returns_as_a_follower(
     old, term = containers.leader_and_term()
 
     assert getattr(containers, strike)(old) == [old]
-    # A second time changes nothing.
+    # Repeating it changes nothing.
     assert getattr(containers, strike)(old) == []
     containers.leader(not_in=[old])
     load.wait_for_writes(20, *[node_id for node_id in containers.ids if node_id != old])
     assert getattr(containers, bring_back)(old) == [old]
-    # It has noticed that its term is over; it may have been elected again since.
+    # It knows that its term is over; it may have been elected again since.
     containers.wait_for_leader(after_term=term)
     load.wait_for_writes(5, old)
     check(containers, load)
@@ -73,7 +73,7 @@ def test_the_smaller_side_of_a_partition_accepts_nothing(containers: Any, make_l
     containers.partition([old], others)
     new = containers.leader(not_in=[old])
     load.wait_for_writes(20, *others)
-    # A write to a leader that has not noticed the partition yet has an unknown outcome.
+    # The outcome of a write to a leader that does not know yet that it is alone would be unknown.
     containers.wait_until_alone(old)
     refused = containers.ask(old, "PUT", "/keys/alone/?timeout=0.5", {"value": "x"})
     assert containers.heal()
@@ -87,7 +87,7 @@ def test_the_smaller_side_of_a_partition_accepts_nothing(containers: Any, make_l
 
 
 @pytest.mark.parametrize("one_way", ["in", "out"])
-def test_a_leader_that_is_cut_off_in_one_direction_does_not_block_the_others(
+def test_a_leader_that_is_cut_off_in_one_direction_does_not_hold_the_others_up(
     containers: Any, make_load: MakeLoad, one_way: Any
 ) -> None:
     load = make_load(containers)
@@ -105,7 +105,7 @@ def test_a_leader_that_is_cut_off_in_one_direction_does_not_block_the_others(
     assert new in others
 
 
-def test_a_cut_outlasts_the_restart_of_a_node(containers: Any) -> None:
+def test_a_cut_holds_through_a_restart_of_the_node(containers: Any) -> None:
     follower = containers.random_follower()
     containers.isolate(follower)
     containers.restart(follower)
@@ -118,7 +118,7 @@ def test_a_cut_outlasts_the_restart_of_a_node(containers: Any) -> None:
     assert containers.get(follower, "a") is None
 
 
-def test_packet_loss_only_slows_a_node_down(containers: Any, make_load: MakeLoad) -> None:
+def test_a_node_that_loses_packets_only_makes_things_slow(containers: Any, make_load: MakeLoad) -> None:
     load = make_load(containers)
     load.wait_for_writes(10)
     node_id = containers.random_follower()
@@ -138,7 +138,7 @@ def test_a_single_node_and_a_cluster_of_five(make_containers: MakeContainers) ->
 
     five = make_containers(5)
     five.partition(["n1", "n2"], ["n3", "n4", "n5"])
-    # A write to a leader that is being cut off has an unknown outcome.
+    # What goes to a leader that is cut off meanwhile has an unknown outcome, and is answered so.
     five.put(five.leader(not_in=["n1", "n2"]), "a", "1")
     five.heal()
     five.wait_until_caught_up()

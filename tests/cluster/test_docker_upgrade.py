@@ -1,4 +1,4 @@
-"""In containers: a rolling upgrade replaces every node, and its clients do not notice."""
+"""In containers: a rolling upgrade replaces every node, and clients that write do not notice."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.load import MakeLoad, check
 
 @pytest.fixture
 def other_images(engine: Any) -> Iterator[tuple[str, str]]:
-    """Make an image that differs only in a label, and one whose program ends at once; return their names."""
+    """Build an image that differs only in a label, and one whose program exits at once; return their names."""
     token = secrets.token_hex(4)
     names = (f"raftkv:test-next-{token}", f"raftkv:test-broken-{token}")
     try:
@@ -33,8 +33,8 @@ def other_images(engine: Any) -> Iterator[tuple[str, str]]:
                 engine.images.remove(name, force=True)
 
 
-@pytest.mark.parametrize("moment", ["before it is removed", "when it is replaced"])
-def test_a_node_whose_upgrade_is_interrupted_runs_again(
+@pytest.mark.parametrize("moment", ["before it is removed", "after it is replaced"])
+def test_a_node_whose_upgrade_is_interrupted_gets_its_old_image_back(
     other_images: tuple[str, str], containers: Any, make_load: MakeLoad, deploy: Deploy, moment: str
 ) -> None:
     load = make_load(containers)
@@ -43,15 +43,15 @@ def test_a_node_whose_upgrade_is_interrupted_runs_again(
 
     process = deploy("upgrade", "--name", containers.name, "--image", other_images[0])
     assert process.stdout is not None
-    said = process.stdout.readline()
-    if moment == "when it is replaced":
+    first_line = process.stdout.readline()
+    if moment == "after it is replaced":
         wait_for(lambda: images(containers) != set(before.values()), lambda: "a container of the new image")
-    told = interrupted(process)
+    output = interrupted(process)
 
-    # Nodes before it may have the new image, and the signal can come between two nodes.
+    # Earlier nodes may have the new image, and the signal can arrive between two nodes.
     after = {node_id: found.image for node_id, found in containers.found().items()}
-    undone = re.findall(r"^(n\d) is not upgraded, because of an interrupt; it gets its old image back$", told, re.M)
-    assert said.startswith("upgrading n")
+    undone = re.findall(r"^(n\d) is not upgraded, because of an interrupt; it gets its old image back$", output, re.M)
+    assert first_line.startswith("upgrading n")
     assert {node_id: after[node_id] for node_id in undone} == {node_id: before[node_id] for node_id in undone}
     assert containers.running == list(before)
     load.wait_for_writes(5, *containers.ids)
@@ -62,7 +62,7 @@ def images(cluster: Any) -> set[str]:
     return {found.image for found in cluster.found().values()}
 
 
-def test_a_rolling_upgrade_loses_nothing_and_stops_at_an_image_that_does_not_work(
+def test_a_rolling_upgrade_loses_nothing_and_stops_at_a_node_on_which_the_new_image_fails(
     engine: Any, other_images: tuple[str, str], containers: Any, make_load: MakeLoad
 ) -> None:
     newer, broken = other_images

@@ -1,4 +1,4 @@
-"""What is lost between nodes, as values: cuts, losses, and what each node drops for them."""
+"""Faults of the network as values: cuts, losses, and the rules of each node."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def both(one: str, other: str, loss: float = 1.0) -> dict[tuple[str, str], float
     return {(one, other): loss, (other, one): loss}
 
 
-def test_groups_are_read_with_slashes_in_between() -> None:
+def test_groups_are_separated_by_slashes() -> None:
     assert read_groups("n1, n2/n3", IDS) == [["n1", "n2"], ["n3"]]
 
 
 @pytest.mark.parametrize("text", ["n1", "n1,n2,n3", "n1/n1", "n1/", "", "/", "n1/n9"])
-def test_what_is_no_partition_is_refused(text: str) -> None:
+def test_an_invalid_partition_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
         read_groups(text, IDS)
 
@@ -29,39 +29,39 @@ def test_a_partition_cuts_between_groups_in_both_directions() -> None:
     assert partition({}, [["n1", "n2"], ["n3"]]) == both("n1", "n3") | both("n2", "n3")
 
 
-def test_a_partition_takes_the_place_of_cuts_but_not_of_losses() -> None:
+def test_a_partition_replaces_cuts_but_not_losses() -> None:
     before = both("n1", "n2") | {("n1", "n3"): 0.3}
 
     assert partition(before, [["n1", "n2"], ["n3"]]) == both("n1", "n3") | both("n2", "n3")
     assert partition(before, [["n1"], ["n2"]]) == both("n1", "n2") | {("n1", "n3"): 0.3}
 
 
-def test_a_node_that_is_isolated_hears_nobody_is_heard_by_nobody_or_both() -> None:
-    hears_nobody = {("n2", "n1"): 1.0, ("n3", "n1"): 1.0}
-    heard_by_nobody = {("n1", "n2"): 1.0, ("n1", "n3"): 1.0}
+def test_an_isolated_node_receives_nothing_sends_nothing_or_both() -> None:
+    incoming = {("n2", "n1"): 1.0, ("n3", "n1"): 1.0}
+    outgoing = {("n1", "n2"): 1.0, ("n1", "n3"): 1.0}
 
-    assert isolate({}, "n1", IDS, "in") == hears_nobody
-    assert isolate({}, "n1", IDS, "out") == heard_by_nobody
-    assert isolate({}, "n1", IDS) == hears_nobody | heard_by_nobody
-    assert isolate(both("n2", "n3"), "n1", IDS, "in") == hears_nobody | both("n2", "n3")
+    assert isolate({}, "n1", IDS, "in") == incoming
+    assert isolate({}, "n1", IDS, "out") == outgoing
+    assert isolate({}, "n1", IDS) == incoming | outgoing
+    assert isolate(both("n2", "n3"), "n1", IDS, "in") == incoming | both("n2", "n3")
 
 
-def test_a_loss_is_between_a_node_and_all_others_until_it_is_nothing() -> None:
+def test_a_loss_is_between_a_node_and_all_others_until_it_is_set_to_zero() -> None:
     lossy = flaky({}, "n1", IDS, 0.3)
 
     assert lossy == both("n1", "n2", 0.3) | both("n1", "n3", 0.3)
     assert flaky(lossy, "n2", IDS, 0.0) == both("n1", "n3", 0.3)
 
 
-def test_what_is_cut_stays_cut_when_a_node_also_loses_something() -> None:
+def test_a_cut_stays_when_a_loss_is_added() -> None:
     cut = both("n1", "n2") | {("n3", "n1"): 1.0}
 
     assert flaky(cut, "n1", IDS, 0.3) == cut | {("n1", "n3"): 0.3}
     assert flaky(flaky(cut, "n1", IDS, 0.3), "n1", IDS, 0.0) == cut
 
 
-def test_a_cut_is_made_at_both_ends() -> None:
-    """So that it lasts when one of them starts anew."""
+def test_a_cut_is_enforced_at_both_ends() -> None:
+    """So it holds while one of them restarts."""
     losses = {("n1", "n2"): 1.0}
 
     assert {node: drops_of(node, losses, ADDRESSES) for node in IDS} == {
@@ -71,7 +71,7 @@ def test_a_cut_is_made_at_both_ends() -> None:
     }
 
 
-def test_a_loss_is_made_where_the_packets_arrive() -> None:
+def test_a_loss_is_enforced_where_the_packets_arrive() -> None:
     losses = both("n1", "n2", 0.3)
 
     assert {node: drops_of(node, losses, ADDRESSES) for node in IDS} == {
@@ -85,16 +85,16 @@ def test_a_node_without_an_address_needs_no_rule() -> None:
     assert drops_of("n1", both("n1", "n2"), {"n1": "10.0.0.1"}) == []
 
 
-def test_the_network_is_described_in_words() -> None:
+def test_faults_are_described_node_by_node() -> None:
     losses = {**both("n1", "n2"), ("n3", "n1"): 1.0, ("n3", "n2"): 0.3}
 
     assert {node: describe(node, losses) for node in [*IDS, "n4"]} == {
-        "n1": "does not hear n2, n3; is not heard by n2",
-        "n2": "is cut off from n1; loses 30% of what n3 sends",
-        "n3": "is not heard by n1",
+        "n1": "receives nothing from n2, n3; cannot reach n2",
+        "n2": "is cut off from n1; loses 30% of the packets from n3",
+        "n3": "cannot reach n1",
         "n4": "",
     }
-    assert describe("n1", both("n1", "n2", 0.3) | both("n1", "n3", 0.3)) == "loses 30% of what n2, n3 send"
+    assert describe("n1", both("n1", "n2", 0.3) | both("n1", "n3", 0.3)) == "loses 30% of the packets from n2, n3"
     assert describe("n1", {("n2", "n1"): 0.3, ("n3", "n1"): 0.005}) == (
-        "loses 0.5% of what n3 sends; loses 30% of what n2 sends"
+        "loses 0.5% of the packets from n3; loses 30% of the packets from n2"
     )

@@ -1,8 +1,11 @@
-"""The files of `deploy/` fit to the project and to each other: pins, build context, settings, limits."""
+"""The files of `deploy/` agree with the project and with each other: pins, build context, settings, limits."""
 
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -36,7 +39,7 @@ def numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split("."))
 
 
-def test_the_pins_are_of_what_the_package_needs_in_versions_that_it_takes() -> None:
+def test_every_dependency_of_the_package_is_pinned_to_a_version_that_it_allows() -> None:
     needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     ranges = {re.split(r"[<>=~!]", line)[0]: re.findall(r"(>=|<)([\d.]+)", line) for line in needed}
     locked = pins("requirements.lock")
@@ -48,38 +51,56 @@ def test_the_pins_are_of_what_the_package_needs_in_versions_that_it_takes() -> N
 
 
 @pytest.mark.parametrize("name", LOCKS)
-def test_every_pin_has_its_hashes_and_no_place_to_download_from(name: str) -> None:
+def test_every_pin_has_hashes_and_no_index_is_named(name: str) -> None:
     assert all(hashes for _, hashes in pins(name).values())
     assert re.findall(r"https?:|-index-url \S+:|--find-links", (DEPLOY / name).read_text()) == []
 
 
-def test_the_image_gets_the_folders_with_their_links_and_nothing_else() -> None:
+def build_context() -> set[str]:
+    """Return the files, folders and links that a build of the image gets."""
     patterns = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
-    context = {path for path in exclude_paths(str(ROOT), patterns, "deploy/Dockerfile") if "__pycache__" not in path}
+    return {path for path in exclude_paths(str(ROOT), patterns, "deploy/Dockerfile") if "__pycache__" not in path}
+
+
+def test_the_build_context_has_what_a_node_needs_and_neither_simulator_nor_tests() -> None:
+    context = build_context()
     links = {path for path in context if (ROOT / path).is_symlink()}
 
-    assert links == {"raftkv/actors", "raftkv/http", "raftkv/simulation"}
-    assert {path.split("/")[0] for path in context} == {
-        "raftkv",
-        "actors",
-        "http",
-        "simulation",
-        "deploy",
-        ".dockerignore",
-    }
+    assert links == {"raftkv/actors", "raftkv/http"}
+    assert {path.split("/")[0] for path in context} == {"raftkv", "actors", "http", "deploy", ".dockerignore"}
     assert {path for path in context if path.startswith("deploy/")} == {
         *(f"deploy/{name}" for name in ("Dockerfile", "ready.py", *LOCKS))
     }
-    assert {"actors/node.py", "http/server.py", "raftkv/process/server.py", "simulation/__init__.py"} <= context
+    assert {"actors/node.py", "http/server.py", "raftkv/process/server.py"} <= context
+    assert {path for path in context if "test" in path or "simulation" in path or "virtual" in path} == set()
 
 
-def test_every_folder_that_is_linked_is_copied() -> None:
+def test_every_module_in_the_build_context_can_be_imported_and_simulate_is_no_command(tmp_path: Path) -> None:
+    for path in sorted(build_context()):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        if not (ROOT / path).is_dir() or (ROOT / path).is_symlink():
+            shutil.copy(ROOT / path, tmp_path / path, follow_symlinks=False)
+    # A walk that follows the links finds each module under the name by which it is imported.
+    script = (
+        "import importlib, os\n"
+        "paths = [os.path.join(folder, name) for folder, _, names in os.walk('raftkv', followlinks=True) "
+        "for name in names if name.endswith('.py') and name != '__main__.py']\n"
+        "for path in paths: importlib.import_module(path[:-3].removesuffix('/__init__').replace('/', '.'))\n"
+        "from raftkv.cli import cli\n"
+        "print(len(paths) > 50, *sorted(cli.commands))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+
+    assert (done.stdout, done.stderr) == ("True local serve\n", "")
+
+
+def test_every_linked_folder_but_the_simulator_is_copied() -> None:
     linked = {path.name for path in (ROOT / "raftkv").iterdir() if path.is_symlink()}
 
-    assert set(re.findall(r"^COPY (\w+) /app/\1$", DOCKERFILE, re.M)) == {"raftkv", *linked}
+    assert set(re.findall(r"^COPY (\w+) /app/\1$", DOCKERFILE, re.M)) == {"raftkv", *linked} - {"simulation"}
 
 
-def test_what_is_set_are_settings() -> None:
+def test_every_variable_that_is_set_is_a_setting() -> None:
     known = {option.variable for option in OPTIONS}
     set_by_us = set(containers.environment("n1", ["n1"], 4001, {}))
     variables = set(re.findall(r"\b(RAFTKV_\w+)", DOCKERFILE + COMPOSE)) | set_by_us
@@ -107,7 +128,7 @@ def test_compose_runs_the_nodes_as_the_library_does() -> None:
     assert re.findall(r'"(127\.0\.0\.1:\S+):4001"', COMPOSE) == [f"127.0.0.1:${{PORT_{n}:-400{n}}}" for n in (1, 2, 3)]
 
 
-def test_a_node_is_told_who_it_is_by_its_environment() -> None:
+def test_a_node_gets_its_identity_from_its_environment() -> None:
     assert containers.environment("n2", ["n1", "n2"], 4002, {"log-level": "debug"}) == {
         "RAFTKV_ID": "n2",
         "RAFTKV_HTTP": "0.0.0.0:4001",
@@ -119,14 +140,14 @@ def test_a_node_is_told_who_it_is_by_its_environment() -> None:
     }
 
 
-def test_names_of_images_are_taken_apart() -> None:
+def test_image_names_are_split_into_name_and_tag() -> None:
     assert base_image(DOCKERFILE) == "python:3.11-slim-bookworm"
     assert [split_tag(name) for name in ("a", "a:1", "host:5000/a", "host:5000/a:1")] == [
         *(("a", "latest"), ("a", "1"), ("host:5000/a", "latest"), ("host:5000/a", "1"))
     ]
 
 
-def test_a_build_that_fails_ends_with_its_last_lines() -> None:
+def test_the_error_of_a_failed_build_has_its_last_lines() -> None:
     output: list[Any] = [{"stream": f"line {number}\n"} for number in range(20)]
     follow_build(output)
 

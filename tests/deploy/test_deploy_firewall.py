@@ -1,4 +1,4 @@
-"""The rules that drop packets, as the kernel gets them: read back by a reader of netlink's format."""
+"""The rules that drop packets: the netlink messages are parsed back and compared."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DROPPED = ("immediate", {1: b"\0\0\0\0", 2: {2: {1: b"\0\0\0\0"}}})
 
 
 def read_attributes(data: bytes) -> dict[int, Any]:
-    """Return attributes by number; those that consist of attributes are read too, a list of steps in order."""
+    """Return attributes by number; nested attributes are parsed too, and a list of steps keeps its order."""
     found: dict[int, Any] = {}
     while data:
         length, number = struct.unpack_from("=HH", data)
@@ -50,7 +50,7 @@ def read_steps(data: bytes) -> list[Any]:
 
 
 def read_batch(data: bytes) -> list[tuple[int, bool, dict[int, Any]]]:
-    """Return type, whether it is to be answered, and attributes of each message."""
+    """Return type, whether an answer is requested, and attributes of each message."""
     messages = []
     while data:
         length, kind, flags = struct.unpack_from("=IHH", data)
@@ -82,7 +82,7 @@ def compares(steps: list[Any]) -> list[tuple[int, int, bytes]]:
     return found
 
 
-def test_all_that_was_there_goes_before_anything_is_made() -> None:
+def test_a_batch_deletes_all_earlier_rules_before_it_adds_new_ones() -> None:
     data, answers = batch(5001, [("10.0.0.2", "in", 1.0)])
     messages = read_batch(data)
 
@@ -94,7 +94,7 @@ def test_all_that_was_there_goes_before_anything_is_made() -> None:
 
 @pytest.mark.parametrize(("direction", "coming", "going"), [("in", 2, 0), ("out", 0, 2)])
 def test_both_directions_of_one_connection_are_dropped(direction: str, coming: int, going: int) -> None:
-    """Coming: from that source address; going: to that destination address; the port tells who opened it."""
+    """Incoming: from that source address; outgoing: to that destination; the port shows which side opened it."""
     address, port = bytes([10, 0, 0, 2]), struct.pack(">H", 5001)
 
     found = rules([("10.0.0.2", direction, 1.0)])
@@ -105,7 +105,7 @@ def test_both_directions_of_one_connection_are_dropped(direction: str, coming: i
     ]
 
 
-def test_a_loss_is_drawn_for_each_packet() -> None:
+def test_a_loss_draws_a_random_number_for_each_packet() -> None:
     ((_, certain), _), ((_, by_chance), _) = (rules([("10.0.0.2", "in", loss)]) for loss in (1.0, 0.3))
     added = [step for step in by_chance if step not in certain]
 

@@ -1,4 +1,4 @@
-"""The health check of a container: ready is ready, and anything else is not."""
+"""The health check of a container: only the status 200 counts as ready."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.processes import ROOT, environment, free_ports
 
 
 def check(listen: str) -> tuple[int, str]:
-    """Run the health check as a container does; return its exit status and what it says."""
+    """Run the health check as a container does; return its exit status and its output."""
     done = subprocess.run(
         [sys.executable, "-I", "-S", "deploy/ready.py"],
         cwd=ROOT,
@@ -35,7 +35,7 @@ def test_only_200_is_ready(status: int, exit_status: int) -> None:
             asked.append(self.path)
             self.send_response(status)
             self.end_headers()
-            self.wfile.write(b"what it says")
+            self.wfile.write(b"the body")
 
         def log_message(self, format: str, *arguments: object) -> None:
             pass
@@ -44,13 +44,13 @@ def test_only_200_is_ready(status: int, exit_status: int) -> None:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         result = (1, "no answer: timed out\n")
-        # A check does not wait for long, and this machine may have much to do.
+        # The check has a short timeout, and this machine may be busy.
         while result == (1, "no answer: timed out\n"):
             result = check(f"0.0.0.0:{server.server_port}")
         server.shutdown()
         thread.join()
 
-    assert (result, set(asked)) == ((exit_status, "what it says\n"), {"/readyz?verbose"})
+    assert (result, set(asked)) == ((exit_status, "the body\n"), {"/readyz?verbose"})
 
 
 def test_a_node_that_does_not_answer_is_not_ready() -> None:
@@ -59,7 +59,7 @@ def test_a_node_that_does_not_answer_is_not_ready() -> None:
     assert (status, said.startswith("no answer: ")) == (1, True)
 
 
-def test_a_node_is_asked_where_it_listens() -> None:
+def test_the_request_goes_to_the_address_on_which_the_node_listens() -> None:
     assert [address(text) for text in ("0.0.0.0:1", "[::]:2", "10.0.0.1:3", "[::1]:4")] == [
         *(("127.0.0.1", 1), ("::1", 2), ("10.0.0.1", 3), ("::1", 4))
     ]

@@ -1,4 +1,4 @@
-"""What people are shown: the table of nodes, the logs, and errors that say what would help."""
+"""What users see: the table of nodes, the logs, and errors that say what helps."""
 
 from __future__ import annotations
 
@@ -10,38 +10,39 @@ from typing import Any
 import pytest
 from requests import ReadTimeout
 
-from deploy.asking import Answer, complaint
 from deploy.cli import cli
-from deploy.cluster import Cluster, ClusterView, reasons
-from deploy.containers import Found, check_settings
+from deploy.cluster import Cluster
+from deploy.containers import NodeContainer, check_settings
 from deploy.engine import (
     MOST_AT_ONCE,
     DeployError,
     PortTakenError,
     UsageError,
     as_error,
+    explain,
     explained,
     in_parallel,
-    in_words,
     no_engine,
 )
 from deploy.image import check_name
 from deploy.logs import Line, as_lines
-from deploy.names import Names, in_order
+from deploy.monitor import ObservedNode, reasons
+from deploy.names import Names, sort_key
+from deploy.node_http import NodeAnswer, error_message
 from deploy.status import Row, colour, rows
-from deploy.upgrading import in_turn
+from deploy.upgrading import leader_last
 from tests.support.processes import ROOT, environment
 
 
-def view(node_id: str, state: str = "running", **status: Any) -> ClusterView:
-    found = Found(
+def view(node_id: str, state: str = "running", **status: Any) -> ObservedNode:
+    container = NodeContainer(
         node_id, f"container {node_id}", state, "healthy" if state == "running" else None, "i", 4001, {}, None
     )
     given = {"role": "follower", "term": 3, "leader": "n1", "commit_index": 9, "last_applied": 9, "reason": None}
-    return ClusterView(found, {**given, **status} if state == "running" else None)
+    return ObservedNode(container, {**given, **status} if state == "running" else None)
 
 
-def test_a_row_shows_what_a_node_says_and_how_far_it_is_behind() -> None:
+def test_a_row_shows_the_status_of_a_node_and_its_lag() -> None:
     views = {
         "n1": view("n1", role="leader", commit_index=10, last_applied=10),
         "n2": view("n2", last_applied=7),
@@ -55,46 +56,46 @@ def test_a_row_shows_what_a_node_says_and_how_far_it_is_behind() -> None:
     ]
 
 
-def test_why_there_is_no_leader_is_told_node_by_node() -> None:
+def test_the_lack_of_a_leader_is_explained_node_by_node() -> None:
     views = {
         "n1": view("n1", leader=None, reason="an election is under way"),
         "n2": view("n2"),
         "n3": view("n3", "exited"),
-        "n4": ClusterView(view("n4").found, None),
+        "n4": ObservedNode(view("n4").container, None),
     }
 
     assert reasons(views) == "n1: an election is under way; n2: it follows n1; n3 is exited; n4 does not answer"
 
 
-def test_nodes_are_in_the_order_of_their_numbers_and_differ_in_colour() -> None:
-    assert sorted(["n10", "n2", "n1"], key=in_order) == ["n1", "n2", "n10"]
+def test_nodes_are_sorted_by_number_and_differ_in_colour() -> None:
+    assert sorted(["n10", "n2", "n1"], key=sort_key) == ["n1", "n2", "n10"]
     assert len({colour(f"n{number}") for number in range(1, 9)}) == 8
 
 
 def test_the_leader_is_upgraded_last() -> None:
-    assert in_turn(["n1", "n2", "n3"], "n2") == ["n1", "n3", "n2"]
+    assert leader_last(["n1", "n2", "n3"], "n2") == ["n1", "n3", "n2"]
 
 
 @pytest.mark.parametrize("name", ["", "A", "a b", "-a", "a/b", "a" * 50])
-def test_a_name_that_an_engine_would_not_take_is_refused(name: str) -> None:
-    with pytest.raises(UsageError, match="is no name for a cluster"):
+def test_a_name_that_an_engine_would_reject_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="is not a valid cluster name"):
         Names(name)
-    with pytest.raises(UsageError, match="is no name for a cluster"):
+    with pytest.raises(UsageError, match="is not a valid cluster name"):
         Cluster(name=name)
 
 
 @pytest.mark.parametrize("nodes", [0, 10])
 def test_a_cluster_of_no_nodes_or_too_many_is_refused(nodes: int) -> None:
-    with pytest.raises(UsageError, match=f"a cluster of {nodes} nodes cannot be made; give 1 to 9"):
+    with pytest.raises(UsageError, match=f"a cluster cannot have {nodes} nodes; give 1 to 9"):
         Cluster(nodes)
 
 
 def test_only_settings_that_all_nodes_share_can_be_set() -> None:
     check_settings({"log-level": "debug", "timing": "2"})
     for name in ("id", "http", "raft", "cluster", "data-dir", "advertise-http", "cluster-secret-file"):
-        with pytest.raises(UsageError, match=f"{name} is not to be set"):
+        with pytest.raises(UsageError, match=f"{name} cannot be set"):
             check_settings({name: "x"})
-    with pytest.raises(UsageError, match=r"'log-levle' is no setting of a node; there are timing, .*log-level"):
+    with pytest.raises(UsageError, match=r"'log-levle' is not a setting of a node; the settings are timing, .*"):
         check_settings({"log-levle": "debug"})
 
 
@@ -111,63 +112,63 @@ def test_only_settings_that_all_nodes_share_can_be_set() -> None:
         ),
     ],
 )
-def test_a_setting_that_no_node_would_take_is_refused_in_its_own_words(settings: dict[str, str], why: str) -> None:
+def test_a_setting_that_a_node_refuses_is_refused_with_the_same_message(settings: dict[str, str], why: str) -> None:
     with pytest.raises(UsageError) as failure:
         check_settings(settings)
 
     assert str(failure.value) == why
 
 
-def test_what_is_set_where_we_run_does_not_matter_to_a_container(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_our_own_environment_does_not_affect_the_containers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAFTKV_HEARTBEAT_MS", "999")
 
     check_settings({"election-min-ms": "100"})
 
 
 @pytest.mark.parametrize("port", [0, -1, 65001])
-def test_ports_that_there_are_not_are_refused(port: int) -> None:
-    with pytest.raises(UsageError, match=f"nodes cannot serve clients from port {port} on; give 1 to 65000"):
+def test_an_invalid_port_is_refused(port: int) -> None:
+    with pytest.raises(UsageError, match=f"the nodes' ports cannot start at {port}; give 1 to 65000"):
         Cluster(base_port=port)
 
 
 @pytest.mark.parametrize("image", ["", "a b", "-a", "a\nb", "ä"])
-def test_a_name_that_no_image_can_have_is_refused(image: str) -> None:
-    with pytest.raises(UsageError, match="is no name for an image"):
+def test_an_invalid_image_name_is_refused(image: str) -> None:
+    with pytest.raises(UsageError, match="is not a valid image name"):
         Cluster(image=image)
 
 
-def test_names_of_images_are_taken() -> None:
+def test_valid_image_names_are_accepted() -> None:
     for image in ("raftkv", "raftkv:1.0-a_b", "127.0.0.1:5000/a/b:c", "raftkv@sha256:12", "sha256:12"):
         check_name(image)
 
 
-def test_who_answers_without_being_a_node_is_quoted() -> None:
+def test_an_answer_that_is_not_a_nodes_is_quoted() -> None:
     bodies: list[Any] = [{"error": {"message": "no leader"}}, [], {"error": "x"}]
 
-    assert [complaint(Answer(503, body)) for body in bodies] == [
-        *("no leader", "[], which no node says", "{'error': 'x'}, which no node says")
+    assert [error_message(NodeAnswer(503, body)) for body in bodies] == [
+        *("no leader", "[], which is not an answer of a node", "{'error': 'x'}, which is not an answer of a node")
     ]
 
 
-def test_a_name_that_is_taken_by_others_is_told() -> None:
-    words = "already that is no part of this cluster, and stays as it is: remove it yourself, or give the cluster"
+def test_a_resource_of_others_in_the_way_is_named() -> None:
+    words = "exists and does not belong to this cluster: remove it yourself, or give the cluster"
 
     assert [
-        in_words(explanation).rpartition(" another --name")[0]
+        explain(explanation).rpartition(" another --name")[0]
         for explanation in (
             'Conflict. The container name "/a-n1" is already in use by container "12ab". You have to remove (or '
             "rename) that container to be able to reuse that name.",
             "network with name a-peers already exists",
         )
-    ] == [f"there is a container a-n1 {words}", f"there is a network a-peers {words}"]
+    ] == [f"a container named a-n1 {words}", f"a network named a-peers {words}"]
 
 
-def test_an_engine_that_takes_too_long_is_told() -> None:
-    with pytest.raises(DeployError, match=r"has not answered for 120 s; it may have too much to do"), explained():
+def test_a_timeout_of_the_engine_is_explained() -> None:
+    with pytest.raises(DeployError, match=r"has not answered for 120 s; it may be overloaded"), explained():
         raise ReadTimeout("read timed out")
 
 
-def test_lines_of_a_log_may_come_in_any_pieces() -> None:
+def test_lines_of_a_log_may_arrive_in_any_pieces() -> None:
     whole = b"2026-01-01T00:00:00.1Z one\n2026-01-01T00:00:00.2Z \xc3\xa4 b\n2026-01-01T00:00:00.3Z \n"
     lines = [
         Line("2026-01-01T00:00:00.1Z", "n1", "one"),
@@ -195,42 +196,42 @@ def test_a_port_that_is_taken_is_named(explanation: str) -> None:
     error = as_error(explanation)
 
     assert isinstance(error, PortTakenError)
-    assert str(error).startswith("port 4001 of this machine is taken: ")
+    assert str(error).startswith("port 4001 of this machine is in use: ")
 
 
-def test_an_error_that_nobody_foresaw_is_told_in_one_line() -> None:
-    assert in_words("it is\nfull moon") == "the Docker Engine says: it is full moon"
+def test_an_unknown_error_is_quoted_on_one_line() -> None:
+    assert explain("it is\nfull moon") == "the Docker Engine reports: it is full moon"
 
 
 @pytest.mark.parametrize(
-    ("why", "told"),
+    ("why", "part"),
     [
-        ("PermissionError(13, 'Permission denied')", "does not let this user in; join the group docker"),
+        ("PermissionError(13, 'Permission denied')", "denies access to this user; join the group docker"),
         ("FileNotFoundError(2, 'No such file or directory')", "install and start one"),
         ("[Errno 111] Connection refused", "install and start one"),
         ("something else", "something else"),
     ],
 )
-def test_a_missing_engine_is_explained(why: str, told: str) -> None:
-    assert told in no_engine(why)
+def test_a_missing_engine_is_explained(why: str, part: str) -> None:
+    assert part in no_engine(why)
 
 
-def test_all_is_done_before_the_first_error_is_raised() -> None:
-    """Or something would be made of which nobody knows any more."""
+def test_all_calls_end_before_the_first_error_is_raised() -> None:
+    """An abandoned request could create something after the clean-up."""
     done = []
 
-    def work(part: int) -> None:
-        done.append(part)
-        if part == 1:
+    def work(item: int) -> None:
+        done.append(item)
+        if item == 1:
             raise DeployError("one")
 
     with pytest.raises(DeployError, match="one"):
         in_parallel(work, [1, 2, 3])
     assert sorted(done) == [1, 2, 3]
-    assert in_parallel(lambda part: 2 * part, [1, 2, 3]) == [2, 4, 6]
+    assert in_parallel(lambda item: 2 * item, [1, 2, 3]) == [2, 4, 6]
 
 
-def test_no_more_is_done_at_once_than_an_engine_can_take() -> None:
+def test_the_number_of_parallel_requests_is_bounded() -> None:
     threads: set[int] = set()
 
     in_parallel(lambda _: threads.add(threading.get_ident()), range(100))
@@ -239,7 +240,7 @@ def test_no_more_is_done_at_once_than_an_engine_can_take() -> None:
 
 
 def run(*arguments: str, engine: str = "unix:///nowhere/docker.sock") -> tuple[int, str]:
-    """Run `python -m deploy` where there is no engine; return its exit status and its complaint."""
+    """Run `python -m deploy` without an engine; return its exit status and its stderr."""
     done = subprocess.run(
         [sys.executable, "-m", "deploy", *arguments],
         cwd=ROOT,
@@ -253,7 +254,7 @@ def run(*arguments: str, engine: str = "unix:///nowhere/docker.sock") -> tuple[i
 def test_every_command_says_that_there_is_no_engine() -> None:
     expected = (
         "deploy: no Docker Engine answers at unix:///nowhere/docker.sock; install and start one "
-        "(on Linux: systemctl start docker), or let DOCKER_HOST say where one is\n"
+        "(on Linux: systemctl start docker), or set DOCKER_HOST to the URL of one\n"
     )
 
     commands = [
@@ -267,13 +268,17 @@ def test_every_command_says_that_there_is_no_engine() -> None:
 
 
 @pytest.mark.parametrize("engine", ["tcp://127.0.0.1:99999", "tcp://127.0.0.1:1", "nonsense"])
-def test_a_place_where_no_engine_can_be_is_told_in_one_line(engine: str) -> None:
-    status, told = run("status", engine=engine)
+def test_an_unusable_docker_host_is_reported_on_one_line(engine: str) -> None:
+    status, error = run("status", engine=engine)
 
-    assert (status, told.count("\n"), told.startswith(f"deploy: no Docker Engine answers at {engine}")) == (1, 1, True)
+    assert (status, error.count("\n"), error.startswith(f"deploy: no Docker Engine answers at {engine}")) == (
+        1,
+        1,
+        True,
+    )
 
 
-def test_output_that_cannot_be_written_is_told_in_one_line() -> None:
+def test_output_that_cannot_be_written_is_reported_on_one_line() -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "deploy", "--help"],
@@ -287,7 +292,7 @@ def test_output_that_cannot_be_written_is_told_in_one_line() -> None:
     assert (done.returncode, done.stderr) == (1, "deploy: [Errno 28] No space left on device\n")
 
 
-def test_what_a_terminal_cannot_show_is_no_reason_to_end() -> None:
+def test_a_character_that_the_terminal_cannot_show_is_replaced() -> None:
     script = "from deploy import cli; cli.run(['--help']); cli.say('term –')"
     done = subprocess.run(
         [sys.executable, "-c", script],
@@ -299,7 +304,7 @@ def test_what_a_terminal_cannot_show_is_no_reason_to_end() -> None:
     assert (done.returncode, done.stderr, done.stdout.splitlines()[-1]) == (0, b"", b"term ?")
 
 
-def test_little_is_loaded_before_ctrl_c_is_heard() -> None:
+def test_little_is_imported_before_ctrl_c_is_handled() -> None:
     script = "import deploy, sys; print(*sorted({'click', 'docker', 'requests', 'rich'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment(), capture_output=True, text=True)
 
@@ -339,7 +344,7 @@ def test_little_is_loaded_before_ctrl_c_is_heard() -> None:
         ["upgrade"],
     ],
 )
-def test_a_command_that_is_not_understood_ends_with_2_and_one_line(arguments: list[str]) -> None:
-    status, told = run(*arguments)
+def test_an_invalid_command_ends_with_2_and_one_line(arguments: list[str]) -> None:
+    status, error = run(*arguments)
 
-    assert (status, told.count("\n"), told.startswith("deploy: ")) == (2, 1, True)
+    assert (status, error.count("\n"), error.startswith("deploy: ")) == (2, 1, True)

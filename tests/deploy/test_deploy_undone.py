@@ -1,4 +1,4 @@
-"""What was made is removed again when it does not end well, also by whoever is impatient."""
+"""What a command created is removed again if it fails or is interrupted, however often."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from requests import ConnectionError
 
 from deploy.engine import in_parallel
 from deploy.interrupts import ENDING, interrupted_later, uninterrupted
-from deploy.making import undone_on_failure, with_help
 from deploy.names import Names
+from deploy.resources import undone_on_failure, with_remedy
 
 NAMES = Names("raftkv")
 
 
 class Engine:
-    """An engine with volumes and nothing else, and with somebody who presses Ctrl-C whenever one is removed."""
+    """An engine with volumes only, where each removal of a volume is interrupted by all signals."""
 
     def __init__(self) -> None:
         self.there: list[str] = []
@@ -41,98 +41,98 @@ class Engine:
     remove_network = remove_container
 
     def remove_volume(self, name: str, **_: object) -> None:
-        """Remove a volume, in spite of a Ctrl-C."""
+        """Raise each signal, then remove the volume."""
         for each in ENDING:
             signal.raise_signal(each)
         self.there.remove(name)
 
 
-def make_in_vain(engine: Engine, names: list[str], error: BaseException, say: Callable[[str], None]) -> None:
-    """Make volumes, and meet an error then."""
+def create_and_fail(engine: Engine, names: list[str], error: BaseException, say: Callable[[str], None]) -> None:
+    """Create volumes, then raise ``error``."""
     with undone_on_failure(engine, NAMES, say):
         engine.there += names
         raise error
 
 
-def test_a_second_interrupt_does_not_leave_half_of_what_was_made() -> None:
-    engine, told = Engine(), list[str]()
+def test_a_second_interrupt_does_not_stop_the_removal() -> None:
+    engine, said = Engine(), list[str]()
     engine.there = ["before"]
     handlers = [signal.getsignal(each) for each in ENDING]
 
     with pytest.raises(KeyboardInterrupt):
-        make_in_vain(engine, ["one", "other"], KeyboardInterrupt(), told.append)
+        create_and_fail(engine, ["one", "other"], KeyboardInterrupt(), said.append)
 
-    assert (engine.there, told) == (["before"], ["interrupted; removing what was made"])
+    assert (engine.there, said) == (["before"], ["interrupted; cleaning up"])
     assert [signal.getsignal(each) for each in ENDING] == handlers
 
 
-def test_an_error_takes_back_what_was_made_and_is_not_called_an_interrupt() -> None:
-    engine, told = Engine(), list[str]()
+def test_after_an_error_what_was_created_is_removed_without_a_word_of_an_interrupt() -> None:
+    engine, said = Engine(), list[str]()
 
     with pytest.raises(ValueError, match="full moon"):
-        make_in_vain(engine, ["one"], ValueError("full moon"), told.append)
+        create_and_fail(engine, ["one"], ValueError("full moon"), said.append)
 
-    assert (engine.there, told) == ([], [])
+    assert (engine.there, said) == ([], [])
 
 
-def test_nobody_has_to_listen_for_it_to_be_removed() -> None:
+def test_the_removal_does_not_depend_on_the_terminal() -> None:
     engine = Engine()
 
     def say(line: str) -> None:
         raise BrokenPipeError(line)
 
     with pytest.raises(KeyboardInterrupt):
-        make_in_vain(engine, ["one"], KeyboardInterrupt(), say)
+        create_and_fail(engine, ["one"], KeyboardInterrupt(), say)
 
     assert engine.there == []
 
 
-def test_an_engine_that_does_not_answer_any_more_does_not_hide_what_has_failed() -> None:
+def test_a_failing_removal_does_not_hide_the_first_error() -> None:
     class Gone(Engine):
         def remove_volume(self, name: str, **_: object) -> None:
             raise ConnectionError("Connection refused")
 
-    engine, told = Gone(), list[str]()
+    engine, said = Gone(), list[str]()
 
     with pytest.raises(ValueError, match="full moon"):
-        make_in_vain(engine, ["one"], ValueError("full moon"), told.append)
+        create_and_fail(engine, ["one"], ValueError("full moon"), said.append)
 
-    assert [line[:53] for line in told] == ["what was made may still be there, because no Docker E"]
-    assert told[0].endswith("; `down --volumes` removes it")
+    assert [line[:43] for line in said] == ["the clean-up failed: no Docker Engine answe"]
+    assert said[0].endswith("; `down --volumes` removes what is left")
 
 
-def test_what_is_under_way_is_waited_for_however_often_somebody_presses_ctrl_c() -> None:
-    """A request to the engine that nobody waits for could make something when all is thought to be removed."""
-    begun, pressed, done = threading.Barrier(3), threading.Event(), list[str]()
+def test_pending_requests_are_awaited_however_often_ctrl_c_is_pressed() -> None:
+    """An abandoned request could create something after the clean-up."""
+    started, pressed, done = threading.Barrier(3), threading.Event(), list[str]()
 
     def press() -> None:
         main = threading.main_thread().ident
         assert main is not None
-        begun.wait()
+        started.wait()
         for _ in range(20):
             signal.pthread_kill(main, signal.SIGINT)
-            # Not to be merged with the next.
+            # Signals in quick succession are merged into one.
             pressed.wait(0.01)
         pressed.set()
 
     def work(part: str) -> None:
-        begun.wait()
+        started.wait()
         pressed.wait()
         done.append(part)
 
-    def work_while_somebody_presses() -> None:
-        impatient.start()
+    def work_while_pressing() -> None:
+        presser.start()
         in_parallel(work, ["one", "other"])
 
-    impatient = threading.Thread(target=press)
+    presser = threading.Thread(target=press)
     with pytest.raises(KeyboardInterrupt):
-        work_while_somebody_presses()
-    impatient.join()
+        work_while_pressing()
+    presser.join()
 
     assert sorted(done) == ["one", "other"]
 
 
-def test_what_must_be_whole_is_interrupted_when_it_is_done() -> None:
+def test_a_delayed_interrupt_is_raised_at_the_end_of_the_context() -> None:
     done = []
 
     def remove() -> None:
@@ -160,8 +160,8 @@ def test_another_thread_has_no_signals_to_ignore() -> None:
     assert ended == [True]
 
 
-def test_an_engine_that_holds_on_to_a_network_is_to_be_restarted() -> None:
+def test_for_a_network_with_stale_endpoints_the_remedy_is_a_restart_of_the_engine() -> None:
     why = "error while removing network: network raftkv-peers has active endpoints"
 
-    assert with_help(why) == f"{why}; restarting the Docker Engine helps"
-    assert with_help("volume is in use") == "volume is in use"
+    assert with_remedy(why) == f"{why}; restarting the Docker Engine helps"
+    assert with_remedy("volume is in use") == "volume is in use"

@@ -1,4 +1,4 @@
-"""Clusters in containers for tests, which are skipped without a Docker Engine."""
+"""Clusters in containers for tests; the tests are skipped without a Docker Engine."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from requests import RequestException
 from deploy import Cluster, DeployError
 from deploy.engine import connect
 from deploy.image import DOCKERFILE, base_image, build, image_id, pull
-from deploy.making import inventory
 from deploy.names import CLUSTER_LABEL, Names
+from deploy.resources import inventory
 from deploy.waiting import POLL_S, wait_for
 from tests.support.processes import ROOT, environment
 from tests.support.reports import CLUSTERS, FAILED
 
 IMAGE = "raftkv:test"
-"""Built from this checkout; it stays, because building it the next time is quick then."""
+"""Built from this checkout, and kept, so that the next build is quick."""
 
 LOG_LINES = 120
 UNDER_LOAD_S = 120.0
-"""Deadline for anything, long enough for a busy machine; no test waits that long when all is well."""
+"""The deadline for anything on a busy machine."""
 
 TIMEOUT_S = 600.0
-"""How long a whole test may take; the first one builds the image as well."""
+"""The deadline for a whole test; the first one also builds the image."""
 
 NEVER_READY = {"election-min-ms": "3000000", "election-max-ms": "3600000"}
-"""Settings with which no node campaigns, so that a command that waits for a leader waits until interrupted."""
+"""Settings with which no node ever campaigns, so that a command waits for a leader until it is interrupted."""
 
 
 BUILDS = 3
@@ -45,45 +45,45 @@ Result = TypeVar("Result")
 
 
 class Port(NamedTuple):
-    """The port of a node for clients, as ``Load`` needs it."""
+    """A node's port for clients, in the form that the load generator needs."""
 
     http: int
 
 
 class Containers(Cluster):
-    """A cluster in containers, with what tests ask of one."""
+    """A cluster in containers, with helpers for tests."""
 
     def __init__(self, directory: Path, size: int = 3, **options: Any) -> None:
         super().__init__(size, image=IMAGE, **options)
         self.directory = directory
 
     def put(self, node_id: str, key: str, value: str) -> None:
-        """Write a key through a node, again and again until that is done: a leader may go at any moment."""
+        """Write a key through a node; retries, because the leader may change at any moment."""
         until_done(lambda: super(Containers, self).put(node_id, key, value))
 
     def get(self, node_id: str, key: str) -> str | None:
-        """Return what a key has, asking for it again and again until a node answers."""
+        """Return the value of a key; retries until the node answers."""
         return until_done(lambda: super(Containers, self).get(node_id, key))
 
     @property
     def nodes(self) -> dict[str, Port]:
-        """Where the nodes serve clients."""
+        """The nodes' ports for clients."""
         return {node_id: Port(port) for node_id, port in self.ports.items()}
 
     def wait_for_leader(self, *among: str, after_term: int = 0) -> str:
-        """Return the leader that these nodes, or all that run, agree upon, in a later term than ``after_term``."""
+        """Return the leader on which these nodes, by default all that run, agree, in a term after ``after_term``."""
 
         def look() -> str | None:
             views = self.views()
             statuses = [views[each].status or {} for each in among or self.running]
-            told = {(status.get("leader"), status.get("term", 0)) for status in statuses}
-            leader, term = told.pop() if len(told) == 1 else (None, 0)
+            leaders = {(status.get("leader"), status.get("term", 0)) for status in statuses}
+            leader, term = leaders.pop() if len(leaders) == 1 else (None, 0)
             return leader if term > after_term else None
 
-        return wait_for(look, lambda: f"no leader upon whom all agree: {self.views()}", UNDER_LOAD_S)
+        return wait_for(look, lambda: f"no leader on which all agree: {self.views()}", UNDER_LOAD_S)
 
     def leader_and_term(self) -> tuple[str, int]:
-        """Return the leader and its term; it may have been replaced since, but only in a later term."""
+        """Return the leader and its term; if it no longer leads, that term is over."""
 
         def look() -> tuple[str, int] | None:
             status = self.views()[self.leader()].status or {}
@@ -92,19 +92,19 @@ class Containers(Cluster):
         return wait_for(look, lambda: "no leader", UNDER_LOAD_S)
 
     def wait_until_alone(self, node_id: str) -> None:
-        """Return when a node knows of no leader, not even itself."""
+        """Return when a node knows no leader, not even itself."""
 
         def look() -> bool:
             status = self.views()[node_id].status
             return status is not None and status["leader"] is None
 
-        wait_for(look, lambda: f"{node_id} does not notice that it is alone: {self.views()[node_id]}", UNDER_LOAD_S)
+        wait_for(look, lambda: f"{node_id} still knows a leader: {self.views()[node_id]}", UNDER_LOAD_S)
 
     def wait_until_equal(self) -> None:
-        """Return when every node that runs has applied everything that is in the leader's log."""
+        """Return when every running node has applied all entries of the leader's log."""
 
         def look() -> bool:
-            statuses = [view.status for view in self.views().values() if view.found.runs]
+            statuses = [view.status for view in self.views().values() if view.container.is_running]
             places = {
                 status and (status["last_applied"], status["last_log_index"], status["leader"]) for status in statuses
             }
@@ -115,30 +115,30 @@ class Containers(Cluster):
     def logs(self) -> dict[str, str]:
         """Return what each node has logged."""
         return {
-            node_id: self.client.api.logs(found.container).decode(errors="replace")
+            node_id: self.client.api.logs(found.container_id).decode(errors="replace")
             for node_id, found in self.found().items()
         }
 
     def report(self) -> Iterator[tuple[str, str]]:
         """Return (title, text) for each node: the end of its log."""
-        # The report of the failed test matters even if the engine does not answer.
+        # An engine that does not answer must not hide the failure of the test.
         with contextlib.suppress(DeployError, APIError, RequestException):
             for node_id, log in self.logs().items():
                 yield f"log of {node_id}", "\n".join(log.splitlines()[-LOG_LINES:])
 
     def complaints(self) -> list[str]:
-        """Return the lines of all logs that no node should ever write."""
+        """Return the lines of all logs that report errors."""
         bad = re.compile(r"^raftkv: | (ERROR|CRITICAL) |^\s*Traceback ")
         return [line for log in self.logs().values() for line in log.splitlines() if bad.search(line)]
 
 
 MakeContainers = Callable[..., Any]
-"""A fixture: takes the size and the options of a cluster, brings it up, and removes it after the test."""
+"""A fixture: call it with the size and the options of a cluster to bring it up; it is removed after the test."""
 
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[Any]:
-    """Return the client of a Docker Engine that has the image of this checkout; skips where that cannot be had."""
+    """Return the client of a Docker Engine with the image of this checkout; skips the tests if there is none."""
     try:
         client = connect()
     except DeployError as error:
@@ -158,7 +158,7 @@ def engine() -> Iterator[Any]:
 
 
 def build_patiently(client: Any) -> None:
-    """Build the image, again if that fails, because what it downloads does not always come."""
+    """Build the image; retries, because a download can fail."""
     for _ in range(BUILDS - 1):
         try:
             return build(client, IMAGE, lambda line: None)
@@ -169,7 +169,7 @@ def build_patiently(client: Any) -> None:
 
 @pytest.fixture
 def make_containers(engine: Any, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeContainers]:
-    """Return a function that makes a cluster, of which nothing is left after the test; no node may log an error."""
+    """Return a function that brings a cluster up; it is removed after the test, and no node may log an error."""
     made: list[Containers] = []
     request.node.stash[CLUSTERS] = made
 
@@ -192,12 +192,12 @@ def make_containers(engine: Any, request: pytest.FixtureRequest, tmp_path: Path)
 
 @pytest.fixture
 def containers(make_containers: MakeContainers) -> Any:
-    """Return a cluster of three nodes that serves."""
+    """Return a cluster of three nodes that is up."""
     return make_containers()
 
 
 def until_done(act: Callable[[], Result]) -> Result:
-    """Do something again and again until it is done, and return what comes of it; raises the last ``DeployError``."""
+    """Call ``act`` until it succeeds and return its result; after the deadline, raises its last ``DeployError``."""
     deadline_s = time.monotonic() + UNDER_LOAD_S
     while True:
         try:
@@ -209,7 +209,7 @@ def until_done(act: Callable[[], Result]) -> Result:
 
 
 def left_behind(client: Any, prefix: str) -> list[str]:
-    """Return whatever the engine has of clusters whose name begins so."""
+    """Return the cluster name of each resource that belongs to a cluster with this prefix."""
     api = client.api
     every = {"label": [CLUSTER_LABEL]}
     parts = [
@@ -222,7 +222,7 @@ def left_behind(client: Any, prefix: str) -> list[str]:
 
 
 def wait_for_part(client: Any, cluster: str, kind: str, count: int = 1, within_s: float = UNDER_LOAD_S) -> None:
-    """Return when the engine has so many parts of this kind for a cluster."""
+    """Return when a cluster has at least ``count`` resources of this kind."""
     deadline_s = time.monotonic() + within_s
     while len([part for part in inventory(client, Names(cluster)) if part.kind == kind]) < count:
         assert time.monotonic() < deadline_s, f"no {kind} of {cluster}"
@@ -230,7 +230,7 @@ def wait_for_part(client: Any, cluster: str, kind: str, count: int = 1, within_s
 
 
 Deploy = Callable[..., subprocess.Popen[str]]
-"""A fixture: takes the arguments of a command of `python -m deploy`, and starts it; it ends with the test at last."""
+"""A fixture: call it with the arguments of `python -m deploy` to start that; it is killed after the test."""
 
 
 @pytest.fixture
@@ -247,7 +247,7 @@ def deploy() -> Iterator[Deploy]:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            # Ctrl-C in the terminal of the tests must not reach it.
+            # Ctrl-C in our terminal must not reach it.
             process_group=0,
         )
         started.append(process)
@@ -262,7 +262,7 @@ def deploy() -> Iterator[Deploy]:
 
 
 def interrupted(process: subprocess.Popen[str], number: int = signal.SIGINT) -> str:
-    """Send a signal, and return all that was printed until the end."""
+    """Send a signal; return all output until the process ends."""
     process.send_signal(number)
     output, _ = process.communicate(timeout=UNDER_LOAD_S)
     assert process.returncode == 130, output

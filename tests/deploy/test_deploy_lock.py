@@ -1,4 +1,4 @@
-"""One at a time: who is at work on a cluster, who waits for him, and that nobody waits for the dead."""
+"""The lock between commands: a second command waits for the first, and never for a process that has ended."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from collections.abc import Iterator
 
 import pytest
 
-from deploy.alone import Alone
+from deploy.lock import CommandLock
 from tests.support.processes import ROOT, environment
 
 HOLDING = """
 import sys
-from deploy.alone import Alone
+from deploy.lock import CommandLock
 
-with Alone(sys.argv[1], print):
-    print("alone", flush=True)
+with CommandLock(sys.argv[1], print):
+    print("locked", flush=True)
     sys.stdin.read()
 """
 
 
 @pytest.fixture
 def what() -> str:
-    """Return what nobody else is at work on."""
+    """Return a subject that no other process locks."""
     return f"test-{secrets.token_hex(8)}"
 
 
 @contextlib.contextmanager
 def another(what: str) -> Iterator[subprocess.Popen[str]]:
-    """Let another process be at work on it, until its input ends."""
+    """Run a process that holds the lock until its input ends."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLDING, what],
         cwd=ROOT,
@@ -58,31 +58,31 @@ def line_of(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline()
 
 
-def test_who_comes_later_is_told_and_waits_until_the_first_has_ended(what: str) -> None:
+def test_a_second_command_says_that_it_waits_and_goes_on_when_the_first_has_ended(what: str) -> None:
     with contextlib.ExitStack() as first:
-        path = first.enter_context(Alone(what, pytest.fail)).path
+        path = first.enter_context(CommandLock(what, pytest.fail)).path
         with another(what) as second:
-            assert line_of(second) == f"another command is at work on {what}; waiting for it\n"
+            assert line_of(second) == f"another command is working on {what}; waiting for it to finish\n"
             first.close()
-            assert line_of(second) == "alone\n"
+            assert line_of(second) == "locked\n"
             assert path.exists()
 
 
-def test_nobody_waits_for_who_was_killed(what: str) -> None:
+def test_the_lock_of_a_killed_process_is_free(what: str) -> None:
     with another(what) as first:
-        assert line_of(first) == "alone\n"
+        assert line_of(first) == "locked\n"
         os.kill(first.pid, signal.SIGKILL)
         first.wait()
-        assert Alone(what, pytest.fail).path.exists()
-        with Alone(what, pytest.fail):
+        assert CommandLock(what, pytest.fail).path.exists()
+        with CommandLock(what, pytest.fail):
             pass
 
-    assert not Alone(what, pytest.fail).path.exists()
+    assert not CommandLock(what, pytest.fail).path.exists()
 
 
-def test_who_is_alone_may_enter_again_and_whatever_else_has_another_name_is_free(what: str) -> None:
-    mine = Alone(what, pytest.fail)
-    with mine, mine, Alone(f"{what}-2", pytest.fail):
+def test_the_holder_may_enter_again_and_other_subjects_are_free(what: str) -> None:
+    mine = CommandLock(what, pytest.fail)
+    with mine, mine, CommandLock(f"{what}-2", pytest.fail):
         assert mine.path.exists()
     with mine:
         pass
@@ -90,9 +90,9 @@ def test_who_is_alone_may_enter_again_and_whatever_else_has_another_name_is_free
     assert not mine.path.exists()
 
 
-def test_what_has_the_same_name_on_another_engine_is_something_else(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Alone(what, pytest.fail):
+def test_the_same_subject_on_another_engine_is_free(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with CommandLock(what, pytest.fail):
         monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
-        with Alone(what, pytest.fail):
+        with CommandLock(what, pytest.fail):
             pass
         monkeypatch.undo()

@@ -1,4 +1,4 @@
-"""A client that writes all the time and remembers what was acknowledged, and when."""
+"""A client that writes continuously and records which writes were acknowledged, and when."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from itertools import pairwise
 from types import TracebackType
 from typing import NamedTuple
 
-from deploy.asking import ask
+from deploy.node_http import ask
 
 PAUSE_S = 0.005
 REQUEST_TIMEOUT_S = 10.0
 
 
-class Written(NamedTuple):
-    """A write that was acknowledged: what, and when on the clock of ``time.monotonic``."""
+class AcknowledgedWrite(NamedTuple):
+    """A write that was acknowledged; ``acknowledged_s`` is a time of ``time.monotonic``."""
 
     key: str
     value: str
@@ -25,10 +25,10 @@ class Written(NamedTuple):
 
 
 class Writer:
-    """Writes through these ports, one write after the other in a thread of its own, as long as its context lasts."""
+    """Writes to these ports in turn, one write after another, in a thread that runs as long as the context lasts."""
 
     def __init__(self, ports: Sequence[int], key: str) -> None:
-        self.written: list[Written] = []
+        self.written: list[AcknowledgedWrite] = []
         self.ports = list(ports)
         """Where to write; may be changed at any time."""
         self._key = key
@@ -56,16 +56,16 @@ class Writer:
             except (OSError, http.client.HTTPException, ValueError):
                 continue
             if answer.status == 200:
-                self.written.append(Written(key, value, time.monotonic()))
+                self.written.append(AcknowledgedWrite(key, value, time.monotonic()))
 
     def wait_for_more(self, count: int, within_s: float = 20.0) -> None:
-        """Return when so many more writes were acknowledged, or when it has taken too long."""
+        """Return when ``count`` more writes are acknowledged, or after ``within_s``."""
         goal = len(self.written) + count
         deadline_s = time.monotonic() + within_s
         while len(self.written) < goal and time.monotonic() < deadline_s:
             time.sleep(PAUSE_S)
 
     def longest_gap_s(self) -> float:
-        """Return the longest time between two acknowledgements: the time without service, if there was one."""
+        """Return the longest time between two acknowledgements: how long the cluster did not serve."""
         times = [each.acknowledged_s for each in self.written]
         return max((later - earlier for earlier, later in pairwise(times)), default=0.0)
