@@ -33,6 +33,13 @@ REASONS = {
 }
 RETRY_SOON: Headers = (("Retry-After", "1"),)
 
+_encode = msgspec.json.Encoder().encode
+
+
+def encode_json(content: object) -> bytes:
+    """Return ``content`` as the body of an answer: JSON and a newline, so that a shell prompt starts on its own line."""
+    return _encode(content) + b"\n"
+
 
 class Answer(NamedTuple):
     """What goes back to a client; ``headers`` has the content type, never the length."""
@@ -70,7 +77,7 @@ class HttpError(Exception):
     def answer(self) -> Answer:
         """Return the answer: ``{"error": {"code", "message", "outcome", …}}``."""
         error = {"code": self.code, "message": self.message, "outcome": self.outcome, **self.details}
-        return Answer(self.status, msgspec.json.encode({"error": error}), (("Content-Type", JSON), *self.headers))
+        return Answer(self.status, encode_json({"error": error}), (("Content-Type", JSON), *self.headers))
 
 
 _STATUS_OF = {

@@ -183,7 +183,7 @@ class DeleteKey:
         if isinstance(result, Unmatched):
             raise unmatched(self._demanded, result, place)
         assert isinstance(result, DeleteDone), f"a Delete gives DeleteDone, not {result!r}"
-        body = b'{"deleted":true}' if result.existed else b'{"deleted":false}'
+        body = b'{"deleted":true}\n' if result.existed else b'{"deleted":false}\n'
         return Answer(200, body, (("Content-Type", JSON), *place))
 
     def too_large(self) -> HttpError:

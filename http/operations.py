@@ -8,12 +8,10 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 
-import msgspec
-
 import raftkv
 from raftkv.actors.gateway import Gateway, RequestFailed
 from raftkv.actors.messages.requests import PeerStatus, Status
-from raftkv.http.errors import JSON, RETRY_SOON, Answer, HttpError, not_allowed, unwanted_body
+from raftkv.http.errors import JSON, RETRY_SOON, Answer, HttpError, encode_json, not_allowed, unwanted_body
 from raftkv.http.target import parse_query
 from raftkv.raft.entry import NodeId
 from raftkv.store.commands import Get
@@ -50,7 +48,7 @@ class Operation:
 
     def answer(self, outcome: object) -> Answer:
         """Return the page."""
-        return Answer(200, msgspec.json.encode(outcome), (("Content-Type", JSON),))
+        return Answer(200, encode_json(outcome), (("Content-Type", JSON),))
 
     def too_large(self) -> HttpError:
         """Return the error for a body that is too long to be skipped."""

@@ -107,9 +107,9 @@ def test_the_limit_of_a_value_counts_its_bytes_not_those_of_the_json(text: str) 
 
 
 def test_octets_are_the_value_and_are_shown_if_they_are_text() -> None:
-    assert read_octets(b"", LIMIT) == Value(b"", b'{"value":""}')
-    assert read_octets("é\n".encode(), LIMIT) == Value("é\n".encode(), '{"value":"é\\n"}'.encode())
-    assert read_octets(b"\xff\0", LIMIT) == Value(b"\xff\0", b'{"bytes":2}')
+    assert read_octets(b"", LIMIT) == Value(b"", b'{"value":""}\n')
+    assert read_octets("é\n".encode(), LIMIT) == Value("é\n".encode(), '{"value":"é\\n"}\n'.encode())
+    assert read_octets(b"\xff\0", LIMIT) == Value(b"\xff\0", b'{"bytes":2}\n')
 
 
 @given(st.text())

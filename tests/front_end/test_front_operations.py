@@ -20,6 +20,7 @@ PAGES = ["/", "/status", "/livez", "/readyz", "/cluster"]
 
 def body(reply: Reply) -> Any:
     assert reply.headers["content-type"] == "application/json; charset=utf-8"
+    assert reply.body.endswith(b"}\n")
     return json.loads(reply.body)
 
 

@@ -350,7 +350,7 @@ def test_stopping_lets_requests_under_way_end_and_tells_their_clients() -> None:
 
     reply, idle_end, fresh_end = with_front(scenario)
 
-    assert (reply.status, reply.body, reply.headers["connection"]) == (200, b'{"value":"v"}', "close")
+    assert (reply.status, reply.body, reply.headers["connection"]) == (200, b'{"value":"v"}\n', "close")
     assert (idle_end, fresh_end) == (b"", b"")
 
 

@@ -119,6 +119,7 @@ class Requests(Target):
                     body = b""
                 elif b"application/json" in head:
                     json.loads(body)
+                    assert body.endswith(b"}\n"), body
                 at += len(body)
             statuses.append(status)
         assert at == len(received), received[at:]
