@@ -660,7 +660,7 @@ def test_the_answer_to_a_write_names_the_leader_as_this_node_last_heard() -> Non
     async def scenario(front: Front) -> list[str | None]:
         leaders = []
         for leader in ("n1", "n2", None, 'ü"\r\nX: y'):
-            front.client.view.changed(RoleChanged("n1", "follower", 8, leader, ""))
+            front.gateway.on_role_changed(RoleChanged("n1", "follower", 8, leader, ""))
             reply = await front.request("GET", "/keys/k/")
             leaders.append(reply.headers.get("x-raft-leader"))
             assert reply.headers["x-raft-term"] == "8"

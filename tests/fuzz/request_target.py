@@ -130,7 +130,7 @@ class Requests(Target):
 
         async def stop(front: Front) -> None:
             await front.server.stop(0)
-            await front.client.close()
+            await front.gateway.close()
 
         if self._front is not None:
             self._runner.run(stop(self._front))
