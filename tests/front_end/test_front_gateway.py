@@ -1,4 +1,4 @@
-"""The gateway sends one message a turn, and retries only what cannot be done twice."""
+"""The gateway sends one message per turn of the loop, and retries only requests that were certainly not done."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from raftkv.actors.messages.requests import (
 from raftkv.store.commands import Delete, DeleteDone, Get, Item, Put, PutDone
 from tests.front_end.fronts import STATUS, FakeNode, in_virtual_time
 
-WRITES_TRIED_AGAIN = ["not_leader", "not_committed", "retry"]
-READS_TRIED_AGAIN = ["not_leader", "not_committed", "retry", "unknown"]
+RETRIED_FOR_WRITES = ["not_leader", "not_committed", "retry"]
+RETRIED_FOR_READS = ["not_leader", "not_committed", "retry", "unknown"]
 CODES = ["no_leader", "not_leader", "not_committed", "retry", "unknown", "overloaded", "no_room", "stopping", "invalid"]
 
 
@@ -34,14 +34,14 @@ def gateway_of(node: FakeNode) -> Gateway:
 
 
 async def outcome_of(request: asyncio.Future[Any]) -> object:
-    """Return what a request gave, or how it was refused."""
+    """Return the result of a request, or its refusal."""
     try:
         return await request
     except RequestFailed as error:
         return error.refused
 
 
-def test_everything_that_arrives_in_one_turn_goes_as_one_message() -> None:
+def test_all_requests_of_one_turn_travel_in_one_message() -> None:
     node = FakeNode()
 
     async def main() -> object:
@@ -57,7 +57,7 @@ def test_everything_that_arrives_in_one_turn_goes_as_one_message() -> None:
     assert node.messages == [Propose((Put("a", b"1"), Delete("a"), Put("b", b"2")), 5000.0)]
 
 
-def test_the_next_turn_is_another_message() -> None:
+def test_the_requests_of_the_next_turn_travel_in_another_message() -> None:
     node = FakeNode()
 
     async def main() -> None:
@@ -70,7 +70,7 @@ def test_the_next_turn_is_another_message() -> None:
     assert node.messages == [Propose((Put("a", b"1"),), 5000.0), Propose((Put("a", b"2"),), 5000.0)]
 
 
-def test_reads_are_collected_by_level() -> None:
+def test_reads_are_batched_by_level() -> None:
     node = FakeNode()
     node.apply((Put("a", b"1"),))
 
@@ -88,8 +88,8 @@ def test_reads_are_collected_by_level() -> None:
     assert node.messages == [Read((Get("a"), Get("b")), "linearizable", 5000.0), Read((Get("a"),), "stale", 5000.0)]
 
 
-def test_requests_find_company_up_to_the_next_50_ms() -> None:
-    """A request never gets less time than it asked for."""
+def test_requests_whose_timeouts_round_to_the_same_50_ms_share_a_message() -> None:
+    """They are rounded up: a request never gets less time than it asked for."""
     node = FakeNode()
 
     async def main() -> None:
@@ -125,7 +125,7 @@ def test_a_message_has_at_most_1000_commands() -> None:
 
 
 def by_number(pair: tuple[str, Item]) -> int:
-    """Return the number that a key is."""
+    """Return the key, which is a number."""
     return int(pair[0])
 
 
@@ -149,7 +149,7 @@ def test_a_message_has_at_most_256_kib_unless_one_command_alone_is_larger() -> N
 
 
 @pytest.mark.parametrize("code", CODES)
-def test_a_write_is_sent_again_only_if_it_was_certainly_not_done(code: Any) -> None:
+def test_a_write_is_retried_only_if_it_was_certainly_not_done(code: Any) -> None:
     node = FakeNode()
     node.script.append(Refused(code, "why"))
 
@@ -158,7 +158,7 @@ def test_a_write_is_sent_again_only_if_it_was_certainly_not_done(code: Any) -> N
 
     outcome = in_virtual_time(main())
 
-    if code in WRITES_TRIED_AGAIN:
+    if code in RETRIED_FOR_WRITES:
         assert outcome == (Applied(1, 7, 1, (PutDone(1),)), PutDone(1))
         assert len(node.asked) == 2
     else:
@@ -167,7 +167,7 @@ def test_a_write_is_sent_again_only_if_it_was_certainly_not_done(code: Any) -> N
 
 
 @pytest.mark.parametrize("code", CODES)
-def test_a_read_is_sent_again_also_if_nobody_knows_what_became_of_it(code: Any) -> None:
+def test_a_read_is_retried_even_if_its_outcome_is_unknown(code: Any) -> None:
     node = FakeNode()
     node.script.append(Refused(code, "why"))
 
@@ -176,7 +176,7 @@ def test_a_read_is_sent_again_also_if_nobody_knows_what_became_of_it(code: Any) 
 
     outcome = in_virtual_time(main())
 
-    if code in READS_TRIED_AGAIN:
+    if code in RETRIED_FOR_READS:
         assert outcome == (ReadResult(0, 0, (None,)), None)
         assert len(node.asked) == 2
     else:
@@ -184,7 +184,7 @@ def test_a_read_is_sent_again_also_if_nobody_knows_what_became_of_it(code: Any) 
         assert len(node.asked) == 1
 
 
-def test_attempts_come_at_growing_pauses_and_with_the_time_that_is_left() -> None:
+def test_retries_come_after_growing_pauses_and_with_the_time_that_is_left() -> None:
     node = FakeNode()
     node.script.extend(Refused("not_leader") for _ in range(1000))
 
@@ -203,12 +203,12 @@ def test_attempts_come_at_growing_pauses_and_with_the_time_that_is_left() -> Non
         True
     ] * len(pauses_ms)
     assert len({round(pause, 3) for pause in pauses_ms}) > len(pauses_ms) // 2
-    # No pause goes beyond the deadline: better the answer at once than an attempt that can't be answered.
+    # No pause goes beyond the deadline: there would be no time left for another attempt.
     assert 0.95 <= ended_s <= 1.0
 
 
 def test_the_node_may_answer_a_little_after_the_deadline_it_was_given() -> None:
-    """Its own answer, which says why, is to come before ours."""
+    """Its own answer, which says why, should come first."""
     node = FakeNode()
 
     async def main() -> None:
@@ -250,7 +250,9 @@ def test_an_unknown_write_after_one_that_was_not_done_stays_unknown() -> None:
     assert len(node.asked) == 2
 
 
-def test_an_ask_that_fails_or_gives_nonsense_leaves_the_outcome_unknown(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_ask_that_fails_or_returns_a_wrong_reply_leaves_the_outcome_unknown(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     node = FakeNode()
     node.script.extend([RuntimeError("no such actor"), "hello", Applied(1, 1, 1, ()), ReadResult(1, 1, ())])
 
@@ -258,13 +260,18 @@ def test_an_ask_that_fails_or_gives_nonsense_leaves_the_outcome_unknown(caplog: 
         gateway = gateway_of(node)
         return [await outcome_of(gateway.propose(Put("a", b"1"), 5)) for _ in range(4)]
 
-    nonsense = Refused("unknown", "the node's answer was not understood")
+    not_understood = Refused("unknown", "the node's answer was not understood")
     with caplog.at_level(logging.CRITICAL, "raftkv.gateway"):
-        assert in_virtual_time(main()) == [Refused("unknown", "no answer in time"), nonsense, nonsense, nonsense]
+        assert in_virtual_time(main()) == [
+            Refused("unknown", "no answer in time"),
+            not_understood,
+            not_understood,
+            not_understood,
+        ]
     assert node.keys == {}
 
 
-def test_who_goes_away_does_not_disturb_the_others_of_the_message() -> None:
+def test_a_cancelled_request_does_not_disturb_the_others_of_its_message() -> None:
     node = FakeNode()
 
     async def main() -> object:
@@ -282,7 +289,7 @@ def test_who_goes_away_does_not_disturb_the_others_of_the_message() -> None:
     assert node.messages == [Propose((Put("a", b""), Put("b", b""), Put("c", b"")), 5000.0)]
 
 
-def test_who_went_away_is_not_sent_again_nor_at_all_if_nothing_else_was() -> None:
+def test_a_cancelled_request_is_not_retried_and_a_message_without_requests_is_not_sent() -> None:
     node = FakeNode()
     node.script.append(Refused("not_leader"))
 
@@ -306,8 +313,8 @@ def test_who_went_away_is_not_sent_again_nor_at_all_if_nothing_else_was() -> Non
     ]
 
 
-def test_closing_answers_everyone_who_waits() -> None:
-    """What was sent may yet be done; what waits for another attempt was not done; what comes now never is."""
+def test_closing_fails_every_request_that_waits() -> None:
+    """Requests that were sent may still be done; those that wait for a retry were not done; later ones never are."""
     node = FakeNode()
 
     async def main() -> object:
@@ -334,7 +341,7 @@ def test_closing_answers_everyone_who_waits() -> None:
     assert node.keys == {}
 
 
-def test_a_status_is_asked_for_with_a_deadline() -> None:
+def test_a_status_is_asked_for_with_a_timeout() -> None:
     node = FakeNode()
 
     assert in_virtual_time(gateway_of(node).status(2)) == STATUS
@@ -345,7 +352,7 @@ def test_a_status_is_asked_for_with_a_deadline() -> None:
     ("reply", "refused"),
     [(None, Refused("unknown", "the node did not answer")), (Refused("stopping", "bye"), Refused("stopping", "bye"))],
 )
-def test_a_node_that_does_not_say_how_it_is_has_failed(reply: object, refused: Refused) -> None:
+def test_a_status_that_does_not_come_is_a_failed_request(reply: object, refused: Refused) -> None:
     node = FakeNode()
     node.status = reply
 

@@ -1,4 +1,4 @@
-"""What operators ask is answered with what the node knows of itself, and why it can't serve if it can't."""
+"""The pages for operators show what the node knows of itself, and why it cannot serve if it cannot."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def body(reply: Reply) -> Any:
     return json.loads(reply.body)
 
 
-def test_status_is_what_the_node_knows_and_which_process_it_is() -> None:
+def test_status_shows_what_the_node_knows_and_its_process_id() -> None:
     async def scenario(front: Front) -> Reply:
         return await front.request("GET", "/status")
 
@@ -113,7 +113,7 @@ def test_status_of_a_follower_leads_to_the_status_of_the_leader() -> None:
 @pytest.mark.parametrize(
     ("role", "shown"), [("bootstrap", "follower"), ("follower", "follower"), ("candidate", "candidate")]
 )
-def test_status_says_why_there_is_no_leader_and_knows_three_roles(role: str, shown: str) -> None:
+def test_status_says_why_there_is_no_leader_and_has_three_roles(role: str, shown: str) -> None:
     async def scenario(front: Front) -> Reply:
         front.node.status = msgspec.structs.replace(STATUS, role=role, leader=None, reason="n1 waits for n3")
         return await front.request("GET", "/status/")
@@ -123,7 +123,7 @@ def test_status_says_why_there_is_no_leader_and_knows_three_roles(role: str, sho
     assert (page["role"], page["leader"], page["leader_url"], page["reason"]) == (shown, None, None, "n1 waits for n3")
 
 
-def test_cluster_lists_everyone_who_is_known_in_order() -> None:
+def test_cluster_lists_every_known_member_in_order() -> None:
     def describe() -> dict[str, Addresses]:
         return {
             "n1": Addresses("10.0.0.1:5001", "10.0.0.1:4001"),
@@ -149,7 +149,7 @@ def test_cluster_lists_everyone_who_is_known_in_order() -> None:
     }
 
 
-def test_livez_asks_nobody() -> None:
+def test_livez_does_not_ask_the_node() -> None:
     async def scenario(front: Front) -> tuple[Reply, list[object]]:
         return await front.request("GET", "/livez"), front.node.messages
 
@@ -158,7 +158,7 @@ def test_livez_asks_nobody() -> None:
     assert (reply.status, body(reply), messages) == (200, {"status": "ok"}, [])
 
 
-def test_readyz_takes_a_leader_and_a_linearizable_read() -> None:
+def test_readyz_needs_a_leader_and_a_linearizable_read() -> None:
     async def scenario(front: Front) -> tuple[list[Reply], list[object]]:
         return [await front.request("GET", f"/readyz{query}") for query in ("", "?verbose")], front.node.messages
 
@@ -231,7 +231,7 @@ def test_a_node_that_hangs_has_no_status(page: str) -> None:
     ]
 
 
-def test_the_first_page_says_where_to_go() -> None:
+def test_the_first_page_lists_the_others() -> None:
     async def scenario(front: Front) -> Reply:
         return await front.request("GET", "/")
 
@@ -244,7 +244,7 @@ def test_the_first_page_says_where_to_go() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_pages_are_for_reading(page: str) -> None:
+def test_pages_are_read_only(page: str) -> None:
     async def scenario(front: Front) -> list[Reply]:
         return [await front.request(method, page) for method in ("GET", "HEAD", "POST", "DELETE")]
 
