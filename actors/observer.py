@@ -1,4 +1,4 @@
-"""The observer: an actor through which the rest of the process hears of changes of role, and of its peers."""
+"""The observer: an actor that reports changes of role, and the addresses of peers, to the rest of the process."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from raftkv.actors.messages.node import AdvertiseAddress, RoleChanged
 
 
 class Observe(Message, frozen=True, gc=True):
-    """The observer's first message: call ``callback`` at each change, on the thread of the actors' loop."""
+    """The observer's first message: call ``callback`` with each report, on the thread of the actors' event loop."""
 
     callback: Callable[[RoleChanged | AdvertiseAddress], None]
 
 
 class Observer(Actor):
-    """Hands each ``RoleChanged`` and ``AdvertiseAddress`` to a callback."""
+    """Calls a callback with each ``RoleChanged`` and ``AdvertiseAddress``; those before ``Observe`` are dropped."""
 
     def __init__(self) -> None:
         super().__init__()

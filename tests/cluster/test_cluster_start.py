@@ -79,6 +79,16 @@ def test_the_first_write_to_a_new_cluster_works_at_once(make_cluster: MakeCluste
     assert [cluster.get(node_id, "a") for node_id in cluster.ids] == ["1", "1", "1"]
 
 
+def test_every_node_names_the_url_of_the_leader_where_its_process_id_is(cluster: Cluster) -> None:
+    leader = cluster.wait_for_leader()
+    for node_id in cluster.ids:
+        status = cluster.wait_for_status(
+            node_id, lambda status: status["leader_url"] is not None, f"{node_id} knows where {leader} is"
+        )
+        assert (status["leader"], status["leader_url"]) == (leader, f"http://127.0.0.1:{cluster[leader].http}")
+    assert cluster.wait_for_status(leader)["pid"] == cluster[leader].pid
+
+
 def test_a_cluster_of_one_node_works(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(1)
     cluster.start()

@@ -1,4 +1,4 @@
-"""A front end on a loop of the test's own, over a node that is a dictionary."""
+"""A front end on the event loop of the test, with a node behind it that is a keyspace and nothing else."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ STATUS = Status(
 
 
 class FakeNode:
-    """Answers like a node that leads alone; ``script`` has what to answer instead, first come first served.
+    """Answers like the leader of a cluster of one. ``script`` has replies to give instead, in this order.
 
-    A script's item is a reply, an exception to raise, or a future to wait for before the true answer.
+    An item of the script is a reply, an exception to raise, or a future to wait for before the true reply.
     """
 
     def __init__(self) -> None:
@@ -64,12 +64,12 @@ class FakeNode:
 
     @property
     def keys(self) -> dict[str, Item]:
-        """What is there now."""
+        """The items in the keyspace now."""
         return dict(self.keyspace.items())
 
     @property
     def messages(self) -> list[object]:
-        """All messages so far, without how long each was waited for."""
+        """All messages so far, without their timeouts."""
         return [message for message, _ in self.asked]
 
     async def ask(self, message: object, timeout_s: float) -> object | None:
@@ -97,7 +97,7 @@ class FakeNode:
 
 
 class Reply(NamedTuple):
-    """An answer as it came over the wire, names of headers in lower case."""
+    """An answer as it came over the wire, with the names of headers in lower case."""
 
     status: int
     headers: dict[str, str]
@@ -105,7 +105,7 @@ class Reply(NamedTuple):
 
 
 class Connection:
-    """A client's connection, which sends any bytes and reads whole answers."""
+    """The connection of a client that sends any bytes and reads whole answers."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
@@ -115,7 +115,7 @@ class Connection:
         self.writer.write(data)
 
     async def reply(self, *, head_only: bool = False) -> Reply:
-        """Return the next answer; raises ``EOFError`` if the connection ends before."""
+        """Return the next answer; raises ``EOFError`` if the connection ends before it does."""
         async with asyncio.timeout(10):
             head = await self.reader.readuntil(b"\r\n\r\n")
             first, *lines = head.decode().split("\r\n")[:-2]
@@ -137,13 +137,13 @@ class Connection:
 
 
 class Front:
-    """A front end that listens, the node behind it, and clients for it."""
+    """A front end, the node behind it, and clients for it."""
 
-    def __init__(self, *, client: type[Gateway] = Gateway, **options: Any) -> None:
+    def __init__(self, *, gateway: type[Gateway] = Gateway, server: type[FrontEnd] = FrontEnd, **options: Any) -> None:
         self.node = FakeNode()
-        self.client = client(self.node.ask, rng=Random(1))
-        self.client.view.changed(RoleChanged("n1", "leader", 7, "n1", "test"))
-        self.server = FrontEnd(self.client, **{"node_id": "n1", "limits": Limits(), **options})
+        self.gateway = gateway(self.node.ask, rng=Random(1))
+        self.gateway.on_role_changed(RoleChanged("n1", "leader", 7, "n1", "test"))
+        self.server = server(self.gateway, **{"node_id": "n1", "limits": Limits(), **options})
         self.connections: list[Connection] = []
 
     async def connect(self) -> Connection:
@@ -154,7 +154,7 @@ class Front:
     async def request(
         self, method: str, target: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> Reply:
-        """Send one request on a connection of its own; with a body, its length is announced."""
+        """Send one request, with the length of its body if it has one, on a connection of its own."""
         connection = await self.connect()
         lines = {"Host": "test", **({} if body is None else {"Content-Length": str(len(body))}), **(headers or {})}
         head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
@@ -183,14 +183,14 @@ async def serving(**options: Any) -> AsyncIterator[Front]:
         for connection in front.connections:
             await connection.close()
         await front.server.stop(0)
-        await front.client.close()
+        await front.gateway.close()
 
 
 Scenario = Callable[[Front], Awaitable[T]]
 
 
 class _StillLoop(asyncio.SelectorEventLoop):
-    """No time passes, so that what is left of a time-out is all of it; timers never fire."""
+    """No time passes: all of each timeout is always left, and timers never fire."""
 
     def time(self) -> float:
         return 0.0
@@ -208,14 +208,14 @@ def with_front(scenario: Scenario[T], *, time_stands_still: bool = False, **opti
 
 
 class _VirtualSelector(selectors.SelectSelector):
-    """Waits for nothing: the time that would have passed is added to the clock."""
+    """Never waits: adds the time that would have passed to the clock instead."""
 
     now_s = 0.0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = super().select(0)
         if not ready:
-            assert timeout is not None, "everything waits and nothing is scheduled"
+            assert timeout is not None, "everything waits, and no timer is set"
             self.now_s += timeout
         return ready
 
@@ -230,6 +230,6 @@ class _VirtualLoop(asyncio.SelectorEventLoop):
 
 
 def in_virtual_time(main: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine on a loop whose clock jumps to the next timer when nothing else is to be done."""
+    """Run a coroutine on a loop whose clock jumps to the next timer when there is nothing else to do."""
     with asyncio.Runner(loop_factory=_VirtualLoop) as runner:
         return runner.run(main)

@@ -1,4 +1,4 @@
-"""What no client should send: never a 500, never a change, never a word left over, and the next client is served."""
+"""No bytes from a client cause a 500, a change, or a second answer, and the next client is always served."""
 
 from __future__ import annotations
 
@@ -144,14 +144,14 @@ REFUSED: list[tuple[int, bytes]] = [
 
 
 async def still_serves(front: Front) -> None:
-    """Check that the next client is served, and that the key is what it was."""
+    """Check that the next client is served, and that the key is unchanged."""
     reply = await front.request("GET", "/keys/k/")
-    assert (reply.status, reply.body) == (200, b'{"value":"good"}')
+    assert (reply.status, reply.body) == (200, b'{"value":"good"}\n')
     assert front.node.keys == {"k": Item(b"good", 1, 1, 1)}
 
 
-async def say(front: Front, data: bytes) -> bytes:
-    """Send ``data`` and return the answer: all of it up to the end if that comes, which is hurried along."""
+async def send_all(front: Front, data: bytes) -> bytes:
+    """Send ``data`` and the end of the sending, and return everything that comes back."""
     connection = await front.connect()
     connection.send(data)
     connection.writer.write_eof()
@@ -161,9 +161,10 @@ async def say(front: Front, data: bytes) -> bytes:
 
 
 def the_one_answer(received: bytes) -> tuple[int, str]:
-    """Return status and outcome of an answer, of which there must be exactly one, in the shape of all errors."""
+    """Return status and outcome of the answer, which must be the only one and have the shape of all errors."""
     match = re.fullmatch(rb"HTTP/1\.1 (\d+) [ A-Za-z]+\r\n(.+?)\r\n\r\n(.*)", received, re.DOTALL)
     assert match is not None, f"no answer: {received[:200]!r}"
+    assert match[3].endswith(b"}\n")
     body = json.loads(match[3])
     assert list(body) == ["error"]
     assert list(body["error"])[:3] == ["code", "message", "outcome"]
@@ -172,8 +173,8 @@ def the_one_answer(received: bytes) -> tuple[int, str]:
     return int(match[1]), body["error"]["outcome"]
 
 
-@pytest.mark.parametrize("data", [data for _, data in MALFORMED], ids=[what for what, _ in MALFORMED])
-def test_what_is_no_http_is_a_400_and_closed(data: bytes) -> None:
+@pytest.mark.parametrize("data", [data for _, data in MALFORMED], ids=[name for name, _ in MALFORMED])
+def test_bytes_that_are_not_http_get_a_400_and_the_connection_is_closed(data: bytes) -> None:
     async def scenario(front: Front) -> bytes:
         front.node.apply((Put("k", b"good"),))
         connection = await front.connect()
@@ -186,7 +187,7 @@ def test_what_is_no_http_is_a_400_and_closed(data: bytes) -> None:
 
 
 @pytest.mark.parametrize(("status", "data"), REFUSED, ids=[f"{status}-{data[:60]!r}" for status, data in REFUSED])
-def test_what_can_t_be_done_is_refused_and_changes_nothing(status: int, data: bytes) -> None:
+def test_a_request_that_cannot_be_served_is_refused_and_changes_nothing(status: int, data: bytes) -> None:
     async def scenario(front: Front) -> bytes:
         front.node.apply((Put("k", b"good"),))
         connection = await front.connect()
@@ -201,7 +202,7 @@ def test_what_can_t_be_done_is_refused_and_changes_nothing(status: int, data: by
 
 
 def test_a_refused_request_leaves_the_connection_in_step() -> None:
-    """What is refused after it was read whole costs nobody a connection, and no byte is taken for the next request."""
+    """A request that is refused after it was read completely keeps its connection and leaves no byte behind."""
 
     async def scenario(front: Front) -> list[int]:
         connection = await front.connect()
@@ -218,7 +219,7 @@ def test_a_refused_request_leaves_the_connection_in_step() -> None:
     assert with_front(scenario, limits=LIMITS) == [400, 400, 400, 404, 400, 200]
 
 
-def test_a_request_in_the_body_of_another_is_no_request() -> None:
+def test_a_request_in_the_body_of_another_is_not_served() -> None:
     async def scenario(front: Front) -> list[str]:
         connection = await front.connect()
         smuggled = put(target=b"/keys/smuggled/")
@@ -241,14 +242,14 @@ def test_a_request_that_is_cut_off_anywhere_changes_nothing(cut: int) -> None:
     async def scenario(front: Front) -> bytes:
         front.node.apply((Put("k", b"good"),))
         assert cut < len(request)
-        received = await say(front, request[:cut])
+        received = await send_all(front, request[:cut])
         await still_serves(front)
         return received
 
     assert with_front(scenario) == b""
 
 
-def test_a_client_that_asks_before_it_sends_is_told_no_at_once() -> None:
+def test_a_client_that_expects_100_continue_is_refused_at_once() -> None:
     async def scenario(front: Front) -> list[bytes]:
         received = []
         for target, length in ((b"/keys/k/", 10**6), (b"/keys/%/", 16), (b"/keys/k/", 16)):
@@ -264,7 +265,7 @@ def test_a_client_that_asks_before_it_sends_is_told_no_at_once() -> None:
     ]
 
 
-def test_the_answer_to_what_is_too_long_gets_through_to_a_client_that_still_sends() -> None:
+def test_the_refusal_of_a_long_request_reaches_a_client_that_still_sends() -> None:
     """Closing at once would make the kernel reset the connection, and destroy the answer on its way."""
 
     async def scenario(front: Front) -> list[bytes]:
@@ -289,8 +290,8 @@ def test_the_answer_to_what_is_too_long_gets_through_to_a_client_that_still_send
     ]
 
 
-def test_whatever_bytes_come_the_server_lives_and_nothing_changes() -> None:
-    """Random bytes, and random changes to a request that would be valid."""
+def test_the_server_survives_any_bytes_and_nothing_changes() -> None:
+    """The bytes are random, or a valid request with random edits."""
     valid = put(b"Content-Type: application/json\r\n", target=b"/keys/other/?timeout=1")
     edits = st.lists(st.tuples(st.integers(0, len(valid)), st.integers(0, 12), st.binary(max_size=12)), max_size=4)
 
@@ -308,7 +309,7 @@ def test_whatever_bytes_come_the_server_lives_and_nothing_changes() -> None:
         @settings(max_examples=150, deadline=None)
         @given(st.binary() | edits.map(edited))
         def attack(data: bytes) -> None:
-            received = runner.run(say(front, data))
+            received = runner.run(send_all(front, data))
             front.connections.clear()
             statuses = [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", received)]
             assert all(status in (100, 200) or 400 <= status < 500 for status in statuses), received
@@ -317,6 +318,6 @@ def test_whatever_bytes_come_the_server_lives_and_nothing_changes() -> None:
         try:
             attack()
             reply = runner.run(front.request("GET", "/keys/k/"))
-            assert (reply.status, reply.body) == (200, b'{"value":"good"}')
+            assert (reply.status, reply.body) == (200, b'{"value":"good"}\n')
         finally:
             runner.run(context.__aexit__(None, None, None))

@@ -1,4 +1,4 @@
-"""``/keys/<key>/`` answers as the original did where that was right, and says what is wrong where it was not."""
+"""``/keys/<key>/`` answers valid requests as the Go original does, and says what is wrong with all others."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ JSON = "application/json; charset=utf-8"
 
 
 def error(reply: Reply) -> dict[str, Any]:
-    """Return the error in an answer, which must have the one shape of all errors."""
+    """Return the error in an answer, which must have the shape of all errors."""
+    assert reply.body.endswith(b"}\n")
     body = json.loads(reply.body)
     assert list(body) == ["error"]
     assert list(body["error"])[:3] == ["code", "message", "outcome"]
@@ -34,8 +35,8 @@ def error(reply: Reply) -> dict[str, Any]:
 
 def brief(reply: Reply) -> tuple[int, str, str]:
     """Return status, code and outcome of an error."""
-    said = error(reply)
-    return reply.status, said["code"], said["outcome"]
+    found = error(reply)
+    return reply.status, found["code"], found["outcome"]
 
 
 # --- Byte for byte.
@@ -54,10 +55,10 @@ def test_the_bytes_of_a_write_and_a_read() -> None:
         b"X-Raft-Revision: 1\r\n"
         b"X-Raft-Term: 7\r\n"
         b"X-Raft-Leader: n1\r\n"
-        b"Content-Length: 14\r\n"
+        b"Content-Length: 15\r\n"
         b"X-Raft-Served-By: n1\r\n"
         b"Connection: close\r\n"
-        b'\r\n{"value":"v1"}',
+        b'\r\n{"value":"v1"}\n',
         b"HTTP/1.1 200 OK\r\n"
         b"Content-Type: application/json; charset=utf-8\r\n"
         b'Etag: "1"\r\n'
@@ -65,24 +66,24 @@ def test_the_bytes_of_a_write_and_a_read() -> None:
         b"X-Raft-Term: 7\r\n"
         b"X-Raft-Level: linearizable\r\n"
         b"X-Raft-Leader: n1\r\n"
-        b"Content-Length: 14\r\n"
+        b"Content-Length: 15\r\n"
         b"X-Raft-Served-By: n1\r\n"
         b"Connection: close\r\n"
-        b'\r\n{"value":"v1"}',
+        b'\r\n{"value":"v1"}\n',
     )
 
 
-# --- The table in ORIGINAL.md, row by row.
+# --- What the Go original does.
 
 
-def test_get_of_a_key_that_is_there() -> None:
+def test_get_of_a_key_that_exists() -> None:
     async def scenario(front: Front) -> Reply:
         front.node.apply((Put("other", b""), Put("k", b"v1")))
         return await front.request("GET", "/keys/k/")
 
     reply = with_front(scenario)
 
-    assert (reply.status, reply.headers["content-type"], reply.body) == (200, JSON, b'{"value":"v1"}')
+    assert (reply.status, reply.headers["content-type"], reply.body) == (200, JSON, b'{"value":"v1"}\n')
     assert {name: value for name, value in reply.headers.items() if name == "etag" or name.startswith("x-raft")} == {
         "etag": '"2"',
         "x-raft-revision": "2",
@@ -93,15 +94,15 @@ def test_get_of_a_key_that_is_there() -> None:
     }
 
 
-def test_get_of_a_missing_key_is_an_empty_value_that_alone_has_no_etag() -> None:
+def test_get_of_a_missing_key_is_an_empty_value_without_an_etag() -> None:
     async def scenario(front: Front) -> list[Reply]:
         front.node.apply((Put("empty", b""),))
         return [await front.request("GET", f"/keys/{key}/") for key in ("missing", "empty")]
 
     missing, empty = with_front(scenario)
 
-    assert (missing.status, missing.body, missing.headers.get("etag")) == (200, b'{"value":""}', None)
-    assert (empty.status, empty.body, empty.headers.get("etag")) == (200, b'{"value":""}', '"1"')
+    assert (missing.status, missing.body, missing.headers.get("etag")) == (200, b'{"value":""}\n', None)
+    assert (empty.status, empty.body, empty.headers.get("etag")) == (200, b'{"value":""}\n', '"1"')
 
 
 def test_missing_404_asks_for_a_404() -> None:
@@ -113,7 +114,7 @@ def test_missing_404_asks_for_a_404() -> None:
 
     assert brief(missing) == (404, "no_such_key", "not_done")
     assert missing.headers["x-raft-revision"] == "1"
-    assert (there.status, there.body) == (200, b'{"value":"v"}')
+    assert (there.status, there.body) == (200, b'{"value":"v"}\n')
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT"])
@@ -133,7 +134,7 @@ def test_a_write_is_json_whatever_its_content_type_says(method: str, headers: di
 
     reply, keys = with_front(scenario)
 
-    assert (reply.status, reply.headers["content-type"], reply.body) == (200, JSON, b'{"value":"v1"}')
+    assert (reply.status, reply.headers["content-type"], reply.body) == (200, JSON, b'{"value":"v1"}\n')
     assert (reply.headers["etag"], reply.headers["x-raft-revision"], reply.headers["x-raft-term"]) == ('"1"', "1", "7")
     assert keys == {"k": Item(b"v1", 1, 1, 1)}
 
@@ -154,7 +155,7 @@ def test_a_write_answers_only_once_it_is_applied() -> None:
     early, reply = with_front(scenario)
 
     assert not early
-    assert (reply.status, reply.body) == (200, b'{"value":"v1"}')
+    assert (reply.status, reply.body) == (200, b'{"value":"v1"}\n')
 
 
 def test_a_write_without_a_leader_waits_and_is_then_a_503_that_says_why() -> None:
@@ -185,7 +186,7 @@ def test_a_write_without_a_leader_waits_and_is_then_a_503_that_says_why() -> Non
         b'{"VALUE":"v1"}',
     ],
 )
-def test_what_the_original_took_or_overwrote_the_key_for_is_a_400_and_changes_nothing(body: bytes) -> None:
+def test_a_bad_body_that_the_original_accepted_is_a_400_and_changes_nothing(body: bytes) -> None:
     async def scenario(front: Front) -> tuple[Reply, list[object]]:
         return await front.request("POST", "/keys/k/", body), front.node.messages
 
@@ -195,14 +196,14 @@ def test_what_the_original_took_or_overwrote_the_key_for_is_a_400_and_changes_no
     assert messages == []
 
 
-def test_a_post_without_any_body_is_a_400() -> None:
+def test_a_post_without_a_body_is_a_400() -> None:
     async def scenario(front: Front) -> Reply:
         return await front.request("POST", "/keys/k/")
 
     assert brief(with_front(scenario)) == (400, "bad_body", "not_done")
 
 
-def test_keys_are_answered_at_once_with_and_without_the_slash_at_the_end() -> None:
+def test_a_key_may_end_with_a_slash_or_without_and_is_never_redirected() -> None:
     async def scenario(front: Front) -> list[Reply]:
         return [
             await front.request("POST", "/keys/a", b'{"value":"v1"}'),
@@ -212,22 +213,22 @@ def test_keys_are_answered_at_once_with_and_without_the_slash_at_the_end() -> No
         ]
 
     assert [(reply.status, reply.body) for reply in with_front(scenario)] == [
-        (200, b'{"value":"v1"}'),
-        (200, b'{"value":"v1"}'),
-        (200, b'{"value":"v2"}'),
-        (200, b'{"value":"v2"}'),
+        (200, b'{"value":"v1"}\n'),
+        (200, b'{"value":"v1"}\n'),
+        (200, b'{"value":"v2"}\n'),
+        (200, b'{"value":"v2"}\n'),
     ]
 
 
-def test_delete_says_whether_there_was_a_key() -> None:
+def test_delete_says_whether_the_key_existed() -> None:
     async def scenario(front: Front) -> list[Reply]:
         front.node.apply((Put("k", b"v1"),))
         return [await front.request("DELETE", "/keys/k/") for _ in range(2)]
 
     first, second = with_front(scenario)
 
-    assert (first.status, first.body, first.headers["x-raft-revision"]) == (200, b'{"deleted":true}', "2")
-    assert (second.status, second.body, second.headers["x-raft-revision"]) == (200, b'{"deleted":false}', "2")
+    assert (first.status, first.body, first.headers["x-raft-revision"]) == (200, b'{"deleted":true}\n', "2")
+    assert (second.status, second.body, second.headers["x-raft-revision"]) == (200, b'{"deleted":false}\n', "2")
     assert "etag" not in first.headers
 
 
@@ -255,7 +256,7 @@ def test_an_escaped_slash_belongs_to_the_key_and_a_plain_one_gets_a_hint() -> No
 
     (post, get, plain), keys = with_front(scenario)
 
-    assert (post.status, get.body, keys) == (200, b'{"value":"v1"}', ["a/b"])
+    assert (post.status, get.body, keys) == (200, b'{"value":"v1"}\n', ["a/b"])
     assert brief(plain) == (404, "not_found", "not_done")
     assert "%2F" in error(plain)["message"]
 
@@ -264,26 +265,26 @@ def test_an_escaped_slash_belongs_to_the_key_and_a_plain_one_gets_a_hint() -> No
     ("target", "wrong"),
     [("/keys/", "not_found"), ("/keys", "not_found"), ("/nothing", "not_found"), ("//keys/a", "not_found")],
 )
-def test_a_path_with_nothing_behind_it_is_a_404(target: str, wrong: str) -> None:
+def test_a_path_that_is_not_served_is_a_404(target: str, wrong: str) -> None:
     async def scenario(front: Front) -> Reply:
         return await front.request("GET", target)
 
     assert brief(with_front(scenario)) == (404, wrong, "not_done")
 
 
-def test_html_stands_as_it_is_in_json() -> None:
+def test_html_is_not_escaped_in_json() -> None:
     async def scenario(front: Front) -> Reply:
         await front.request("POST", "/keys/k/", b'{"value":"\\u003cb\\u003e &\xc3\xa9"}')
         return await front.request("GET", "/keys/k/")
 
-    assert with_front(scenario).body == '{"value":"<b> &é"}'.encode()
+    assert with_front(scenario).body == '{"value":"<b> &é"}\n'.encode()
 
 
 # --- Limits.
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "application/octet-stream"])
-def test_a_value_up_to_the_limit_is_taken_and_one_byte_more_is_a_413_that_names_it(content_type: str) -> None:
+def test_a_value_up_to_the_limit_is_accepted_and_one_byte_more_is_a_413_with_the_limit(content_type: str) -> None:
     limit = 1 << 20
 
     def body(size: int) -> bytes:
@@ -300,12 +301,12 @@ def test_a_value_up_to_the_limit_is_taken_and_one_byte_more_is_a_413_that_names_
 
     taken, refused, kept = with_front(scenario)
 
-    assert (taken.status, kept.body) == (200, body(limit) if content_type == "application/json" else taken.body)
+    assert (taken.status, kept.body) == (200, body(limit) + b"\n" if content_type == "application/json" else taken.body)
     assert brief(refused) == (413, "value_too_large", "not_done")
     assert error(refused)["limit_bytes"] == limit
 
 
-def test_a_key_up_to_the_limit_is_taken_and_one_byte_more_is_a_414_that_names_it() -> None:
+def test_a_key_up_to_the_limit_is_accepted_and_one_byte_more_is_a_414_with_the_limit() -> None:
     async def scenario(front: Front) -> list[Reply]:
         keys = ["k" * 4096, "k" * 4097, "%F0%9F%98%80" * 1024, "%F0%9F%98%80" * 1024 + "k"]
         return [await front.request("POST", f"/keys/{key}/", b'{"value":"v"}') for key in keys]
@@ -316,7 +317,7 @@ def test_a_key_up_to_the_limit_is_taken_and_one_byte_more_is_a_414_that_names_it
     assert error(replies[1])["limit_bytes"] == 4096
 
 
-# --- Bytes that are no text.
+# --- Bytes that are not text.
 
 
 def test_octets_are_stored_as_they_are() -> None:
@@ -336,7 +337,7 @@ def test_octets_are_stored_as_they_are() -> None:
 
     put, raw, either, as_json, put_text, text, either_text, missing = with_front(scenario)
 
-    assert (put.status, put.body) == (200, b'{"bytes":4}')
+    assert (put.status, put.body) == (200, b'{"bytes":4}\n')
     for reply in (raw, either):
         assert (reply.status, reply.body, reply.headers["etag"]) == (200, b"\xff\0\r\n", '"1"')
         assert reply.headers["content-type"] == "application/octet-stream"
@@ -344,7 +345,7 @@ def test_octets_are_stored_as_they_are() -> None:
     assert brief(as_json) == (406, "not_text", "not_done")
     assert "Accept: application/octet-stream" in error(as_json)["message"]
     assert as_json.headers["etag"] == '"1"'
-    assert put_text.body == text.body == either_text.body == b'{"value":"{\\"value\\":\\"v1\\"}"}'
+    assert put_text.body == text.body == either_text.body == b'{"value":"{\\"value\\":\\"v1\\"}"}\n'
     assert (missing.status, missing.body, missing.headers.get("etag")) == (200, b"", None)
 
 
@@ -362,7 +363,7 @@ def test_octets_are_stored_as_they_are() -> None:
         ("?timeout=60", "linearizable", 60000.0),
     ],
 )
-def test_a_read_says_how_fresh_and_for_how_long(query: str, level: Any, timeout_ms: float) -> None:
+def test_a_read_asks_the_node_with_its_level_and_timeout(query: str, level: Any, timeout_ms: float) -> None:
     async def scenario(front: Front) -> tuple[Reply, list[object]]:
         front.node.apply((Put("k", b"v"),))
         return await front.request("GET", f"/keys/k/{query}"), front.node.messages
@@ -386,7 +387,7 @@ def test_a_read_says_how_fresh_and_for_how_long(query: str, level: Any, timeout_
         ("%zz", "bad_escape"),
     ],
 )
-def test_a_parameter_that_is_wrong_is_a_400_and_nothing_is_asked(method: str, query: str, code: str) -> None:
+def test_a_wrong_parameter_is_a_400_and_the_node_is_not_asked(method: str, query: str, code: str) -> None:
     async def scenario(front: Front) -> tuple[Reply, list[object]]:
         return await front.request(method, f"/keys/k/?{query}", b""), front.node.messages
 
@@ -397,7 +398,7 @@ def test_a_parameter_that_is_wrong_is_a_400_and_nothing_is_asked(method: str, qu
 
 
 @pytest.mark.parametrize("query", ["level=lease", "level=", "missing=200", "level=stale&level=stale"])
-def test_a_read_takes_only_levels_there_are(query: str) -> None:
+def test_a_read_accepts_only_known_levels(query: str) -> None:
     async def scenario(front: Front) -> Reply:
         return await front.request("GET", f"/keys/k/?{query}")
 
@@ -405,7 +406,7 @@ def test_a_read_takes_only_levels_there_are(query: str) -> None:
 
 
 @pytest.mark.parametrize("parameter", ["level=stale", "missing=404"])
-def test_a_write_takes_no_parameters_of_reads(parameter: str) -> None:
+def test_a_write_does_not_accept_the_parameters_of_reads(parameter: str) -> None:
     async def scenario(front: Front) -> Reply:
         return await front.request("PUT", f"/keys/k/?{parameter}", b'{"value":"v"}')
 
@@ -416,7 +417,7 @@ def test_a_write_takes_no_parameters_of_reads(parameter: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["PUT", "POST", "DELETE"])
-def test_a_promise_that_can_t_be_kept_yet_is_refused(method: str) -> None:
+def test_an_idempotency_key_is_refused_as_it_has_no_effect_yet(method: str) -> None:
     async def scenario(front: Front) -> tuple[Reply, list[object]]:
         return await front.request(method, "/keys/k/", b'{"value":"v"}', {"Idempotency-Key": "x"}), front.node.messages
 
@@ -432,7 +433,7 @@ def test_a_promise_that_can_t_be_kept_yet_is_refused(method: str) -> None:
 
 @pytest.mark.parametrize("method", ["PUT", "POST", "DELETE"])
 @pytest.mark.parametrize("header", ['If-Match: "1"', "If-Match: *", 'if-match:  "1" '])
-def test_a_write_on_a_condition_that_holds_is_done(method: str, header: str) -> None:
+def test_a_write_with_a_condition_that_holds_is_done(method: str, header: str) -> None:
     async def scenario(front: Front) -> tuple[Reply, dict[str, Item]]:
         front.node.apply((Put("k", b"old"), Put("other", b"")))
         name, _, value = header.partition(":")
@@ -442,15 +443,15 @@ def test_a_write_on_a_condition_that_holds_is_done(method: str, header: str) -> 
 
     assert (reply.status, reply.headers["x-raft-revision"]) == (200, "3")
     if method == "DELETE":
-        assert (reply.body, reply.headers.get("etag"), keys.get("k")) == (b'{"deleted":true}', None, None)
+        assert (reply.body, reply.headers.get("etag"), keys.get("k")) == (b'{"deleted":true}\n', None, None)
     else:
-        assert (reply.body, reply.headers["etag"]) == (b'{"value":"new"}', '"3"')
+        assert (reply.body, reply.headers["etag"]) == (b'{"value":"new"}\n', '"3"')
         assert keys["k"] == Item(b"new", 1, 3, 2)
 
 
 @pytest.mark.parametrize("method", ["PUT", "POST", "DELETE"])
 @pytest.mark.parametrize("revision", [1, 3, 2**63 - 1])
-def test_a_write_to_a_key_that_has_changed_is_a_412_with_the_etag_of_what_is_there(method: str, revision: int) -> None:
+def test_a_conditional_write_to_a_key_that_has_changed_is_a_412_with_its_etag(method: str, revision: int) -> None:
     async def scenario(front: Front) -> tuple[Reply, dict[str, Item]]:
         front.node.apply((Put("k", b"old"), Put("k", b"newer"), Put("other", b"")))
         headers = {"If-Match": f'"{revision}"'}
@@ -467,7 +468,7 @@ def test_a_write_to_a_key_that_has_changed_is_a_412_with_the_etag_of_what_is_the
 
 @pytest.mark.parametrize("method", ["PUT", "POST", "DELETE"])
 @pytest.mark.parametrize("value", ['"1"', "*"])
-def test_a_write_to_a_key_that_is_gone_is_a_412_without_an_etag(method: str, value: str) -> None:
+def test_a_conditional_write_to_a_key_that_was_deleted_is_a_412_without_an_etag(method: str, value: str) -> None:
     async def scenario(front: Front) -> tuple[Reply, list[str]]:
         front.node.apply((Put("k", b"old"), Delete("k")))
         return await front.request(method, "/keys/k/", b'{"value":"new"}', {"If-Match": value}), list(front.node.keys)
@@ -480,7 +481,7 @@ def test_a_write_to_a_key_that_is_gone_is_a_412_without_an_etag(method: str, val
 
 
 @pytest.mark.parametrize("method", ["PUT", "POST"])
-def test_if_none_match_makes_a_key_and_never_overwrites_one(method: str) -> None:
+def test_if_none_match_creates_a_key_and_never_overwrites_one(method: str) -> None:
     async def scenario(front: Front) -> tuple[list[Reply], dict[str, Item]]:
         headers = {"If-None-Match": "*"}
         replies = [
@@ -522,7 +523,7 @@ def test_if_none_match_makes_a_key_and_never_overwrites_one(method: str) -> None
     + [{"If-Match": "*", "If-None-Match": "*"}],
     ids=str,
 )
-def test_a_condition_that_is_none_is_a_400_and_nothing_is_asked(method: str, headers: dict[str, str]) -> None:
+def test_an_invalid_condition_is_a_400_and_the_node_is_not_asked(method: str, headers: dict[str, str]) -> None:
     async def scenario(front: Front) -> tuple[Reply, list[object]]:
         return await front.request(method, "/keys/k/", b'{"value":"v"}', headers), front.node.messages
 
@@ -532,7 +533,7 @@ def test_a_condition_that_is_none_is_a_400_and_nothing_is_asked(method: str, hea
     assert messages == []
 
 
-def test_a_deletion_of_what_must_not_be_there_is_a_400() -> None:
+def test_a_delete_with_if_none_match_is_a_400() -> None:
     async def scenario(front: Front) -> tuple[Reply, list[object]]:
         return await front.request("DELETE", "/keys/k/", b"", {"If-None-Match": "*"}), front.node.messages
 
@@ -555,7 +556,7 @@ def test_an_encoded_body_is_a_415(encoding: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["OPTIONS", "PATCH", "TRACE", "get", "BREW", "X" * 1000])
-def test_another_method_is_a_405_that_names_those_there_are(method: str) -> None:
+def test_another_method_is_a_405_that_lists_the_allowed_ones(method: str) -> None:
     async def scenario(front: Front) -> Reply:
         return await front.request(method, "/keys/k/", b'{"value":"v"}')
 
@@ -567,7 +568,7 @@ def test_another_method_is_a_405_that_names_those_there_are(method: str) -> None
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE"])
-def test_a_body_that_nobody_asked_for_is_skipped_up_to_64_kib(method: str) -> None:
+def test_an_unexpected_body_is_discarded_up_to_64_kib(method: str) -> None:
     async def scenario(front: Front) -> list[int]:
         return [
             (await front.request(method, "/keys/k/", bytes(size))).status for size in (0, 1, 64 << 10, (64 << 10) + 1)
@@ -605,7 +606,7 @@ def test_every_refusal_has_its_status(
 
 @pytest.mark.parametrize("refused", ["not_leader", "not_committed", "retry"])
 @pytest.mark.parametrize("method", ["PUT", "GET"])
-def test_what_was_tried_again_in_vain_was_not_done(method: str, refused: Any) -> None:
+def test_a_request_that_was_retried_in_vain_was_not_done(method: str, refused: Any) -> None:
     async def scenario(front: Front) -> Reply:
         front.node.script.extend(Refused(refused) for _ in range(1000))
         return await front.request(method, "/keys/k/?timeout=0.05", b'{"value":"v"}')
@@ -629,7 +630,7 @@ def test_a_change_whose_outcome_is_unknown_is_a_504(method: str, body: bytes | N
     assert "retry-after" not in reply.headers
 
 
-def test_a_read_that_nobody_answered_in_time_is_a_503_since_it_changed_nothing() -> None:
+def test_a_read_that_is_not_answered_in_time_is_a_503_since_it_changed_nothing() -> None:
     async def scenario(front: Front) -> Reply:
         front.node.script.append(None)
         return await front.request("GET", "/keys/k/")
@@ -640,7 +641,7 @@ def test_a_read_that_nobody_answered_in_time_is_a_503_since_it_changed_nothing()
     assert reply.headers["retry-after"] == "1"
 
 
-def test_a_result_of_the_wrong_kind_is_our_bug_and_shows_nothing_of_the_inside() -> None:
+def test_a_result_of_the_wrong_type_is_a_500_that_shows_no_internals() -> None:
     async def scenario(front: Front) -> list[Reply]:
         replies = []
         for method, body in (("DELETE", None), ("PUT", b'{"value":"v"}')):
@@ -655,11 +656,11 @@ def test_a_result_of_the_wrong_kind_is_our_bug_and_shows_nothing_of_the_inside()
         assert b"Traceback" not in reply.body
 
 
-def test_the_answer_to_a_write_names_the_leader_as_this_node_last_heard() -> None:
+def test_an_answer_names_the_leader_that_this_node_knows() -> None:
     async def scenario(front: Front) -> list[str | None]:
         leaders = []
         for leader in ("n1", "n2", None, 'ü"\r\nX: y'):
-            front.client.view.changed(RoleChanged("n1", "follower", 8, leader, ""))
+            front.gateway.on_role_changed(RoleChanged("n1", "follower", 8, leader, ""))
             reply = await front.request("GET", "/keys/k/")
             leaders.append(reply.headers.get("x-raft-leader"))
             assert reply.headers["x-raft-term"] == "8"
@@ -671,7 +672,7 @@ def test_the_answer_to_a_write_names_the_leader_as_this_node_last_heard() -> Non
 # --- Many requests at once.
 
 
-def test_requests_that_arrive_together_are_asked_for_together() -> None:
+def test_requests_that_arrive_together_travel_together() -> None:
     async def scenario(front: Front) -> tuple[list[Reply], FakeNode]:
         connections = [await front.connect() for _ in range(20)]
         await (await front.connect()).close()
@@ -685,7 +686,7 @@ def test_requests_that_arrive_together_are_asked_for_together() -> None:
     assert sorted(int(reply.headers["x-raft-revision"]) for reply in replies) == list(range(1, 21))
     proposed = [message.commands for message in node.messages if isinstance(message, Propose)]
     assert sorted(command.key for commands in proposed for command in commands) == sorted(map(str, range(20)))
-    # All were written before the loop looked at its sockets again; how many it then finds ready is the kernel's affair.
+    # All were sent before the loop looks at its sockets again; the kernel decides how many it finds ready then.
     assert len(proposed) < 10
 
 
@@ -706,7 +707,7 @@ def test_pipelined_requests_are_answered_one_after_the_other() -> None:
     ]
 
 
-def test_a_client_that_goes_away_disturbs_nobody() -> None:
+def test_a_client_that_disconnects_does_not_disturb_the_others() -> None:
     async def scenario(front: Front) -> tuple[Reply, list[str]]:
         applied = asyncio.get_running_loop().create_future()
         front.node.script.append(applied)
@@ -721,11 +722,11 @@ def test_a_client_that_goes_away_disturbs_nobody() -> None:
 
     reply, keys = with_front(scenario)
 
-    assert (reply.status, reply.body) == (200, b'{"value":"v"}')
+    assert (reply.status, reply.body) == (200, b'{"value":"v"}\n')
     assert sorted(keys) == ["gone", "stays"]
 
 
-def test_tornado_s_own_client_gets_along_with_it() -> None:
+def test_tornado_s_client_can_talk_to_it() -> None:
     async def scenario(front: Front) -> list[tuple[int, bytes]]:
         client = AsyncHTTPClient(force_instance=True)
         url = f"http://127.0.0.1:{front.server.port}/keys/%C3%A9%2F/"
@@ -740,8 +741,8 @@ def test_tornado_s_own_client_gets_along_with_it() -> None:
         return [(reply.code, reply.body[:15]) for reply in replies]
 
     assert with_front(scenario) == [
-        (200, b'{"value":"1"}'),
-        (200, b'{"value":"1"}'),
+        (200, b'{"value":"1"}\n'),
+        (200, b'{"value":"1"}\n'),
         (200, b'{"deleted":true'),
         (404, b'{"error":{"code'),
     ]

@@ -1,4 +1,4 @@
-"""What operators ask is answered with what the node knows of itself, and why it can't serve if it can't."""
+"""The pages for operators show what the node knows of itself, and why it cannot serve if it cannot."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ import raftkv
 from raftkv.actors.messages.requests import Read, Refused
 from raftkv.http.operations import Addresses
 from raftkv.store.commands import Get
-from tests.front_end.fronts import STATUS, Front, Reply, with_front
+from tests.front_end.fronts import STATUS, Front, Reply, serving, with_front
 
 PAGES = ["/", "/status", "/livez", "/readyz", "/cluster"]
 
 
 def body(reply: Reply) -> Any:
     assert reply.headers["content-type"] == "application/json; charset=utf-8"
+    assert reply.body.endswith(b"}\n")
     return json.loads(reply.body)
 
 
-def test_status_is_what_the_node_knows_and_which_process_it_is() -> None:
+def test_status_shows_what_the_node_knows_and_its_process_id() -> None:
     async def scenario(front: Front) -> Reply:
         return await front.request("GET", "/status")
 
@@ -37,6 +38,7 @@ def test_status_is_what_the_node_knows_and_which_process_it_is() -> None:
         "role": "leader",
         "term": 7,
         "leader": "n1",
+        "leader_url": None,
         "commit_index": 12,
         "last_applied": 11,
         "last_log_index": 13,
@@ -71,19 +73,57 @@ def test_status_is_what_the_node_knows_and_which_process_it_is() -> None:
 
 
 @pytest.mark.parametrize(
+    ("leader", "url"), [("n1", "http://10.0.0.1:4001"), ("n2", "http://[::1]:4001"), ("n3", None), ("n4", None)]
+)
+def test_status_has_the_url_of_the_leader_if_the_leader_has_advertised_it(leader: str, url: str | None) -> None:
+    """That of this node too; n3 has not advertised its address yet, and n4 is not known at all."""
+
+    def describe() -> dict[str, Addresses]:
+        return {
+            "n1": Addresses("10.0.0.1:5001", "10.0.0.1:4001"),
+            "n2": Addresses("[::1]:5001", "[::1]:4001"),
+            "n3": Addresses("10.0.0.3:5001", None),
+        }
+
+    async def scenario(front: Front) -> Reply:
+        front.node.status = msgspec.structs.replace(STATUS, leader=leader)
+        return await front.request("GET", "/status")
+
+    shown = body(with_front(scenario, describe=describe))
+
+    assert (shown["leader"], shown["leader_url"]) == (leader, url)
+
+
+def test_status_of_a_follower_leads_to_the_status_of_the_leader() -> None:
+    """There is what only the leader itself knows, such as its process id."""
+
+    async def scenario(front: Front) -> tuple[str, str]:
+        async with serving(node_id="n2", describe=lambda: addresses) as follower:
+            follower.node.status = msgspec.structs.replace(STATUS, id="n2", role="follower")
+            addresses["n1"] = Addresses(None, f"127.0.0.1:{front.server.port}")
+            found = body(await follower.request("GET", "/status"))
+            assert found["leader_url"] == f"http://127.0.0.1:{front.server.port}"
+            return found["id"], body(await front.request("GET", "/status"))["id"]
+
+    addresses: dict[str, Addresses] = {}
+
+    assert with_front(scenario) == ("n2", "n1")
+
+
+@pytest.mark.parametrize(
     ("role", "shown"), [("bootstrap", "follower"), ("follower", "follower"), ("candidate", "candidate")]
 )
-def test_status_says_why_there_is_no_leader_and_knows_three_roles(role: str, shown: str) -> None:
+def test_status_says_why_there_is_no_leader_and_has_three_roles(role: str, shown: str) -> None:
     async def scenario(front: Front) -> Reply:
         front.node.status = msgspec.structs.replace(STATUS, role=role, leader=None, reason="n1 waits for n3")
         return await front.request("GET", "/status/")
 
     page = body(with_front(scenario))
 
-    assert (page["role"], page["leader"], page["reason"]) == (shown, None, "n1 waits for n3")
+    assert (page["role"], page["leader"], page["leader_url"], page["reason"]) == (shown, None, None, "n1 waits for n3")
 
 
-def test_cluster_lists_everyone_who_is_known_in_order() -> None:
+def test_cluster_lists_every_known_member_in_order() -> None:
     def describe() -> dict[str, Addresses]:
         return {
             "n1": Addresses("10.0.0.1:5001", "10.0.0.1:4001"),
@@ -109,7 +149,7 @@ def test_cluster_lists_everyone_who_is_known_in_order() -> None:
     }
 
 
-def test_livez_asks_nobody() -> None:
+def test_livez_does_not_ask_the_node() -> None:
     async def scenario(front: Front) -> tuple[Reply, list[object]]:
         return await front.request("GET", "/livez"), front.node.messages
 
@@ -118,7 +158,7 @@ def test_livez_asks_nobody() -> None:
     assert (reply.status, body(reply), messages) == (200, {"status": "ok"}, [])
 
 
-def test_readyz_takes_a_leader_and_a_linearizable_read() -> None:
+def test_readyz_needs_a_leader_and_a_linearizable_read() -> None:
     async def scenario(front: Front) -> tuple[list[Reply], list[object]]:
         return [await front.request("GET", f"/readyz{query}") for query in ("", "?verbose")], front.node.messages
 
@@ -149,7 +189,9 @@ def test_readyz_without_a_leader_says_why() -> None:
     assert body(reply) == {
         "error": {
             "code": "not_ready",
-            "message": "not ready: leader: n1 hears from nobody; read: no_leader: an election is under way",
+            "message": (
+                "this node is not ready: leader: n1 hears from nobody; read: no_leader: an election is under way"
+            ),
             "outcome": "not_done",
             "checks": [
                 {"name": "leader", "ok": False, "detail": "n1 hears from nobody"},
@@ -169,7 +211,7 @@ def test_readyz_of_a_node_that_hangs_is_a_503() -> None:
 
     assert reply.status == 503
     assert body(reply)["error"]["message"] == (
-        "not ready: leader: the node did not answer; read: unknown: no answer in time"
+        "this node is not ready: leader: the node did not answer; read: unknown: no answer in time"
     )
 
 
@@ -189,7 +231,7 @@ def test_a_node_that_hangs_has_no_status(page: str) -> None:
     ]
 
 
-def test_the_first_page_says_where_to_go() -> None:
+def test_the_first_page_lists_the_others() -> None:
     async def scenario(front: Front) -> Reply:
         return await front.request("GET", "/")
 
@@ -202,7 +244,7 @@ def test_the_first_page_says_where_to_go() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_pages_are_for_reading(page: str) -> None:
+def test_pages_are_read_only(page: str) -> None:
     async def scenario(front: Front) -> list[Reply]:
         return [await front.request(method, page) for method in ("GET", "HEAD", "POST", "DELETE")]
 

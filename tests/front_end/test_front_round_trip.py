@@ -1,4 +1,4 @@
-"""Whatever text a client uses as key or value, and whatever bytes as value: exactly that comes back."""
+"""Every text as a key or value, and all bytes as a value, come back exactly as they were sent."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OCTETS = "application/octet-stream"
 
 
 class Session:
-    """One connection that is kept over all examples, as most clients keep theirs."""
+    """One connection that is kept for all examples, as most clients keep theirs."""
 
     def __init__(self, runner: asyncio.Runner, front: Front, connection: Connection) -> None:
         self.runner = runner

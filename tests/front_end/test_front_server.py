@@ -1,4 +1,4 @@
-"""The front end as a whole: its ports, its patience with slow clients, and its end."""
+"""The front end as a whole: its ports, its patience with slow clients, and how it stops."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def asked(front: Front) -> None:
         await asyncio.sleep(0)
 
 
-def test_a_free_port_is_taken_and_told() -> None:
+def test_port_0_takes_a_free_port_and_reports_it() -> None:
     async def scenario(front: Front) -> tuple[int, int]:
         return front.server.port, (await front.request("GET", "/livez")).status
 
@@ -50,7 +50,7 @@ def test_a_port_in_use_is_an_error() -> None:
     with_front(scenario)
 
 
-def test_a_name_that_means_several_addresses_listens_at_all_of_them() -> None:
+def test_a_name_with_several_addresses_listens_at_all_of_them() -> None:
     async def scenario(front: Front) -> int:
         other = Front()
         other.server.listen("localhost", 0)
@@ -117,7 +117,7 @@ def test_a_connection_without_a_complete_header_is_closed_after_the_idle_timeout
     assert with_front(scenario, idle_timeout_s=0.1) == b""
 
 
-def test_a_connection_that_is_not_used_any_more_is_closed_after_the_idle_timeout() -> None:
+def test_an_idle_connection_is_closed_after_the_idle_timeout() -> None:
     async def scenario(front: Front) -> tuple[int, bytes]:
         client = await front.connect()
         client.send(GET)
@@ -126,7 +126,7 @@ def test_a_connection_that_is_not_used_any_more_is_closed_after_the_idle_timeout
     assert with_front(scenario, idle_timeout_s=0.1) == (200, b"")
 
 
-def test_a_body_that_does_not_come_is_not_waited_for_beyond_the_body_timeout() -> None:
+def test_a_body_that_does_not_arrive_is_a_408_after_the_body_timeout() -> None:
     async def scenario(front: Front) -> tuple[Reply, bytes, list[object], int]:
         client = await front.connect()
         client.send(PUT[:-1])
@@ -138,8 +138,8 @@ def test_a_body_that_does_not_come_is_not_waited_for_beyond_the_body_timeout() -
     assert json.loads(reply.body)["error"]["outcome"] == "not_done"
 
 
-def test_all_bodies_under_way_together_are_bounded() -> None:
-    """Otherwise many clients that each send a little less than a whole body take all of the memory."""
+def test_all_incomplete_bodies_together_are_bounded() -> None:
+    """Otherwise many clients that each send most of a body could use up the memory."""
 
     async def scenario(front: Front) -> tuple[list[int], int, int, int]:
         lines = [
@@ -170,7 +170,7 @@ def test_all_bodies_under_way_together_are_bounded() -> None:
     assert with_front(scenario, buffered_bytes=1400) == ([429, 200], 900, 0, 1)
 
 
-def test_an_answer_that_is_not_fetched_is_given_up_after_the_body_timeout() -> None:
+def test_a_connection_whose_answer_is_not_read_is_closed_after_the_body_timeout() -> None:
     async def scenario(front: Front) -> bool:
         front.node.apply((Put("k", bytes(1 << 20)),))
         raw = socket.socket()
@@ -180,7 +180,6 @@ def test_an_answer_that_is_not_fetched_is_given_up_after_the_body_timeout() -> N
         await loop.sock_connect(raw, ("127.0.0.1", front.server.port))
         await loop.sock_sendall(raw, GET * 8)
         await asked(front)
-        # The front end has closed when it stops with nothing left to wait for, long before the grace is over.
         while front.server.connections:
             await asyncio.sleep(0.01)
         raw.close()
@@ -190,7 +189,7 @@ def test_an_answer_that_is_not_fetched_is_given_up_after_the_body_timeout() -> N
 
 
 def test_patience_with_the_client_does_not_limit_the_node() -> None:
-    """A request that waits for the node is not the client's fault, however long it takes."""
+    """A request that waits for the node does not count against the client, however long it takes."""
 
     async def scenario(front: Front) -> Reply:
         applied = asyncio.get_running_loop().create_future()
@@ -207,7 +206,7 @@ def test_patience_with_the_client_does_not_limit_the_node() -> None:
     assert with_front(scenario, idle_timeout_s=0.1, body_timeout_s=0.1).status == 200
 
 
-def test_a_connection_too_many_is_told_so() -> None:
+def test_a_connection_over_the_limit_gets_a_503() -> None:
     async def scenario(front: Front) -> tuple[list[int], int]:
         clients = [await front.connect() for _ in range(3)]
         for client in clients[:2]:
@@ -224,15 +223,15 @@ def test_a_connection_too_many_is_told_so() -> None:
 # --- Bugs of ours.
 
 
-class BrokenClient(Gateway):
-    """Can't take a request."""
+class BrokenGateway(Gateway):
+    """Fails on every request."""
 
     def propose(self, command: Command, timeout_s: float) -> asyncio.Future[tuple[Applied, Result]]:
         raise ZeroDivisionError("the inside")
 
 
-@pytest.mark.parametrize("options", [{"client": BrokenClient}, {"limits": Limits(key_bytes="none")}])  # type: ignore[arg-type]
-def test_a_bug_is_a_500_that_shows_nothing_and_leaves_the_others_alone(
+@pytest.mark.parametrize("options", [{"gateway": BrokenGateway}, {"limits": Limits(key_bytes="none")}])  # type: ignore[arg-type]
+def test_a_bug_is_a_500_that_shows_no_internals_and_leaves_other_requests_alone(
     options: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def scenario(front: Front) -> tuple[Reply, int]:
@@ -256,7 +255,7 @@ def test_a_bug_is_a_500_that_shows_nothing_and_leaves_the_others_alone(
 
 
 def lingering(scenario: Callable[[Lingerer, socket.socket, socket.socket], Awaitable[T]], **bounds: float) -> T:
-    """Run a scenario with a lingerer and the two ends of a connection, of which it is to adopt the first."""
+    """Run a scenario with a lingerer and the two ends of a connection, the first of them for it to adopt."""
 
     async def main() -> T:
         ours, theirs = socket.socketpair()
@@ -273,7 +272,7 @@ def lingering(scenario: Callable[[Lingerer, socket.socket, socket.socket], Await
 
 
 async def until_reset(theirs: socket.socket, data: bytes) -> bool:
-    """Send ``data`` again and again until nobody takes it any more."""
+    """Send ``data`` again and again until the connection breaks."""
     loop = asyncio.get_running_loop()
     try:
         while True:
@@ -283,7 +282,7 @@ async def until_reset(theirs: socket.socket, data: bytes) -> bool:
         return True
 
 
-def test_an_adopted_connection_ends_for_the_client_and_still_takes_what_it_sends() -> None:
+def test_an_adopted_connection_ends_for_the_client_but_still_takes_its_bytes() -> None:
     async def scenario(lingerer: Lingerer, ours: socket.socket, theirs: socket.socket) -> tuple[bytes, bytes]:
         loop = asyncio.get_running_loop()
         ours.send(b"too long")
@@ -328,7 +327,7 @@ def test_a_connection_that_is_gone_is_not_adopted() -> None:
 # --- The end.
 
 
-def test_stopping_lets_requests_under_way_end_and_tells_their_clients() -> None:
+def test_stopping_lets_requests_under_way_end_and_closes_their_connections() -> None:
     async def scenario(front: Front) -> tuple[Reply, bytes, bytes]:
         applied = asyncio.get_running_loop().create_future()
         front.node.script.append(applied)
@@ -350,11 +349,11 @@ def test_stopping_lets_requests_under_way_end_and_tells_their_clients() -> None:
 
     reply, idle_end, fresh_end = with_front(scenario)
 
-    assert (reply.status, reply.body, reply.headers["connection"]) == (200, b'{"value":"v"}', "close")
+    assert (reply.status, reply.body, reply.headers["connection"]) == (200, b'{"value":"v"}\n', "close")
     assert (idle_end, fresh_end) == (b"", b"")
 
 
-def test_a_request_that_is_still_being_sent_when_stopping_begins_is_answered() -> None:
+def test_a_request_that_is_being_sent_when_the_stop_begins_is_answered() -> None:
     async def scenario(front: Front) -> Reply:
         client = await front.connect()
         client.send(PUT[:-5])
@@ -384,7 +383,7 @@ def test_stopping_does_not_wait_beyond_its_grace() -> None:
     assert with_front(scenario) == (b"", 0)
 
 
-def test_stopping_twice_is_stopping_once() -> None:
+def test_stopping_twice_does_no_harm() -> None:
     async def scenario(front: Front) -> int:
         await front.server.stop(0)
         await front.server.stop(0)

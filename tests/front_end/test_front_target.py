@@ -1,4 +1,4 @@
-"""Request targets are taken apart strictly: no two readers may understand one differently."""
+"""Request targets are parsed strictly: no two programs may read one differently."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_a_key_is_one_segment_percent_decoded_once(segment: str, key: str) -> No
         ("\xc3%41", (400, "bad_encoding")),
     ],
 )
-def test_what_is_no_key_is_refused(segment: str, wrong: tuple[int, str]) -> None:
+def test_an_invalid_key_is_refused(segment: str, wrong: tuple[int, str]) -> None:
     with pytest.raises(HttpError) as failure:
         decode_key(segment, 4096)
     assert code_of(failure) == wrong
@@ -102,7 +102,7 @@ def test_the_limit_of_a_key_counts_bytes_of_utf_8(character: str) -> None:
     with pytest.raises(HttpError) as failure:
         decode_key(escaped * 6, 6 * size - 1)
     assert code_of(failure) == (414, "key_too_long")
-    assert failure.value.details == {"limit_bytes": 6 * size - 1}
+    assert failure.value.members == {"limit_bytes": 6 * size - 1}
 
 
 @given(st.text(min_size=1))
@@ -113,7 +113,7 @@ def test_every_text_is_a_key_when_all_of_it_is_escaped(key: str) -> None:
 
 
 @given(st.text(st.characters(max_codepoint=255)))
-def test_whatever_comes_as_a_segment_is_a_key_or_an_error_of_the_client(segment: str) -> None:
+def test_every_segment_is_a_key_or_a_client_error(segment: str) -> None:
     status, key = 200, ""
     try:
         key = decode_key(segment, 16)
@@ -142,7 +142,7 @@ def test_parameters_are_decoded_and_a_plus_stays_a_plus() -> None:
         ("%FF=1", "bad_encoding", "query"),
     ],
 )
-def test_parameters_that_are_unknown_repeated_or_badly_written_are_refused(query: str, code: str, named: str) -> None:
+def test_parameters_that_are_unknown_repeated_or_badly_encoded_are_refused(query: str, code: str, named: str) -> None:
     with pytest.raises(HttpError) as failure:
         parse_query(query, ("level",))
     assert code_of(failure) == (400, code)

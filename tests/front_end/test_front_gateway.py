@@ -1,4 +1,4 @@
-"""The client side of the asks: one message a turn, tried again only where that can't do a thing twice."""
+"""The gateway sends one message per turn of the loop, and retries only requests that were certainly not done."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ from raftkv.actors.messages.requests import (
 from raftkv.store.commands import Delete, DeleteDone, Get, Item, Put, PutDone
 from tests.front_end.fronts import STATUS, FakeNode, in_virtual_time
 
-WRITES_TRIED_AGAIN = ["not_leader", "not_committed", "retry"]
-READS_TRIED_AGAIN = ["not_leader", "not_committed", "retry", "unknown"]
+RETRIED_FOR_WRITES = ["not_leader", "not_committed", "retry"]
+RETRIED_FOR_READS = ["not_leader", "not_committed", "retry", "unknown"]
 CODES = ["no_leader", "not_leader", "not_committed", "retry", "unknown", "overloaded", "no_room", "stopping", "invalid"]
 
 
-def client_of(node: FakeNode) -> Gateway:
+def gateway_of(node: FakeNode) -> Gateway:
     return Gateway(node.ask, rng=Random(1))
 
 
 async def outcome_of(request: asyncio.Future[Any]) -> object:
-    """Return what a request gave, or how it was refused."""
+    """Return the result of a request, or its refusal."""
     try:
         return await request
     except RequestFailed as error:
         return error.refused
 
 
-def test_everything_that_arrives_in_one_turn_goes_as_one_message() -> None:
+def test_all_requests_of_one_turn_travel_in_one_message() -> None:
     node = FakeNode()
 
     async def main() -> object:
-        client = client_of(node)
+        gateway = gateway_of(node)
         return await asyncio.gather(
-            client.propose(Put("a", b"1"), 5), client.propose(Delete("a"), 5), client.propose(Put("b", b"2"), 5)
+            gateway.propose(Put("a", b"1"), 5), gateway.propose(Delete("a"), 5), gateway.propose(Put("b", b"2"), 5)
         )
 
     results = in_virtual_time(main())
@@ -57,29 +57,29 @@ def test_everything_that_arrives_in_one_turn_goes_as_one_message() -> None:
     assert node.messages == [Propose((Put("a", b"1"), Delete("a"), Put("b", b"2")), 5000.0)]
 
 
-def test_the_next_turn_is_another_message() -> None:
+def test_the_requests_of_the_next_turn_travel_in_another_message() -> None:
     node = FakeNode()
 
     async def main() -> None:
-        client = client_of(node)
-        await client.propose(Put("a", b"1"), 5)
-        await client.propose(Put("a", b"2"), 5)
+        gateway = gateway_of(node)
+        await gateway.propose(Put("a", b"1"), 5)
+        await gateway.propose(Put("a", b"2"), 5)
 
     in_virtual_time(main())
 
     assert node.messages == [Propose((Put("a", b"1"),), 5000.0), Propose((Put("a", b"2"),), 5000.0)]
 
 
-def test_reads_are_collected_by_level() -> None:
+def test_reads_are_batched_by_level() -> None:
     node = FakeNode()
     node.apply((Put("a", b"1"),))
 
     async def main() -> object:
-        client = client_of(node)
+        gateway = gateway_of(node)
         return await asyncio.gather(
-            client.read(Get("a"), "linearizable", 5),
-            client.read(Get("a"), "stale", 5),
-            client.read(Get("b"), "linearizable", 5),
+            gateway.read(Get("a"), "linearizable", 5),
+            gateway.read(Get("a"), "stale", 5),
+            gateway.read(Get("b"), "linearizable", 5),
         )
 
     record = Item(b"1", 1, 1, 1)
@@ -88,17 +88,17 @@ def test_reads_are_collected_by_level() -> None:
     assert node.messages == [Read((Get("a"), Get("b")), "linearizable", 5000.0), Read((Get("a"),), "stale", 5000.0)]
 
 
-def test_requests_find_company_up_to_the_next_50_ms() -> None:
-    """A request never gets less time than it asked for."""
+def test_requests_whose_timeouts_round_to_the_same_50_ms_share_a_message() -> None:
+    """They are rounded up: a request never gets less time than it asked for."""
     node = FakeNode()
 
     async def main() -> None:
-        client = client_of(node)
+        gateway = gateway_of(node)
         await asyncio.gather(
-            client.propose(Put("a", b""), 0.96),
-            client.propose(Put("b", b""), 1.0),
-            client.propose(Put("c", b""), 1.01),
-            client.propose(Put("d", b""), 0.001),
+            gateway.propose(Put("a", b""), 0.96),
+            gateway.propose(Put("b", b""), 1.0),
+            gateway.propose(Put("c", b""), 1.01),
+            gateway.propose(Put("d", b""), 0.001),
         )
 
     in_virtual_time(main())
@@ -114,8 +114,8 @@ def test_a_message_has_at_most_1000_commands() -> None:
     node = FakeNode()
 
     async def main() -> None:
-        client = client_of(node)
-        await asyncio.gather(*(client.propose(Put(str(number), b""), 5) for number in range(2500)))
+        gateway = gateway_of(node)
+        await asyncio.gather(*(gateway.propose(Put(str(number), b""), 5) for number in range(2500)))
 
     in_virtual_time(main())
 
@@ -125,7 +125,7 @@ def test_a_message_has_at_most_1000_commands() -> None:
 
 
 def by_number(pair: tuple[str, Item]) -> int:
-    """Return the number that a key is."""
+    """Return the key, which is a number."""
     return int(pair[0])
 
 
@@ -134,9 +134,9 @@ def test_a_message_has_at_most_256_kib_unless_one_command_alone_is_larger() -> N
     large, huge = bytes(100 << 10), bytes(1 << 20)
 
     async def main() -> None:
-        client = client_of(node)
+        gateway = gateway_of(node)
         values = [large, large, large, huge, b"", b""]
-        await asyncio.gather(*(client.propose(Put("k", value), 5) for value in values))
+        await asyncio.gather(*(gateway.propose(Put("k", value), 5) for value in values))
 
     in_virtual_time(main())
 
@@ -149,16 +149,16 @@ def test_a_message_has_at_most_256_kib_unless_one_command_alone_is_larger() -> N
 
 
 @pytest.mark.parametrize("code", CODES)
-def test_a_write_is_sent_again_only_if_it_was_certainly_not_done(code: Any) -> None:
+def test_a_write_is_retried_only_if_it_was_certainly_not_done(code: Any) -> None:
     node = FakeNode()
     node.script.append(Refused(code, "why"))
 
     async def main() -> object:
-        return await outcome_of(client_of(node).propose(Put("a", b"1"), 5))
+        return await outcome_of(gateway_of(node).propose(Put("a", b"1"), 5))
 
     outcome = in_virtual_time(main())
 
-    if code in WRITES_TRIED_AGAIN:
+    if code in RETRIED_FOR_WRITES:
         assert outcome == (Applied(1, 7, 1, (PutDone(1),)), PutDone(1))
         assert len(node.asked) == 2
     else:
@@ -167,16 +167,16 @@ def test_a_write_is_sent_again_only_if_it_was_certainly_not_done(code: Any) -> N
 
 
 @pytest.mark.parametrize("code", CODES)
-def test_a_read_is_sent_again_also_if_nobody_knows_what_became_of_it(code: Any) -> None:
+def test_a_read_is_retried_even_if_its_outcome_is_unknown(code: Any) -> None:
     node = FakeNode()
     node.script.append(Refused(code, "why"))
 
     async def main() -> object:
-        return await outcome_of(client_of(node).read(Get("a"), "linearizable", 5))
+        return await outcome_of(gateway_of(node).read(Get("a"), "linearizable", 5))
 
     outcome = in_virtual_time(main())
 
-    if code in READS_TRIED_AGAIN:
+    if code in RETRIED_FOR_READS:
         assert outcome == (ReadResult(0, 0, (None,)), None)
         assert len(node.asked) == 2
     else:
@@ -184,12 +184,12 @@ def test_a_read_is_sent_again_also_if_nobody_knows_what_became_of_it(code: Any) 
         assert len(node.asked) == 1
 
 
-def test_attempts_come_at_growing_pauses_and_with_the_time_that_is_left() -> None:
+def test_retries_come_after_growing_pauses_and_with_the_time_that_is_left() -> None:
     node = FakeNode()
     node.script.extend(Refused("not_leader") for _ in range(1000))
 
     async def main() -> tuple[object, float]:
-        outcome = await outcome_of(client_of(node).propose(Put("a", b"1"), 1))
+        outcome = await outcome_of(gateway_of(node).propose(Put("a", b"1"), 1))
         return outcome, asyncio.get_running_loop().time()
 
     outcome, ended_s = in_virtual_time(main())
@@ -203,16 +203,16 @@ def test_attempts_come_at_growing_pauses_and_with_the_time_that_is_left() -> Non
         True
     ] * len(pauses_ms)
     assert len({round(pause, 3) for pause in pauses_ms}) > len(pauses_ms) // 2
-    # No pause goes beyond the deadline: better the answer at once than an attempt that can't be answered.
+    # No pause goes beyond the deadline: there would be no time left for another attempt.
     assert 0.95 <= ended_s <= 1.0
 
 
 def test_the_node_may_answer_a_little_after_the_deadline_it_was_given() -> None:
-    """Its own answer, which says why, is to come before ours."""
+    """Its own answer, which says why, should come first."""
     node = FakeNode()
 
     async def main() -> None:
-        await client_of(node).propose(Put("a", b"1"), 2)
+        await gateway_of(node).propose(Put("a", b"1"), 2)
 
     in_virtual_time(main())
 
@@ -228,9 +228,9 @@ def test_no_answer_in_time_is_unknown(kind: str) -> None:
         await asyncio.sleep(timeout_s)
 
     async def main() -> tuple[object, float]:
-        client = Gateway(silent, rng=Random(1))
+        gateway = Gateway(silent, rng=Random(1))
         request: asyncio.Future[Any] = (
-            client.propose(Put("a", b"1"), 1) if kind == "write" else client.read(Get("a"), "linearizable", 1)
+            gateway.propose(Put("a", b"1"), 1) if kind == "write" else gateway.read(Get("a"), "linearizable", 1)
         )
         outcome = await outcome_of(request)
         return outcome, asyncio.get_running_loop().time()
@@ -244,34 +244,41 @@ def test_an_unknown_write_after_one_that_was_not_done_stays_unknown() -> None:
     node.script.extend([Refused("not_committed"), Refused("unknown", "the leader is gone")])
 
     async def main() -> object:
-        return await outcome_of(client_of(node).propose(Put("a", b"1"), 5))
+        return await outcome_of(gateway_of(node).propose(Put("a", b"1"), 5))
 
     assert in_virtual_time(main()) == Refused("unknown", "the leader is gone")
     assert len(node.asked) == 2
 
 
-def test_an_ask_that_fails_or_gives_nonsense_leaves_the_outcome_unknown(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_ask_that_fails_or_returns_a_wrong_reply_leaves_the_outcome_unknown(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     node = FakeNode()
     node.script.extend([RuntimeError("no such actor"), "hello", Applied(1, 1, 1, ()), ReadResult(1, 1, ())])
 
     async def main() -> object:
-        client = client_of(node)
-        return [await outcome_of(client.propose(Put("a", b"1"), 5)) for _ in range(4)]
+        gateway = gateway_of(node)
+        return [await outcome_of(gateway.propose(Put("a", b"1"), 5)) for _ in range(4)]
 
-    nonsense = Refused("unknown", "the node's answer was not understood")
-    with caplog.at_level(logging.CRITICAL, "raftkv.client"):
-        assert in_virtual_time(main()) == [Refused("unknown", "no answer in time"), nonsense, nonsense, nonsense]
+    not_understood = Refused("unknown", "the node's answer was not understood")
+    with caplog.at_level(logging.CRITICAL, "raftkv.gateway"):
+        assert in_virtual_time(main()) == [
+            Refused("unknown", "no answer in time"),
+            not_understood,
+            not_understood,
+            not_understood,
+        ]
     assert node.keys == {}
 
 
-def test_who_goes_away_does_not_disturb_the_others_of_the_message() -> None:
+def test_a_cancelled_request_does_not_disturb_the_others_of_its_message() -> None:
     node = FakeNode()
 
     async def main() -> object:
-        client = client_of(node)
+        gateway = gateway_of(node)
         answered = asyncio.get_running_loop().create_future()
         node.script.append(answered)
-        first, second, third = (client.propose(Put(key, b""), 5) for key in "abc")
+        first, second, third = (gateway.propose(Put(key, b""), 5) for key in "abc")
         await asyncio.sleep(0.01)
         second.cancel()
         answered.set_result(None)
@@ -282,19 +289,19 @@ def test_who_goes_away_does_not_disturb_the_others_of_the_message() -> None:
     assert node.messages == [Propose((Put("a", b""), Put("b", b""), Put("c", b"")), 5000.0)]
 
 
-def test_who_went_away_is_not_sent_again_nor_at_all_if_nothing_else_was() -> None:
+def test_a_cancelled_request_is_not_retried_and_a_message_without_requests_is_not_sent() -> None:
     node = FakeNode()
     node.script.append(Refused("not_leader"))
 
     async def main() -> object:
-        client = client_of(node)
-        first, second, early, alone = (client.propose(Put(key, b""), 5) for key in "abcd")
+        gateway = gateway_of(node)
+        first, second, early, alone = (gateway.propose(Put(key, b""), 5) for key in "abcd")
         early.cancel()
         await asyncio.sleep(0.001)
         second.cancel()
         alone.cancel()
         outcomes = [await first]
-        lonely = client.propose(Put("e", b""), 5)
+        lonely = gateway.propose(Put("e", b""), 5)
         lonely.cancel()
         await asyncio.sleep(1)
         return outcomes
@@ -306,22 +313,22 @@ def test_who_went_away_is_not_sent_again_nor_at_all_if_nothing_else_was() -> Non
     ]
 
 
-def test_closing_answers_everyone_who_waits() -> None:
-    """What was sent may yet be done; what waits for another attempt was not done; what comes now never is."""
+def test_closing_fails_every_request_that_waits() -> None:
+    """Requests that were sent may still be done; those that wait for a retry were not done; later ones never are."""
     node = FakeNode()
 
     async def main() -> object:
-        client = client_of(node)
+        gateway = gateway_of(node)
         loop = asyncio.get_running_loop()
         node.script.append(loop.create_future())
-        sent = client.propose(Put("a", b""), 5)
+        sent = gateway.propose(Put("a", b""), 5)
         await asyncio.sleep(0.001)
         node.script.append(Refused("not_committed", "another leader"))
-        pausing = client.propose(Put("b", b""), 5)
+        pausing = gateway.propose(Put("b", b""), 5)
         await asyncio.sleep(0.001)
-        unsent = client.propose(Put("c", b""), 5)
-        await client.close()
-        later = client.read(Get("d"), "stale", 5)
+        unsent = gateway.propose(Put("c", b""), 5)
+        await gateway.close()
+        later = gateway.read(Get("d"), "stale", 5)
         return [await outcome_of(request) for request in (sent, pausing, unsent, later)]
 
     stopping = Refused("stopping", "this node is stopping")
@@ -334,10 +341,10 @@ def test_closing_answers_everyone_who_waits() -> None:
     assert node.keys == {}
 
 
-def test_a_status_is_asked_for_with_a_deadline() -> None:
+def test_a_status_is_asked_for_with_a_timeout() -> None:
     node = FakeNode()
 
-    assert in_virtual_time(client_of(node).status(2)) == STATUS
+    assert in_virtual_time(gateway_of(node).status(2)) == STATUS
     assert node.asked == [(AskStatus(), 2)]
 
 
@@ -345,24 +352,24 @@ def test_a_status_is_asked_for_with_a_deadline() -> None:
     ("reply", "refused"),
     [(None, Refused("unknown", "the node did not answer")), (Refused("stopping", "bye"), Refused("stopping", "bye"))],
 )
-def test_a_node_that_does_not_say_how_it_is_has_failed(reply: object, refused: Refused) -> None:
+def test_a_status_that_does_not_come_is_a_failed_request(reply: object, refused: Refused) -> None:
     node = FakeNode()
     node.status = reply
 
     def status() -> Coroutine[Any, Any, object]:
-        return client_of(node).status()
+        return gateway_of(node).status()
 
     with pytest.raises(RequestFailed) as failure:
         in_virtual_time(status())
     assert failure.value.refused == refused
 
 
-def test_the_view_is_what_the_node_said_last() -> None:
-    view = Gateway(FakeNode().ask, rng=Random(1)).view
-    seen = [(view.role, view.term, view.leader)]
+def test_term_and_leader_are_what_the_node_reported_last() -> None:
+    gateway = Gateway(FakeNode().ask, rng=Random(1))
+    seen = [(gateway.term, gateway.leader)]
 
     for event in (RoleChanged("n1", "candidate", 3, None, ""), RoleChanged("n1", "follower", 4, "n2", "")):
-        view.changed(event)
-        seen.append((view.role, view.term, view.leader))
+        gateway.on_role_changed(event)
+        seen.append((gateway.term, gateway.leader))
 
-    assert seen == [("follower", 0, None), ("candidate", 3, None), ("follower", 4, "n2")]
+    assert seen == [(0, None), (3, None), (4, "n2")]
