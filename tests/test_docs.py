@@ -54,7 +54,7 @@ def test_each_dependency_has_a_reason() -> None:
 def test_each_dependency_is_used() -> None:
     """One that nobody imports only costs whoever installs it."""
     modules = {"google-crc32c": "google_crc32c"}
-    tools = {"pytest", "pytest-timeout", "hypothesis", "coverage", "ruff", "mypy", "import-linter"}
+    tools = {"pytest", "pytest-timeout", "hypothesis", "coverage", "ruff", "mypy", "import-linter", "setuptools"}
     folders = ("raftkv", "actors", "http", "deploy")
     sources = [path.read_text() for folder in folders for path in (ROOT / folder).rglob("*.py")]
 
