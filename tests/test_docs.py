@@ -1,4 +1,4 @@
-"""What README, CONTRIBUTING and CHANGELOG say must be so."""
+"""What README, CONTRIBUTING, CHANGELOG and the pages of `docs/` say is so."""
 
 from __future__ import annotations
 
@@ -16,6 +16,14 @@ from raftkv.config.settings import OPTIONS
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
+CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()
+RUNNING = (ROOT / "docs" / "running.md").read_text()
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    *(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")),
+]
 MAKEFILE = (ROOT / "Makefile").read_text()
 
 
@@ -68,40 +76,76 @@ def test_each_dependency_is_used() -> None:
 
 
 def test_the_table_of_settings_is_complete_and_right() -> None:
-    assert table(README, "setting") == [
+    assert table(CONFIGURATION, "setting") == [
         [f"`{option.name}`", "–" if option.default is None else f"`{option.default}`", option.help]
         for option in OPTIONS
     ]
 
 
 def test_the_commands_that_are_shown_exist() -> None:
-    shown = {found.replace(" ", "") for found in re.findall(r"\bmake ([a-z]+)\b", README + CONTRIBUTING)} - {"it"}
+    shown = set(re.findall(r"\bmake ([a-z]+)\b", README + CONTRIBUTING)) - {"it"}
     targets = set(re.findall(r"^([a-z]+):", MAKEFILE, re.M))
+    ours = set(re.findall(r"(?:-m raftkv|^ *raftkv|`raftkv) ([a-z]+)", README + RUNNING, re.M))
 
     assert {"run", "test", "check", "fix"} <= shown <= targets
-    assert set(re.findall(r"python -m raftkv ([a-z]+)", README)) <= set(cli.commands)
+    assert ours == {"serve", "local", "simulate"} == set(cli.commands)
 
 
-def test_the_example_of_a_node_can_be_started_so() -> None:
-    example = re.search(r"python -m raftkv serve (--id.*?)\n\n", README, re.S)
+@pytest.mark.parametrize("page", ["README.md", "docs/running.md"])
+def test_the_example_of_a_node_can_be_started_so(page: str) -> None:
+    example = re.search(r"raftkv serve (--id (?:.+\\\n)*.+)", (ROOT / page).read_text())
     assert example is not None
     serve = cli.commands["serve"]
 
     with click.Context(serve) as context:
-        arguments = example[1].replace("\\\n", " ").split()
+        arguments = example[1].replace("\\\n", " ").replace("$i", "1").removesuffix(" &").split()
         serve.parse_args(context, arguments)
 
     given = {name for name, value in context.params.items() if value is not None}
     assert given == {"id", "http", "raft", "data_dir", "cluster", "cluster_secret_file"}
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+@pytest.mark.parametrize("name", PAGES)
 def test_files_that_are_named_exist(name: str) -> None:
     text = (ROOT / name).read_text()
     links = re.findall(r"\]\((?!http)([^)#]+)", text)
     paths = re.findall(r"`((?:raftkv|actors|http|tests|docs)/[\w/]+\.py)`", text)
+    folder = (ROOT / name).parent
 
-    assert [path for path in links + paths if not (ROOT / path).exists()] == []
+    assert [link for link in links if not (folder / link).exists()] == []
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_headings_that_are_linked_exist(name: str) -> None:
+    """A heading's anchor is its words in lower case, without punctuation, joined by hyphens."""
+    folder = (ROOT / name).parent
+    links = re.findall(r"\]\((?!http)([^)#]*)#([^)]+)\)", (ROOT / name).read_text())
+
+    missing = [
+        f"{page}#{anchor}" for page, anchor in links if anchor not in anchors(folder / page if page else ROOT / name)
+    ]
+
+    assert missing == []
+
+
+def anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_index_links_to_every_page() -> None:
+    index = (ROOT / "docs" / "README.md").read_text()
+    pages = {page.name for page in (ROOT / "docs").glob("*.md")} - {"README.md"}
+
+    assert pages == set(re.findall(r"\]\(([^)/]+\.md)\)", index))
+    assert re.findall(r"^\*\*(\w+)\*\*$", index, re.M) == ["Start", "Concepts", "Coding", "Operating", "Reference"]
+
+
+def test_the_readme_shows_no_picture_from_this_checkout() -> None:
+    """On a package index such a picture would be missing."""
+    assert re.findall(r"!\[.*?\]\((?!https:)", README) == []
+    assert "```mermaid" not in README
 
 
 def test_the_changelog_begins_with_what_is_not_released_or_with_this_version() -> None:
