@@ -11,7 +11,7 @@ from deploy.asking import HOST
 from deploy.engine import UsageError
 from deploy.names import HTTP_PORT, NODE_LABEL, PORT_LABEL, RAFT_PORT, SETTINGS_LABEL, Names, in_order, peer_name
 from raftkv.config.option import SettingsError
-from raftkv.config.settings import OPTIONS, read_shared
+from raftkv.config.settings import OPTIONS, check_shared
 
 SECRET_FILE = "/secret/cluster"
 MEMORY = "512m"
@@ -82,7 +82,7 @@ def check_settings(settings: Mapping[str, str]) -> None:
             raise UsageError(f"{name} is not to be set: every node gets its own from here")
     try:
         # Nothing of our own environment gets into a container.
-        read_shared(settings, {})
+        check_shared(settings)
     except SettingsError as error:
         raise UsageError(str(error)) from None
 

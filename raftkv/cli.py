@@ -1,21 +1,20 @@
-"""The command line: `serve` runs one node, `local` a whole cluster on this machine, `simulate` clusters in a seed."""
+"""The command line: `serve` runs a node, `local` a cluster on this machine, `simulate` simulated clusters."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from raftkv import __version__
-from raftkv.config.option import Option, SettingsError, one_line, parse_count, parse_number, parse_path
-from raftkv.config.settings import OPTIONS, read_settings, read_shared
+from raftkv.config.option import SettingsError, ValueType, config_flag
+from raftkv.config.settings import OPTIONS, SHARED, read_settings, read_shared
+from raftkv.config.values import parse_count, parse_number, parse_path
 from raftkv.exit_status import EXIT_UNUSABLE, EXIT_USAGE
 from raftkv.local.cluster import LocalCluster
 from raftkv.local.files import (
@@ -31,19 +30,30 @@ from raftkv.process.supervisor import SupervisorPipe
 
 logger = logging.getLogger("raftkv.cli")
 
+NODES = ValueType("N", parse_count(1, 99))
+PORT = ValueType("PORT", parse_count(1, 65535))
+FILE = ValueType("FILE", parse_path)
+
 
 def run(arguments: list[str]) -> int:
     """Run the command that ``arguments`` name and return the exit status; every complaint is one line on stderr."""
     try:
         status = cli.main(args=arguments, standalone_mode=False)
-    except (click.ClickException, SettingsError) as error:
-        message = error.format_message() if isinstance(error, click.ClickException) else str(error)
-        click.echo(f"raftkv: {one_line(message)}", err=True)
+    except click.ClickException as error:
+        # Some of click's own messages have several lines.
+        line = " ".join(error.format_message().split())
+        click.echo(f"raftkv: {line}", err=True)
         return EXIT_USAGE
     except click.Abort:
-        # Ctrl-C before anything had begun.
+        # Ctrl-C before the command started anything.
         return 128 + signal.SIGINT
     return int(status or 0)
+
+
+def say(line: str) -> None:
+    """Print a line at once; a closed output is ignored."""
+    with contextlib.suppress(OSError):
+        click.echo(line)
 
 
 @click.group(invoke_without_command=True, context_settings={"max_content_width": 110})
@@ -55,48 +65,22 @@ def cli(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-def checked(parse: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str | None], Any]:
-    """Return a callback that reads a flag's value with one of our own parsers, for its complaint."""
-
-    def callback(context: click.Context, parameter: click.Parameter, text: str | None) -> Any:
-        try:
-            return None if text is None else parse(text)
-        except ValueError as error:
-            raise click.BadParameter(str(error), context, parameter) from None
-
-    return callback
-
-
-def settings_flags(options: tuple[Option, ...]) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """Give a command a flag for each of ``options``; their values stay text, which `settings.py` reads."""
-
-    def decorate(command: Callable[..., int]) -> Callable[..., int]:
-        for option in reversed(options):
-            default = "" if option.default is None else f"  [default: {option.default}]"
-            command = click.option(
-                f"--{option.name}", option.field, metavar=option.metavar, help=f"{option.help}.{default}"
-            )(command)
-        return command
-
-    return decorate
-
-
-def _by_name(flags: dict[str, Any]) -> dict[str, str | None]:
-    return {field.replace("_", "-"): value for field, value in flags.items()}
-
-
-@cli.command()
-@settings_flags(OPTIONS)
-@click.option("--config", metavar="FILE", help="A TOML file with any of these settings, by the same names.")
+@cli.command(params=[*(option.flag() for option in OPTIONS), config_flag(OPTIONS)])
 @click.option("--events-fd", type=int, hidden=True)
-def serve(config: str | None, events_fd: int | None, **flags: Any) -> int:
+@click.pass_context
+def serve(context: click.Context, /, events_fd: int | None, **_: Any) -> int:
     """Run one node until SIGTERM or Ctrl-C.
 
-    Each setting is a flag, a variable (--data-dir is RAFTKV_DATA_DIR) or a line of the file; a flag goes before a
-    variable, and a variable before the file.
+    Each setting is a flag (--data-dir), an environment variable (RAFTKV_DATA_DIR) or a line of the TOML file (data-dir
+    = "…"). A flag overrides a variable, and a variable overrides the file.
+
+    To create a secret for --cluster-secret-file:
+
+    \b
+      (umask 077; head -c 32 /dev/urandom | base64 > secret)
     """
-    settings, warnings = read_settings(_by_name(flags), os.environ, config)
-    # Only now: the other commands need nothing of what a node consists of.
+    settings, warnings = read_settings(context)
+    # The other commands need nothing of a running node, so only this one pays for the import.
     from raftkv.process.server import serve_node
 
     try:
@@ -109,38 +93,46 @@ def serve(config: str | None, events_fd: int | None, **flags: Any) -> int:
     return serve_node(settings, output, supervisor)
 
 
-@cli.command()
-@click.option(
-    "--nodes", callback=checked(parse_count(1, 99)), metavar="N", help=f"How many.  [default: {DEFAULT_NODES}]"
+@cli.command(
+    params=[
+        click.Option(["--nodes"], type=NODES, help=f"Number of nodes.  [default: {DEFAULT_NODES}]"),
+        click.Option(
+            ["--base-port"],
+            type=PORT,
+            help=f"n1 serves clients at this port, n2 at the next, and so on.  [default: {DEFAULT_BASE_PORT}]",
+        ),
+        click.Option(
+            ["--base-raft-port"],
+            type=PORT,
+            help=f"The same for the connections between nodes.  [default: {DEFAULT_BASE_RAFT_PORT}]",
+        ),
+        click.Option(
+            ["--data-dir"], metavar="DIR", default=".raftkv", show_default=True, help="Directory of all nodes' data."
+        ),
+        *(option.flag() for option in SHARED),
+    ]
 )
-@click.option(
-    "--base-port",
-    callback=checked(parse_count(1, 65535)),
-    metavar="PORT",
-    help=f"n1 serves clients here, n2 at the next port, and so on.  [default: {DEFAULT_BASE_PORT}]",
-)
-@click.option(
-    "--base-raft-port",
-    callback=checked(parse_count(1, 65535)),
-    metavar="PORT",
-    help=f"Likewise, for the nodes among themselves.  [default: {DEFAULT_BASE_RAFT_PORT}]",
-)
-@click.option(
-    "--data-dir", metavar="DIR", default=".raftkv", show_default=True, help="Where all nodes keep their data."
-)
-@settings_flags(tuple(option for option in OPTIONS if not option.per_node))
-def local(nodes: int | None, base_port: int | None, base_raft_port: int | None, data_dir: str, **flags: Any) -> int:
-    """Run a whole cluster on this machine, and tell what its nodes do.
+@click.pass_context
+def local(
+    context: click.Context,
+    /,
+    nodes: int | None,
+    base_port: int | None,
+    base_raft_port: int | None,
+    data_dir: str,
+    **_: Any,
+) -> int:
+    """Run a cluster on this machine and print what its nodes do.
 
-    Started again with the same --data-dir, it goes on with what it had.
+    A later start with the same --data-dir continues with the same cluster and its data.
     """
-    shared = read_shared(_by_name(flags), os.environ)
+    shared = read_shared(context)
     directory = Path(data_dir)
     shape = decide_shape(directory, nodes, base_port, base_raft_port)
     busy = busy_port(shape.local_nodes(directory))
     if busy is not None:
         click.echo(
-            f"raftkv: {busy} is in use: does this cluster run already? Else choose other ports with "
+            f"raftkv: {busy} is in use. Is this cluster already running? If not, choose other ports with "
             "--base-port and --base-raft-port",
             err=True,
         )
@@ -151,43 +143,36 @@ def local(nodes: int | None, base_port: int | None, base_raft_port: int | None, 
 
 
 @cli.command()
-@click.option("--seed", callback=checked(parse_count(0, 10**15 - 1)), metavar="N", help="Live this one life.")
-@click.option("--seeds", metavar="FROM-TO", help="Live all of these, on all cores; 2000 is 0-1999.")
-@click.option("--schedule", callback=checked(parse_path), metavar="FILE", help="Live what was recorded in this file.")
+@click.option("--seed", type=ValueType("N", parse_count(0, 10**15 - 1)), help="Run this one seed.")
+@click.option("--seeds", metavar="FROM-TO", help="Run all of these seeds, on all cores; 2000 is 0-1999.")
+@click.option("--schedule", type=FILE, help="Replay the faults that --save recorded in this file.")
 @click.option(
-    "--minutes",
-    callback=checked(parse_number(0.001, 100_000)),
-    metavar="M",
-    help="As many seeds as fit into this time.",
+    "--minutes", type=ValueType("M", parse_number(0.001, 100_000)), help="Run as many seeds as fit into this time."
 )
-@click.option("--nodes", callback=checked(parse_count(1, 99)), metavar="N", help="How many; else the seed says.")
-@click.option("--events", callback=checked(parse_count(1, 10**9)), metavar="N", help="How long, before all faults end.")
+@click.option("--nodes", type=NODES, help="Number of nodes; by default the seed decides.")
+@click.option(
+    "--events", type=ValueType("N", parse_count(1, 10**9)), help="Length of a run, in events before all faults end."
+)
 @click.option(
     "--faults",
     default="mixed",
     show_default=True,
     metavar="CLASSES",
-    help="network, partition, crash, pause, clock, disk, damage, with commas; none; or each by itself and the mixed.",
+    help="Any of network, partition, crash, pause, clock, disk, damage, separated by commas; or none; or each, "
+    "for every one by itself and all mixed.",
 )
-@click.option("--trace", is_flag=True, help="Tell everything that happens.")
-@click.option("--html", callback=checked(parse_path), metavar="FILE", help="Draw the requests of the clients here.")
-@click.option("--save", callback=checked(parse_path), metavar="FILE", help="Record the faults that came to pass here.")
-@click.option("--shrink", is_flag=True, help="Make what fails as small as it gets in 120 s.")
-@click.option(
-    "--jobs", callback=checked(parse_count(1, 999)), metavar="N", help="Processes for --seeds.  [default: all cores]"
-)
+@click.option("--trace", is_flag=True, help="Print everything that happens.")
+@click.option("--html", type=FILE, help="Write a picture of the clients' requests to this file.")
+@click.option("--save", type=FILE, help="Record the faults that occurred in this file.")
+@click.option("--shrink", is_flag=True, help="Make a failing run as short as possible, for up to 120 s.")
+@click.option("--jobs", type=ValueType("N", parse_count(1, 999)), help="Processes for --seeds.  [default: all cores]")
 def simulate(**wanted: Any) -> int:
-    """Live whole lives of clusters in virtual time, with faults, and judge them.
+    """Run simulated clusters in virtual time, with faults, and check every one of them.
 
-    The status is 0 if all was well, else 1; what failed leaves a schedule and a picture in .raftkv-simulation.
+    Exits with status 0 if all runs passed, else 1. A failed run leaves a schedule and a picture in
+    .raftkv-simulation.
     """
     from raftkv.simulation.command import Wanted
     from raftkv.simulation.command import simulate as do
 
     return do(Wanted(**wanted), say)
-
-
-def say(line: str) -> None:
-    """Print a line at once, as long as there is somebody to read it."""
-    with contextlib.suppress(OSError):
-        click.echo(line)

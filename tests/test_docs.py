@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import textwrap
 import tomllib
 from pathlib import Path
 
 import click
 import pytest
+from click.core import ParameterSource
 
-from raftkv import __version__
-from raftkv.cli import cli
+from raftkv import __version__, exit_status
+from raftkv.cli import cli, run
 from raftkv.config.settings import OPTIONS
+from tests.support.settings import settings_of_node
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -76,10 +80,46 @@ def test_each_dependency_is_used() -> None:
 
 
 def test_the_table_of_settings_is_complete_and_right() -> None:
-    assert table(CONFIGURATION, "setting") == [
-        [f"`{option.name}`", "–" if option.default is None else f"`{option.default}`", option.help]
+    """The rows follow from the table in the code: a failure shows those to put into the page."""
+    rows = [
+        f"| `{option.name}` | {'–' if option.default is None else f'`{option.default}`'} | {option.help} |"
         for option in OPTIONS
     ]
+
+    assert "| setting | default | meaning |\n|---|---|---|\n" + "\n".join(rows) + "\n\n" in CONFIGURATION, "\n".join(
+        rows
+    )
+
+
+def test_every_exit_status_is_explained() -> None:
+    used = {status for name, status in vars(exit_status).items() if name.startswith("EXIT_")}
+
+    assert {int(row[0]) for row in table(CONFIGURATION, "status")} == used | {0}
+
+
+def test_the_example_of_a_settings_file_starts_a_node(tmp_path: Path) -> None:
+    example = re.search(r"\n## A file\n\n((?:    .*\n|\n)+)", CONFIGURATION)
+    assert example is not None
+    secret = tmp_path / "secret"
+    create = re.search(r"^    (\(umask .*\))$", CONFIGURATION, re.M)
+    assert create is not None
+    subprocess.run(create[1], shell=True, check=True, cwd=tmp_path)
+    assert secret.stat().st_mode & 0o777 == 0o600
+    file = tmp_path / "node.toml"
+    file.write_text(textwrap.dedent(example[1]).replace("/etc/raftkv/secret", str(secret)))
+
+    settings, warnings = settings_of_node({}, {}, str(file))
+
+    assert (settings.id, settings.limits.value_bytes, settings.timing.heartbeat_ms) == ("n1", 256 << 10, 100)
+    assert [node_id for node_id, _ in settings.cluster] == ["n1", "n2", "n3"]
+    assert warnings == []
+
+
+def test_help_tells_how_a_secret_is_made_as_the_page_does(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["serve", "--help"]) == 0
+
+    assert "(umask 077; head -c 32 /dev/urandom | base64 > secret)" in " ".join(capsys.readouterr().out.split())
+    assert "    (umask 077; head -c 32 /dev/urandom | base64 > secret)\n" in CONFIGURATION
 
 
 def test_the_commands_that_are_shown_exist() -> None:
@@ -101,7 +141,7 @@ def test_the_example_of_a_node_can_be_started_so(page: str) -> None:
         arguments = example[1].replace("\\\n", " ").replace("$i", "1").removesuffix(" &").split()
         serve.parse_args(context, arguments)
 
-    given = {name for name, value in context.params.items() if value is not None}
+    given = {name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
     assert given == {"id", "http", "raft", "data_dir", "cluster", "cluster_secret_file"}
 
 

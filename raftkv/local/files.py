@@ -14,7 +14,8 @@ from pathlib import Path
 
 import msgspec
 
-from raftkv.config.option import PREFIX, Endpoint, SettingsError
+from raftkv.config.option import PREFIX, SettingsError
+from raftkv.config.values import Endpoint
 from raftkv.raft.entry import NodeId
 
 HOST = "127.0.0.1"

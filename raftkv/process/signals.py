@@ -10,7 +10,7 @@ import resource
 import signal
 import socket
 
-from raftkv.config.option import Endpoint
+from raftkv.config.values import Endpoint
 from raftkv.exit_status import EXIT_UNFINISHED
 from raftkv.process.fail_stop import FailStop
 from raftkv.process.supervisor import SupervisorPipe

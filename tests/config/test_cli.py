@@ -53,13 +53,13 @@ def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["serve"], "--id is missing: give --id ID, or set RAFTKV_ID, or write id = … into the file of --config"),
+        (["serve"], "--id is missing: give --id ID, set RAFTKV_ID, or write id = … in the file that --config names"),
         (["serve", "--bogus"], "No such option '--bogus'."),
         (["serve", "--id"], "Option '--id' requires an argument."),
         (["serve", "more"], "Got unexpected extra argument (more)"),
         (["bogus"], "No such command 'bogus'."),
-        (["local", "--nodes", "0"], "Invalid value for '--nodes': '0' is not a whole number from 1 to 99"),
-        (["local", "--base-port", "x"], "Invalid value for '--base-port': 'x' is not a whole number from 1 to 65535"),
+        (["local", "--nodes", "0"], "--nodes: '0' is not a whole number from 1 to 99"),
+        (["local", "--base-port", "x"], "--base-port: 'x' is not a whole number from 1 to 65535"),
         (["local", "--timing", "never"], "--timing: 'never' is not a number from 0.1 to 100"),
         (
             ["serve", "--id", "n1", "--cluster", "n1=a:1", "--raft", "a:1", "--data-dir", "d", "--events-fd", "999"],
@@ -90,6 +90,18 @@ def test_the_version_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 # --- What prevents a start is one line, and status 1.
+
+
+def test_a_package_that_is_not_installed_is_named_with_how_to_install_it() -> None:
+    # -S hides the installed packages.
+    command = [sys.executable, "-S", "-m", "raftkv", "--version"]
+    outside = subprocess.run(command, cwd=ROOT, env={}, capture_output=True, text=True)
+
+    assert (outside.returncode, outside.stdout) == (1, "")
+    assert re.fullmatch(
+        r"raftkv: the package \w+ is not installed for .+; run `pip install \.` in the checkout, or use `make run`\n",
+        outside.stderr,
+    )
 
 
 def test_a_port_in_use_is_told_and_leaves_no_data_directory(tmp_path: Path, raft_port: int) -> None:
@@ -186,7 +198,7 @@ def test_settings_come_from_the_environment_too(tmp_path: Path, raft_port: int) 
     assert (first["level"], first["node"], first["message"]) == (
         "warning",
         "n1",
-        "RAFTKV_LOG_LEVL in the environment is no setting and changes nothing; did you mean RAFTKV_LOG_LEVEL?",
+        "RAFTKV_LOG_LEVL in the environment is not a setting and has no effect; did you mean RAFTKV_LOG_LEVEL?",
     )
 
 
@@ -349,8 +361,8 @@ def test_a_local_cluster_whose_ports_are_in_use_is_not_started(cluster: list[str
     with socket.create_server(("127.0.0.1", port_of(cluster, "n2"))), process(*cluster) as local:
         assert local.wait() == 1
         assert local.text == (
-            f"raftkv: 127.0.0.1:{port_of(cluster, 'n2')} is in use: does this cluster run already? "
-            "Else choose other ports with --base-port and --base-raft-port\n"
+            f"raftkv: 127.0.0.1:{port_of(cluster, 'n2')} is in use. Is this cluster already running? "
+            "If not, choose other ports with --base-port and --base-raft-port\n"
         )
     assert not (tmp_path / "data").exists()
 

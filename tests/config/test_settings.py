@@ -7,8 +7,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from raftkv.config.option import Endpoint, SettingsError, format_size, parse_cluster, parse_endpoint, parse_size
-from raftkv.config.settings import OPTIONS, Limits, Secret, Settings, Timing, read_settings, read_shared
+from raftkv.config.option import SettingsError
+from raftkv.config.settings import OPTIONS, Limits, Secret, Settings, Timing
+from raftkv.config.values import Endpoint, format_size, parse_cluster, parse_endpoint, parse_size
+from tests.support.settings import settings_of_all, settings_of_node
 
 CLUSTER = "n1=127.0.0.1:5001,n2=127.0.0.1:5002,n3=127.0.0.1:5003"
 PEERS = tuple((f"n{number}", Endpoint("127.0.0.1", 5000 + number)) for number in (1, 2, 3))
@@ -21,13 +23,13 @@ def flags(**changes: str | None) -> dict[str, str | None]:
 
 
 def settings(**changes: str | None) -> Settings:
-    return read_settings(flags(**changes), {})[0]
+    return settings_of_node(flags(**changes), {})[0]
 
 
 def complaint(changes: dict[str, str | None], environ: dict[str, str] | None = None, config: Path | None = None) -> str:
     """Return what is said of wrong settings: always one line."""
     with pytest.raises(SettingsError) as raised:
-        read_settings(flags(**changes), environ or {}, None if config is None else str(config))
+        settings_of_node(flags(**changes), environ or {}, None if config is None else str(config))
     assert "\n" not in str(raised.value)
     return str(raised.value)
 
@@ -39,7 +41,7 @@ def toml(directory: Path, text: str) -> Path:
 
 
 def test_what_is_not_given_has_its_default() -> None:
-    assert read_settings(flags(), {}) == (
+    assert settings_of_node(flags(), {}) == (
         Settings(
             id="n1",
             http=Endpoint("127.0.0.1", 4001),
@@ -102,29 +104,29 @@ def test_every_setting_can_be_given_as_a_flag_a_variable_and_in_a_file(tmp_path:
     file = toml(tmp_path, "".join(f'{name} = "{text}"\n' for name, text in given.items()))
 
     assert list(given) == [option.name for option in OPTIONS]
-    assert read_settings(given, {}) == (expected, [])
-    assert read_settings({}, variables) == (expected, [])
-    assert read_settings({}, {}, str(file)) == (expected, [])
-    assert read_settings({}, {"RAFTKV_CONFIG": str(file)}) == (expected, [])
+    assert settings_of_node(given, {}) == (expected, [])
+    assert settings_of_node({}, variables) == (expected, [])
+    assert settings_of_node({}, {}, str(file)) == (expected, [])
+    assert settings_of_node({}, {"RAFTKV_CONFIG": str(file)}) == (expected, [])
 
 
 def test_a_flag_goes_before_a_variable_and_a_variable_before_the_file(tmp_path: Path) -> None:
     file = str(toml(tmp_path, 'http = "127.0.0.1:1"\nlog-level = "error"\ntiming = 3'))
     environ = {"RAFTKV_HTTP": "127.0.0.1:2", "RAFTKV_LOG_LEVEL": "warning"}
 
-    found, _ = read_settings(flags(http="127.0.0.1:3"), environ, file)
+    found, _ = settings_of_node(flags(http="127.0.0.1:3"), environ, file)
 
     assert (found.http.port, found.log_level, found.timing.heartbeat_ms) == (3, "warning", 150.0)
 
 
 def test_an_empty_variable_is_none() -> None:
-    assert read_settings(flags(), {"RAFTKV_HTTP": "", "RAFTKV_CONFIG": ""}) == read_settings(flags(), {})
+    assert settings_of_node(flags(), {"RAFTKV_HTTP": "", "RAFTKV_CONFIG": ""}) == settings_of_node(flags(), {})
 
 
 def test_a_file_may_have_numbers_and_the_cluster_as_a_table(tmp_path: Path) -> None:
     file = toml(tmp_path, 'timing = 2\nvalue-bytes = 1000\n[cluster]\nn2 = "b:2"\nn1 = "127.0.0.1:5001"')
 
-    found, _ = read_settings(flags(cluster=None), {}, str(file))
+    found, _ = settings_of_node(flags(cluster=None), {}, str(file))
 
     assert found.cluster == (("n1", Endpoint("127.0.0.1", 5001)), ("n2", Endpoint("b", 2)))
     assert (found.timing, found.limits.value_bytes) == (Timing(100, 300, 600), 1000)
@@ -133,9 +135,9 @@ def test_a_file_may_have_numbers_and_the_cluster_as_a_table(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("bogus = 1", "bogus in {file}: there is no such setting"),
-        ("heartbeat = 1", "heartbeat in {file}: there is no such setting; did you mean heartbeat-ms?"),
-        ("data_dir = 'x'", "data_dir in {file}: there is no such setting; did you mean data-dir?"),
+        ("bogus = 1", "bogus in {file}: unknown setting"),
+        ("heartbeat = 1", "heartbeat in {file}: unknown setting; did you mean heartbeat-ms?"),
+        ("data_dir = 'x'", "data_dir in {file}: unknown setting; did you mean data-dir?"),
         ("timing = true", "timing in {file}: True is neither text nor a number"),
         ("cluster = ['n1']", "cluster in {file}: ['n1'] is neither text nor a number"),
         ("timing = 'fast'", "timing in {file}: 'fast' is not a number from 0.1 to 100"),
@@ -171,17 +173,17 @@ def test_a_wrong_value_is_told_with_where_it_stands(tmp_path: Path) -> None:
     [
         (
             {"id": None},
-            "--id is missing: give --id ID, or set RAFTKV_ID, or write id = … into the file of --config",
+            "--id is missing: give --id ID, set RAFTKV_ID, or write id = … in the file that --config names",
         ),
         (
             {"id": "n 1"},
-            "--id: 'n 1' is no id; use up to 64 letters, digits, dots, dashes and underscores, such as n1",
+            "--id: 'n 1' is not a node id; use up to 64 letters, digits, dots, dashes and underscores, such as n1",
         ),
         ({"id": "n9"}, "--id: n9 is not in --cluster (n1, n2, n3)"),
         (
             {"cluster": None},
-            "--cluster is missing: give --cluster ID=HOST:PORT,…, or set RAFTKV_CLUSTER, "
-            "or write cluster = … into the file of --config",
+            "--cluster is missing: give --cluster ID=HOST:PORT,…, set RAFTKV_CLUSTER, "
+            "or write cluster = … in the file that --config names",
         ),
         (
             {"cluster": " , "},
@@ -191,33 +193,32 @@ def test_a_wrong_value_is_told_with_where_it_stands(tmp_path: Path) -> None:
             {"cluster": "n1"},
             "--cluster: 'n1' is not ID=HOST:PORT; give all nodes, such as n1=127.0.0.1:5001,n2=127.0.0.1:5002",
         ),
-        ({"cluster": "n1=a:1,n1=b:1"}, "--cluster: the id n1 is there twice; each node has an id of its own"),
+        ({"cluster": "n1=a:1,n1=b:1"}, "--cluster: n1 is listed twice; each node needs its own id"),
         (
             {"cluster": "n1=a:1,n2=a:1"},
-            "--cluster: n1 and n2 have the same address a:1; each node has one of its own",
+            "--cluster: n1 and n2 have the same address a:1; each node needs its own",
         ),
         (
             {"cluster": "n1=a:0"},
-            "--cluster: 'a:0' has port 0; the others must know the port, so give one from 1 to 65535",
+            "--cluster: 'a:0' has port 0, but the other nodes must know the port; give one from 1 to 65535",
         ),
         (
             {"cluster": "n1=0.0.0.0:5001"},
-            "--cluster: '0.0.0.0:5001' means every interface and cannot be called; "
-            "give an address that the others reach",
+            "--cluster: '0.0.0.0:5001' means every interface; give an address that others can connect to",
         ),
         (
             {"raft": "127.0.0.1:0"},
-            "--raft: '127.0.0.1:0' has port 0; the others must know the port, so give one from 1 to 65535",
+            "--raft: '127.0.0.1:0' has port 0, but the other nodes must know the port; give one from 1 to 65535",
         ),
         (
             {"raft": "127.0.0.1:5009"},
             "--raft: 127.0.0.1:5009 differs from n1=127.0.0.1:5001 in --cluster; make them equal, "
-            "or say --advertise-raft 127.0.0.1:5001 if the others reach this node there",
+            "or give --advertise-raft 127.0.0.1:5001 if peers reach this node there",
         ),
         (
             {"raft": "0.0.0.0:5009"},
             "--raft: 0.0.0.0:5009 differs from n1=127.0.0.1:5001 in --cluster; make them equal, "
-            "or say --advertise-raft 127.0.0.1:5001 if the others reach this node there",
+            "or give --advertise-raft 127.0.0.1:5001 if peers reach this node there",
         ),
         (
             {"advertise_raft": "kv1:5001"},
@@ -225,12 +226,12 @@ def test_a_wrong_value_is_told_with_where_it_stands(tmp_path: Path) -> None:
         ),
         (
             {"http": "127.0.0.1:5001"},
-            "--http: 127.0.0.1:5001 is taken by --raft (by default); give each a port of its own",
+            "--http: 127.0.0.1:5001 is the address of --raft (by default) too; give each a port of its own",
         ),
         ({"data_dir": ""}, "--data-dir: the path is empty"),
         (
             {"data_dir": __file__},
-            f"--data-dir: {__file__} is not a directory; give one that is, or that can be made",
+            f"--data-dir: {__file__} is not a directory; give a directory, or a path to create one at",
         ),
         (
             {"cluster_secret_file": "/nowhere"},
@@ -238,24 +239,24 @@ def test_a_wrong_value_is_told_with_where_it_stands(tmp_path: Path) -> None:
         ),
         (
             {"cluster_secret_file": "/dev/null"},
-            "--cluster-secret-file: /dev/null is empty; fill it once, as with `openssl rand -hex 32`, "
-            "and copy it to all nodes",
+            "--cluster-secret-file: /dev/null is empty; write a secret to it once, such as the output of "
+            "`head -c 32 /dev/urandom | base64`, and copy it to all nodes",
         ),
         ({"timing": "0"}, "--timing: '0' is not a number from 0.1 to 100"),
         ({"timing": "nan"}, "--timing: 'nan' is not a number from 0.1 to 100"),
         (
             {"heartbeat_ms": "100"},
             "--election-min-ms (by default): 150 is less than twice the 100 of --heartbeat-ms, "
-            "so that one lost message would start an election; give 200 or more",
+            "so one lost message would start an election; give 200 or more",
         ),
         (
             {"election_max_ms": "150"},
             "--election-max-ms: 150 is not more than the 150 of --election-min-ms (by default), "
-            "so that nodes would campaign at the same time; give 300 or so",
+            "so nodes would campaign at the same time; give about 300",
         ),
         (
             {"value_bytes": "1MB"},
-            "--value-bytes: '1MB' is no size; give bytes, or a whole number of KiB, MiB or GiB, such as 64KiB",
+            "--value-bytes: '1MB' is not a size; give a whole number of bytes, KiB, MiB or GiB, such as 64KiB",
         ),
         ({"value_bytes": "1GiB"}, "--value-bytes: '1GiB' is out of range; give 1 to 16MiB"),
         (
@@ -299,11 +300,11 @@ def test_the_order_of_the_list_does_not_matter() -> None:
 def test_a_variable_that_is_no_setting_is_warned_of() -> None:
     environ = {"RAFTKV_CLUSTR": "x", "RAFTKV_ZZZ": "x", "OTHER": "x"}
 
-    assert read_settings(flags(), environ) == (
+    assert settings_of_node(flags(), environ) == (
         settings(),
         [
-            "RAFTKV_CLUSTR in the environment is no setting and changes nothing; did you mean RAFTKV_CLUSTER?",
-            "RAFTKV_ZZZ in the environment is no setting and changes nothing",
+            "RAFTKV_CLUSTR in the environment is not a setting and has no effect; did you mean RAFTKV_CLUSTER?",
+            "RAFTKV_ZZZ in the environment is not a setting and has no effect",
         ],
     )
 
@@ -313,17 +314,17 @@ def test_a_secret_that_others_can_read_is_warned_of_and_never_shown(tmp_path: Pa
     secret.write_text("  hush\n")
     secret.chmod(0o640)
 
-    found, warnings = read_settings(flags(cluster_secret_file=str(secret)), {})
+    found, warnings = settings_of_node(flags(cluster_secret_file=str(secret)), {})
 
     assert found.secret == Secret(b"hush")
     assert "hush" not in repr(found)
-    assert warnings == [f"{secret} can be read by others on this machine; `chmod 600 {secret}` keeps it secret"]
+    assert warnings == [f"{secret} can be read by other users of this machine; `chmod 600 {secret}` prevents that"]
 
 
 def test_a_raft_port_open_to_the_network_without_a_secret_is_warned_of() -> None:
-    _, warnings = read_settings(flags(raft="0.0.0.0:5001"), {})
+    _, warnings = settings_of_node(flags(raft="0.0.0.0:5001"), {})
 
-    assert warnings == ["without --cluster-secret-file anyone who reaches 0.0.0.0:5001 can take part in this cluster"]
+    assert warnings == ["--cluster-secret-file is not set: anyone who can reach 0.0.0.0:5001 can pose as a peer"]
 
 
 def test_the_defaults_of_the_command_line_are_those_of_the_types() -> None:
@@ -335,12 +336,12 @@ def test_the_defaults_of_the_command_line_are_those_of_the_types() -> None:
 
 
 def test_settings_shared_by_all_nodes_are_checked_and_kept_as_texts() -> None:
-    assert read_shared({"timing": "2", "log-level": None}, {"RAFTKV_VALUE_BYTES": "1KiB"}) == {
-        "timing": "2",
+    assert settings_of_all({"timing": "2", "log-level": None}, {"RAFTKV_VALUE_BYTES": "1KiB"}) == {
+        "timing": "2.0",
         "value-bytes": "1KiB",
     }
     with pytest.raises(SettingsError, match="--log-level: 'loud'"):
-        read_shared({"log-level": "loud"}, {})
+        settings_of_all({"log-level": "loud"}, {})
 
 
 @pytest.mark.parametrize(

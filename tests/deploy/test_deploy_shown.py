@@ -106,7 +106,7 @@ def test_only_settings_that_all_nodes_share_can_be_set() -> None:
         ({"value-bytes": "900MiB"}, "--value-bytes: '900MiB' is out of range; give 1 to 16MiB"),
         (
             {"heartbeat-ms": "200", "election-min-ms": "300"},
-            "--election-min-ms: 300 is less than twice the 200 of --heartbeat-ms, so that one lost message would start "
+            "--election-min-ms: 300 is less than twice the 200 of --heartbeat-ms, so one lost message would start "
             "an election; give 400 or more",
         ),
     ],

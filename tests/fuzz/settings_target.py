@@ -7,8 +7,9 @@ import tempfile
 from collections.abc import Sequence
 
 from raftkv.config.option import SettingsError
-from raftkv.config.settings import OPTIONS, read_settings, read_shared
+from raftkv.config.settings import OPTIONS, SHARED
 from tests.fuzz.target import Target
+from tests.support.settings import settings_of_all, settings_of_node
 
 CLUSTER = b"n1=127.0.0.1:5001,n2=127.0.0.1:5002,n3=127.0.0.1:5003"
 
@@ -53,13 +54,13 @@ class Configuration(Target):
             name: text for name, text in self._pairs(arguments).items() if name in {option.name for option in OPTIONS}
         }
         try:
-            settings, warnings = read_settings(flags, environ, self._file)
+            settings, warnings = settings_of_node(flags, environ, self._file)
         except SettingsError as error:
             return self._told(str(error))
         assert all(line.isprintable() for line in warnings), warnings
         assert settings.id in dict(settings.cluster)
         assert 0 < 2 * settings.timing.heartbeat_ms <= settings.timing.election_min_ms < settings.timing.election_max_ms
-        read_shared(flags, environ)
+        settings_of_all({option.name: flags.get(option.name) for option in SHARED}, environ)
         return f"{len(warnings)} warnings"
 
     def _told(self, line: str) -> str:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from raftkv.config.option import Endpoint, SettingsError
-from raftkv.config.settings import Secret, Settings, Timing, read_settings
+from raftkv.config.option import SettingsError
+from raftkv.config.settings import Secret, Settings, Timing
+from raftkv.config.values import Endpoint
 from raftkv.local.cluster import last_line
 from raftkv.local.files import (
     LocalLayout,
@@ -21,6 +22,7 @@ from raftkv.local.files import (
 )
 from raftkv.local.story import Story, how_it_ended
 from raftkv.process.supervisor import Event, Leaderless, Listening, RoleReport
+from tests.support.settings import settings_of_node
 
 PIDS = {"n1": 101, "n2": 102, "n3": 103}
 
@@ -188,7 +190,7 @@ def test_a_shape_that_cannot_be_is_told_in_one_line(
 def test_each_node_gets_settings_that_start_it(tmp_path: Path) -> None:
     nodes = prepare(tmp_path, LocalLayout(2, 4001, 5001), {"timing": "2", "log-level": "debug"})
 
-    found = [read_settings({}, {}, str(node.config)) for node in nodes]
+    found = [settings_of_node({}, {}, str(node.config)) for node in nodes]
 
     secret = Secret((tmp_path / "secret").read_bytes().strip())
     cluster = (("n1", Endpoint("127.0.0.1", 5001)), ("n2", Endpoint("127.0.0.1", 5002)))
@@ -240,7 +242,7 @@ def test_any_directory_can_stand_in_a_settings_file(tmp_path: Path) -> None:
 
     file.write_text(config_text(node, (node,), secret, {}))
 
-    assert read_settings({}, {}, str(file))[0].data_dir == str(directory / "data")
+    assert settings_of_node({}, {}, str(file))[0].data_dir == str(directory / "data")
 
 
 def test_the_command_to_start_a_node_again_leaves_out_variables_that_would_change_it() -> None:

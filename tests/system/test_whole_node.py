@@ -15,8 +15,8 @@ from thespian.actors import ActorSystemConventionUpdate
 from raftkv.actors.messages.node import AdvertiseAddress
 from raftkv.actors.messages.raft import RequestVoteReply
 from raftkv.actors.system.base.addresses import remote_address
-from raftkv.config.option import Endpoint
 from raftkv.config.settings import Settings
+from raftkv.config.values import Endpoint
 from raftkv.journal.data_directory import open_data_directory
 from raftkv.journal.os_disk import OsDisk
 from raftkv.process.fail_stop import FailStop
