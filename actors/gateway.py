@@ -1,7 +1,9 @@
-"""The front end's side of the asks: one message for all that arrives in a turn, sent again where that is safe.
+"""The gateway between HTTP and the actors: batches requests into messages, and retries those that were not done.
 
-Not an actor. A request that was certainly not done (``not_leader``, ``not_committed``, ``retry``) is sent again while
-there is time; a write that may have been done never is: it would be done twice.
+All writes that arrive in one turn of the event loop travel in one ``Propose``, all reads of a level in one ``Read``:
+the node handles a batch at nearly the cost of one request. A request that was certainly not done (``not_leader``,
+``not_committed``, ``retry``) is retried while there is time. A write that may have been done never is: it could be done
+twice. The gateway is not an actor; it asks the ``Node`` actor as any part of the process may.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from math import ceil
 from random import Random
 from typing import Any, Generic, TypeVar
 
-from raftkv.actors.messages.base import Level, RoleName
+from raftkv.actors.messages.base import Level
 from raftkv.actors.messages.node import RoleChanged
 from raftkv.actors.messages.requests import (
     Applied,
@@ -40,16 +42,16 @@ STATUS_TIMEOUT_S = 1.0
 _RETRIED_WRITES = frozenset({"not_leader", "not_committed", "retry"})
 _RETRIED_READS = frozenset({"not_leader", "not_committed", "retry", "unknown"})
 
-_log = logging.getLogger("raftkv.client")
+_log = logging.getLogger("raftkv.gateway")
 
-Request = TypeVar("Request")
-Answered = TypeVar("Answered")
+RequestT = TypeVar("RequestT")
+ReplyT = TypeVar("ReplyT")
 
 
 class RequestFailed(Exception):
-    """A request was refused for good; ``refused.code`` is ``unknown`` where a write may have been done all the same.
+    """A request was refused and will not be retried.
 
-    A read that nobody answered in time fails with ``unknown`` too, though it changed nothing.
+    ``refused.code`` is ``unknown`` if a write may have been done all the same, and if a read was not answered in time.
     """
 
     def __init__(self, refused: Refused) -> None:
@@ -57,52 +59,37 @@ class RequestFailed(Exception):
         self.refused = refused
 
 
-class NodeView:
-    """What this node last said of its role, its term and its leader."""
-
-    __slots__ = ("leader", "role", "term")
-
-    def __init__(self) -> None:
-        self.role: RoleName = "follower"
-        self.term = 0
-        self.leader: NodeId | None = None
-
-    def changed(self, event: RoleChanged) -> None:
-        """Remember what ``event`` says."""
-        self.role, self.term, self.leader = event.role, event.term, event.leader
-
-
-class _Batch(Generic[Request, Answered]):
-    """Requests that travel in one message, and who waits for each."""
+class _Batch(Generic[RequestT, ReplyT]):
+    """Requests that travel in one message, and a future for the reply to each."""
 
     __slots__ = ("bytes", "deadline_s", "requests", "waiting")
 
     def __init__(self, deadline_s: float) -> None:
         self.deadline_s = deadline_s
         self.bytes = 0
-        self.requests: list[Request] = []
-        self.waiting: list[asyncio.Future[Answered]] = []
+        self.requests: list[RequestT] = []
+        self.waiting: list[asyncio.Future[ReplyT]] = []
 
     def has_room(self, size: int) -> bool:
-        """Whether ``size`` bytes more still fit; a request that is too big for any batch travels alone."""
+        """Whether ``size`` more bytes fit; a request that is too large for any batch travels alone."""
         return len(self.requests) < BATCH_REQUESTS and self.bytes + size <= BATCH_BYTES
 
-    def add(self, request: Request, size: int, waiting: asyncio.Future[Answered]) -> None:
+    def add(self, request: RequestT, size: int, waiting: asyncio.Future[ReplyT]) -> None:
         self.requests.append(request)
         self.waiting.append(waiting)
         self.bytes += size
 
     def drop_cancelled(self) -> None:
-        """Forget those whose client went away; only between two attempts, since answers are matched by place."""
+        """Drop the requests of clients that disconnected; only between attempts, as results are matched by position."""
         if any(future.done() for future in self.waiting):
             kept = [pair for pair in zip(self.requests, self.waiting, strict=True) if not pair[1].done()]
             self.requests = [request for request, _ in kept]
             self.waiting = [future for _, future in kept]
 
-    def succeed(self, outcomes: list[Answered]) -> None:
-        for future, outcome in zip(self.waiting, outcomes, strict=True):
+    def succeed(self, replies: list[ReplyT]) -> None:
+        for future, reply in zip(self.waiting, replies, strict=True):
             if not future.done():
-                future.set_result(outcome)
+                future.set_result(reply)
 
     def fail(self, refused: Refused) -> None:
         for future in self.waiting:
@@ -115,9 +102,9 @@ _Reads = _Batch[Query, tuple[ReadResult, Item | None]]
 
 
 class Gateway:
-    """Asks the node on behalf of HTTP requests; to be used on the loop's thread only.
+    """Asks the node on behalf of clients; all methods must be called on the event loop's thread.
 
-    ``ask(message, timeout_s)`` is bound to the ``Node`` actor and gives ``None`` when the time is over.
+    ``ask(message, timeout_s)`` is bound to the ``Node`` actor, and returns ``None`` when the time is over.
     """
 
     def __init__(
@@ -128,8 +115,9 @@ class Gateway:
         loop: asyncio.AbstractEventLoop | None = None,
         answer_grace_s: float = ANSWER_GRACE_S,
     ) -> None:
-        """Wait ``answer_grace_s`` longer than the node has: its own answer, which says why, is to come first."""
-        self.view = NodeView()
+        """Wait ``answer_grace_s`` longer than the node may take: its own answer, which says why, should come first."""
+        self.term = 0
+        self.leader: NodeId | None = None
         self._ask = ask
         self._rng = rng
         self._loop = loop
@@ -143,8 +131,8 @@ class Gateway:
     def propose(self, command: Command, timeout_s: float) -> asyncio.Future[tuple[Applied, Result]]:
         """Return a future of ``Applied`` and the result of this command; it fails with ``RequestFailed``.
 
-        ``timeout_s`` is rounded up to the next 50 ms, so that requests find company. Cancelling the future takes
-        nothing back that was sent.
+        ``timeout_s`` is rounded up to the next 50 ms, so that requests share a batch. Cancelling the future does not
+        take back a command that was sent.
         """
         loop = self._running_loop()
         future: asyncio.Future[tuple[Applied, Result]] = loop.create_future()
@@ -158,7 +146,7 @@ class Gateway:
         return future
 
     def read(self, query: Query, level: Level, timeout_s: float) -> asyncio.Future[tuple[ReadResult, Item | None]]:
-        """Return a future of ``ReadResult`` and what this query found; it fails with ``RequestFailed``."""
+        """Return a future of ``ReadResult`` and the item of this query; it fails with ``RequestFailed``."""
         loop = self._running_loop()
         future: asyncio.Future[tuple[ReadResult, Item | None]] = loop.create_future()
         steps = ceil(timeout_s / TIMEOUT_STEP_S)
@@ -170,14 +158,18 @@ class Gateway:
         return future
 
     async def status(self, timeout_s: float = STATUS_TIMEOUT_S) -> Status:
-        """Return what the node knows of itself; raises ``RequestFailed`` if it does not say so in time."""
+        """Return what the node knows of itself; raises ``RequestFailed`` if it does not answer in time."""
         reply = await self._asked(AskStatus(), timeout_s)
         if isinstance(reply, Status):
             return reply
         raise RequestFailed(reply if isinstance(reply, Refused) else Refused("unknown", "the node did not answer"))
 
+    def on_role_changed(self, event: RoleChanged) -> None:
+        """Remember the term and the leader that the node reported last."""
+        self.term, self.leader = event.term, event.leader
+
     async def close(self) -> None:
-        """Give up everything that waits: what was sent as ``unknown``, the rest as ``stopping``."""
+        """Fail every request that waits: those that were sent with ``unknown``, the others with ``stopping``."""
         self._closed = True
         self._flush()
         carrying = list(self._carrying)
@@ -191,7 +183,7 @@ class Gateway:
         return self._loop
 
     def _collect(self, batch: tuple[_Writes, None] | tuple[_Reads, Level], loop: asyncio.AbstractEventLoop) -> None:
-        # The first request of a turn asks for the flush: it runs after everything else that is ready in this turn.
+        # The first request of a turn schedules the flush, which runs after everything else that is ready in this turn.
         if not self._collected:
             loop.call_soon(self._flush)
         self._collected.append(batch)
@@ -204,7 +196,7 @@ class Gateway:
             if self._closed:
                 batch.fail(Refused("stopping", "this node is stopping"))
                 continue
-            # mypy can't see that a level comes with reads and None with writes.
+            # mypy cannot see that reads have a level and writes have None.
             carry = self._carry_writes(batch) if level is None else self._carry_reads(batch, level)  # type: ignore[arg-type]
             task = self._running_loop().create_task(carry)
             self._carrying.add(task)
@@ -220,7 +212,7 @@ class Gateway:
         elif isinstance(reply, Applied) and len(reply.results) == len(batch.waiting):
             batch.succeed([(reply, result) for result in reply.results])
         else:
-            batch.fail(_nonsense(reply))
+            batch.fail(_not_understood(reply))
 
     async def _carry_reads(self, batch: _Reads, level: Level) -> None:
         def message(timeout_ms: float) -> Read:
@@ -232,18 +224,18 @@ class Gateway:
         elif isinstance(reply, ReadResult) and len(reply.items) == len(batch.waiting):
             batch.succeed([(reply, item) for item in reply.items])
         else:
-            batch.fail(_nonsense(reply))
+            batch.fail(_not_understood(reply))
 
     async def _carry(
         self, batch: _Batch[Any, Any], message: Callable[[float], object], retried: frozenset[str]
     ) -> object:
-        """Ask until there is an answer that is not to be asked for again, or no time for another attempt."""
+        """Ask until the answer is not one of the ``retried`` refusals, or no time is left for another attempt."""
         loop = self._running_loop()
         longest_pause_s = FIRST_PAUSE_S
         while True:
             batch.drop_cancelled()
             left_s = batch.deadline_s - loop.time()
-            # The node gets a little less time than the ask: its own answer, which says why, is to come first.
+            # The ask takes a little longer than the node may: the node's own answer, which says why, should come first.
             reply = (
                 await self._asked(message(left_s * 1000.0), left_s + self._answer_grace_s) if batch.waiting else None
             )
@@ -266,11 +258,11 @@ class Gateway:
         except asyncio.CancelledError:
             return Refused("unknown", "this node stopped while the request was under way")
         except Exception:
-            # Whether the node got the message is anybody's guess: no answer is the honest one.
+            # The node may or may not have received the message, so this counts as no answer.
             _log.exception("asking the node failed")
             return None
 
 
-def _nonsense(reply: object) -> Refused:
-    _log.error("the node answered with what is no answer: %.200r", reply)
+def _not_understood(reply: object) -> Refused:
+    _log.error("the node's answer is not of the expected type: %.200r", reply)
     return Refused("unknown", "the node's answer was not understood")

@@ -32,6 +32,7 @@ TICK_S = 0.05
 CONNECT_TIMEOUT_S = 2.0
 
 _OK = b"HTTP/1.1 200 "
+_NEWLINE = 0x0A
 _STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})[ \r]")
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)[ \t]*\r\n", re.IGNORECASE)
 _CODE = re.compile(rb'"code":"(\w{1,40})"')
@@ -172,7 +173,7 @@ class LoadConnection:
         self._load = load
         self._address = (host, int(port))
         self._latencies = latencies
-        self._request = Request(b"", b"")
+        self._request = Request(b"", (b"", b""))
         self._got = b""
         # When the request under way was sent; NEVER_NS while there is none.
         self.sent_ns = NEVER_NS
@@ -210,7 +211,10 @@ class LoadConnection:
             return
         if self._got:
             data = self._got + data
-        if data.startswith(_OK) and data.endswith(self._request.ending):
+        elif data[0] == _NEWLINE:
+            # It ends the answer before, which was complete without it.
+            data = data[1:]
+        if data.startswith(_OK) and data.endswith(self._request.endings):
             self._got = b""
             now_ns = perf_counter_ns()
             if self._load.begin_ns <= now_ns < self._load.end_ns:

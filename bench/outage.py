@@ -81,7 +81,7 @@ def _write(node: BenchNode) -> bool:
     try:
         connection.request("POST", f"/keys/outage-{node.id}/", body)
         answer = connection.getresponse()
-        return answer.status == 200 and answer.read() == body
+        return answer.status == 200 and answer.read().rstrip(b"\n") == body
     except (OSError, http.client.HTTPException):
         return False
     finally:

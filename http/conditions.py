@@ -1,16 +1,17 @@
-"""``If-Match`` and ``If-None-Match`` on a write: at which modify revision the key must be (RFC 9110, 13.1).
+"""``If-Match`` and ``If-None-Match`` on a write: the modify revision that the key must have (RFC 9110, 13.1).
 
-An ``ETag`` is a key's modify revision in quotes. Whatever else these headers may say is refused, although the standard
-lets it count as a condition that does not hold: who sends it means something, and would never learn that it is in vain.
+An ``ETag`` is a key's modify revision in quotes. Everything else in these headers is refused, although the standard
+allows treating it as a condition that does not hold: the client means something by it, and would never learn that it
+has no effect.
 """
 
 from __future__ import annotations
 
 import re
 
-from tornado.httputil import HTTPHeaders
-
-from raftkv.http.errors import Headers, HttpError, bad_request
+from raftkv.http.answers import Headers
+from raftkv.http.connection import RequestHeaders
+from raftkv.http.errors import ErrorKind, HttpError
 from raftkv.store.commands import MAX_REVISION, NOT_THERE, THERE, Unmatched
 
 _ETAG = re.compile(r'"([1-9][0-9]{0,18})"')
@@ -21,31 +22,41 @@ def etag(revision: int) -> tuple[str, str]:
     return ("ETag", f'"{revision}"')
 
 
-def condition(method: str, headers: HTTPHeaders) -> int | None:
-    """Return which modify revision a write demands, or ``THERE`` or ``NOT_THERE``; raises ``HttpError`` (400)."""
-    matching = headers["If-Match"].strip() if "If-Match" in headers else None
+def condition(method: str, headers: RequestHeaders) -> int | None:
+    """Return the modify revision that a write demands, ``THERE``, ``NOT_THERE``, or None for no condition.
+
+    Raises ``HttpError`` (400).
+    """
+    if_match = headers["If-Match"].strip() if "If-Match" in headers else None
     if "If-None-Match" in headers:
-        if matching is not None:
-            raise bad_request("bad_condition", "If-Match and If-None-Match do not go together")
+        if if_match is not None:
+            raise _bad_condition("If-Match and If-None-Match cannot be combined")
         if headers["If-None-Match"].strip() != "*":
-            raise bad_request("bad_condition", "on a write, If-None-Match can only be *: the key must not be there")
+            raise _bad_condition("on a write, If-None-Match must be *, for a key that does not exist")
         if method == "DELETE":
-            raise bad_request("bad_condition", "what is not there cannot be deleted: leave If-None-Match out")
+            raise _bad_condition("a DELETE cannot have If-None-Match: a key that does not exist cannot be deleted")
         return NOT_THERE
-    if matching is None:
+    if if_match is None:
         return None
-    if matching == "*":
+    if if_match == "*":
         return THERE
-    found = _ETAG.fullmatch(matching)
+    found = _ETAG.fullmatch(if_match)
     if found is None or int(found[1]) > MAX_REVISION:
-        raise bad_request("bad_condition", 'If-Match is * or one ETag as this store gives it, such as "12"')
+        raise _bad_condition('If-Match must be * or one ETag of this store, such as "12"')
     return int(found[1])
 
 
-def unmatched(demanded: int | None, result: Unmatched, place: Headers) -> HttpError:
-    """Return the error for a condition that did not hold (412): with the ``ETag`` of what is there, if anything is."""
-    there = result.modify_revision
-    if there == NOT_THERE:
-        return HttpError(412, "unmatched", "there is no such key", headers=place, details={"current_revision": None})
-    message = f"the key is there, at revision {there}" + ("" if demanded == NOT_THERE else f", not {demanded}")
-    return HttpError(412, "unmatched", message, headers=(etag(there), *place), details={"current_revision": there})
+def _bad_condition(detail: str) -> HttpError:
+    return HttpError(ErrorKind.BAD_CONDITION, detail)
+
+
+def unmatched(demanded: int | None, result: Unmatched, position: Headers) -> HttpError:
+    """Return the error for a condition that did not hold (412), with the ``ETag`` of the key if it exists."""
+    current = result.modify_revision
+    if current == NOT_THERE:
+        detail, headers = "the key does not exist", position
+    else:
+        detail = f"the key exists, at revision {current}" + ("" if demanded == NOT_THERE else f", not {demanded}")
+        headers = (etag(current), *position)
+    members = {"current_revision": None if current == NOT_THERE else current}
+    return HttpError(ErrorKind.UNMATCHED, detail, headers=headers, members=members)

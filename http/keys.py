@@ -1,8 +1,8 @@
 """``/keys/<key>/``: reading, writing and deleting one key.
 
-Bodies and answers are those of the Go original for every valid request; what it answered wrongly is an error here.
-A write of raw bytes (``Content-Type: application/octet-stream``) answers ``{"value":"…"}`` if they are UTF-8 text,
-and ``{"bytes":n}`` if they are not.
+Valid requests get the bodies and answers of the Go original (dborchard/raft-kv); requests that it answered wrongly are
+errors here. A write of raw bytes (``Content-Type: application/octet-stream``) answers ``{"value":"…"}`` if
+they are UTF-8 text, and ``{"bytes":n}`` if they are not.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ import asyncio
 from functools import lru_cache
 from urllib.parse import quote
 
-from tornado.httputil import HTTPHeaders
-
 from raftkv.actors.gateway import Gateway
 from raftkv.actors.messages.base import Level
 from raftkv.actors.messages.requests import Applied, ReadResult
 from raftkv.config.settings import Limits
 from raftkv.http import bodies
+from raftkv.http.answers import JSON, Answer, Headers
 from raftkv.http.conditions import condition, etag, unmatched
-from raftkv.http.errors import JSON, Answer, Headers, HttpError, bad_request, not_allowed, unwanted_body
+from raftkv.http.connection import RequestHeaders
+from raftkv.http.errors import ErrorKind, HttpError
 from raftkv.http.exchange import Action
 from raftkv.http.target import choice, decode_key, parse_query, timeout_s
 from raftkv.store.commands import Delete, DeleteDone, DeleteIf, Get, Item, Put, PutDone, PutIf, Result, Unmatched
 
-METHODS = "GET, HEAD, POST, PUT, DELETE"
+ALLOWED = "GET, HEAD, POST, PUT, DELETE"
 DEFAULT_TIMEOUT_S = 5.0
 
 _READ_PARAMETERS = ("level", "missing", "timeout")
@@ -32,32 +32,32 @@ _WRITE_PARAMETERS = ("timeout",)
 
 
 class Keys:
-    """Makes actions of requests for keys."""
+    """Finds the action of a request for a key."""
 
     def __init__(self, gateway: Gateway, limits: Limits) -> None:
         self.gateway = gateway
         self.limits = limits
 
-    def action(self, method: str, segment: str, query: str, headers: HTTPHeaders) -> Action:
+    def action(self, method: str, segment: str, query: str, headers: RequestHeaders) -> Action:
         """Return what a request for ``/keys/<segment>`` asks for; raises ``HttpError``."""
         key = decode_key(segment, self.limits.key_bytes)
         if method in ("GET", "HEAD"):
             return self._read(key, query, headers)
         if method not in ("POST", "PUT", "DELETE"):
-            raise not_allowed(method, METHODS)
+            raise HttpError(ErrorKind.METHOD_NOT_ALLOWED, method[:32], headers=(("Allow", ALLOWED),))
         seconds = timeout_s(parse_query(query, _WRITE_PARAMETERS), DEFAULT_TIMEOUT_S) if query else DEFAULT_TIMEOUT_S
         demanded = condition(method, headers) if "If-Match" in headers or "If-None-Match" in headers else None
         if "Idempotency-Key" in headers:
-            # To ignore it would do what the client asked not to have done.
-            raise bad_request("not_supported", "Idempotency-Key is not supported yet, so nothing was changed")
+            # Without the header's promise the client might change something twice.
+            raise HttpError(ErrorKind.NOT_SUPPORTED, "Idempotency-Key")
         if method == "DELETE":
             return DeleteKey(self.gateway, key, seconds, demanded)
         if "Content-Encoding" in headers and headers["Content-Encoding"].strip().lower() not in ("", "identity"):
-            raise HttpError(415, "content_encoding", "a body is sent as it is, without Content-Encoding")
+            raise HttpError(ErrorKind.CONTENT_ENCODING)
         octets = "Content-Type" in headers and bodies.is_octets(headers["Content-Type"])
         return WriteKey(self.gateway, key, seconds, octets, self.limits.value_bytes, demanded)
 
-    def _read(self, key: str, query: str, headers: HTTPHeaders) -> ReadKey:
+    def _read(self, key: str, query: str, headers: RequestHeaders) -> ReadKey:
         level: Level = "linearizable"
         missing_is_404 = False
         seconds = DEFAULT_TIMEOUT_S
@@ -72,7 +72,7 @@ class Keys:
 
 
 class ReadKey:
-    """GET or HEAD: the value, or an empty one for a key that is not there, which alone has no ``ETag``."""
+    """GET or HEAD: the value, or an empty one, without an ``ETag``, for a key that does not exist."""
 
     takes_body = False
     body_limit = 0
@@ -93,35 +93,34 @@ class ReadKey:
         return self._gateway.read(Get(self._key), self._level, self._seconds)
 
     def answer(self, outcome: tuple[ReadResult, Item | None]) -> Answer:
-        answers, item = outcome
-        view = self._gateway.view
-        place: Headers = (
-            ("X-Raft-Revision", str(answers.revision)),
-            ("X-Raft-Term", str(view.term)),
+        result, item = outcome
+        position: Headers = (
+            ("X-Raft-Revision", str(result.revision)),
+            ("X-Raft-Term", str(self._gateway.term)),
             ("X-Raft-Level", self._level),
-            *leader_header(view.leader),
+            *leader_header(self._gateway.leader),
         )
         if item is not None:
-            place = (etag(item.modify_revision), *place)
+            position = (etag(item.modify_revision), *position)
         elif self._missing_is_404:
-            raise HttpError(404, "no_such_key", "there is no such key", headers=place)
+            raise HttpError(ErrorKind.NO_SUCH_KEY, headers=position)
         value = b"" if item is None else item.value
         if self._form is bodies.Form.OCTETS:
-            return bodies.octets_answer(value, place)
+            return bodies.octets_answer(value, position)
         try:
-            return Answer(200, bodies.encode_text(value.decode()), (("Content-Type", JSON), *place))
+            return Answer(200, bodies.encode_text(value.decode()), (("Content-Type", JSON), *position))
         except UnicodeDecodeError:
             if self._form is bodies.Form.EITHER:
-                return bodies.octets_answer(value, place)
-            message = f"the value is not UTF-8 text; ask for it with Accept: {bodies.OCTETS}"
-            raise HttpError(406, "not_text", message, headers=place) from None
+                return bodies.octets_answer(value, position)
+            detail = f"send Accept: {bodies.OCTETS} to get it as bytes"
+            raise HttpError(ErrorKind.NOT_TEXT, detail, headers=position) from None
 
     def too_large(self) -> HttpError:
-        return unwanted_body()
+        return HttpError(ErrorKind.BODY_TOO_LARGE)
 
 
 class WriteKey:
-    """POST or PUT: sets the key, if it is at the revision that is ``demanded``, and answers once that is applied."""
+    """POST or PUT: sets the key, if it has the revision that is ``demanded``, and answers once that is applied."""
 
     takes_body = True
 
@@ -148,18 +147,18 @@ class WriteKey:
 
     def answer(self, outcome: tuple[Applied, Result]) -> Answer:
         applied, result = outcome
-        place = written(self._gateway, applied, result)
+        position = position_of(self._gateway, applied, result)
         if isinstance(result, Unmatched):
-            raise unmatched(self._demanded, result, place)
-        assert isinstance(result, PutDone), f"a Put gives PutDone, not {result!r}"
-        return Answer(200, self._answer, (("Content-Type", JSON), etag(result.revision), *place))
+            raise unmatched(self._demanded, result, position)
+        assert isinstance(result, PutDone), f"a Put results in PutDone, not {result!r}"
+        return Answer(200, self._answer, (("Content-Type", JSON), etag(result.revision), *position))
 
     def too_large(self) -> HttpError:
         return bodies.too_large(self._value_limit)
 
 
 class DeleteKey:
-    """DELETE: ``{"deleted":true}``, or false if there was no such key and none was ``demanded``."""
+    """DELETE: ``{"deleted":true}``, or false if the key did not exist and no revision was ``demanded``."""
 
     takes_body = False
     body_limit = 0
@@ -179,32 +178,32 @@ class DeleteKey:
 
     def answer(self, outcome: tuple[Applied, Result]) -> Answer:
         applied, result = outcome
-        place = written(self._gateway, applied, result)
+        position = position_of(self._gateway, applied, result)
         if isinstance(result, Unmatched):
-            raise unmatched(self._demanded, result, place)
-        assert isinstance(result, DeleteDone), f"a Delete gives DeleteDone, not {result!r}"
-        body = b'{"deleted":true}' if result.existed else b'{"deleted":false}'
-        return Answer(200, body, (("Content-Type", JSON), *place))
+            raise unmatched(self._demanded, result, position)
+        assert isinstance(result, DeleteDone), f"a Delete results in DeleteDone, not {result!r}"
+        body = b'{"deleted":true}\n' if result.existed else b'{"deleted":false}\n'
+        return Answer(200, body, (("Content-Type", JSON), *position))
 
     def too_large(self) -> HttpError:
-        return unwanted_body()
+        return HttpError(ErrorKind.BODY_TOO_LARGE)
 
 
-def written(gateway: Gateway, applied: Applied, result: Result) -> Headers:
-    """Return the headers that say where in the history a change stands."""
+def position_of(gateway: Gateway, applied: Applied, result: Result) -> Headers:
+    """Return the headers that give a change's position in the history of the keyspace."""
     return (
         ("X-Raft-Revision", str(result.revision)),
         ("X-Raft-Term", str(applied.term)),
-        *leader_header(gateway.view.leader),
+        *leader_header(gateway.leader),
     )
 
 
 @lru_cache(16)
 def leader_header(leader: str | None) -> Headers:
-    """Return the header that names the leader, where there is one."""
+    """Return the header that names the leader, if there is one."""
     return () if leader is None else (("X-Raft-Leader", header_text(leader)),)
 
 
 def header_text(name: str) -> str:
-    """Return ``name`` as it can stand in a header, whatever characters it has."""
+    """Return ``name`` in a form that is valid in a header, whatever characters it has."""
     return quote(name, safe="!#$&'*+-.^_`|~:/@")

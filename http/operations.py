@@ -1,4 +1,8 @@
-"""What operators and their tools ask: ``/status``, ``/livez``, ``/readyz``, ``/cluster``, and a hint at ``/``."""
+"""The pages for operators and their tools: ``/status``, ``/livez``, ``/readyz``, ``/cluster``, and a hint at ``/``.
+
+Each shows what this node itself knows at this moment. ``/status`` names the leader by id and, as far as the nodes have
+advertised their addresses to each other, by URL; the process id of another node is on that node's ``/status``.
+"""
 
 from __future__ import annotations
 
@@ -8,24 +12,23 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 
-import msgspec
-
 import raftkv
 from raftkv.actors.gateway import Gateway, RequestFailed
 from raftkv.actors.messages.requests import PeerStatus, Status
-from raftkv.http.errors import JSON, RETRY_SOON, Answer, HttpError, not_allowed, unwanted_body
+from raftkv.http.answers import JSON, Answer, encode_json
+from raftkv.http.errors import ErrorKind, HttpError
 from raftkv.http.target import parse_query
 from raftkv.raft.entry import NodeId
 from raftkv.store.commands import Get
 
-METHODS = "GET, HEAD"
+ALLOWED = "GET, HEAD"
 READY_TIMEOUT_S = 1.0
 
 Parameters = dict[str, str]
 
 
 class Addresses(NamedTuple):
-    """Where a node can be reached, as far as known: ``host:port`` for peers and for clients."""
+    """Where peers and clients reach a node, as ``host:port``; None for what is not known."""
 
     raft: str | None = None
     http: str | None = None
@@ -35,7 +38,7 @@ Describe = Callable[[], Mapping[NodeId, Addresses]]
 
 
 class Operation:
-    """A request for one of these pages."""
+    """The action of a request for one of these pages."""
 
     takes_body = False
     body_limit = 0
@@ -45,20 +48,20 @@ class Operation:
         self._parameters = parameters
 
     def start(self, body: bytes) -> asyncio.Future[object]:
-        """Begin to gather what the page shows."""
+        """Begin to gather the content of the page."""
         return asyncio.ensure_future(self._page(self._parameters))
 
     def answer(self, outcome: object) -> Answer:
         """Return the page."""
-        return Answer(200, msgspec.json.encode(outcome), (("Content-Type", JSON),))
+        return Answer(200, encode_json(outcome), (("Content-Type", JSON),))
 
     def too_large(self) -> HttpError:
-        """Return the error for a body that is too long to be skipped."""
-        return unwanted_body()
+        """Return the error for a body that is too long to be discarded."""
+        return HttpError(ErrorKind.BODY_TOO_LARGE)
 
 
 class Operations:
-    """Makes actions of requests for these pages; ``describe`` gives what is known of the members' addresses."""
+    """Finds the action of a request for a page. ``describe`` returns the addresses of the members that are known."""
 
     def __init__(self, gateway: Gateway, node_id: NodeId, describe: Describe) -> None:
         self._gateway = gateway
@@ -78,11 +81,11 @@ class Operations:
         if len(path) > 2:
             path = path.removesuffix("/")
         if path == "/keys":
-            raise HttpError(404, "not_found", "keys can't be listed yet; one key is at /keys/<key>/")
+            raise HttpError(ErrorKind.NOT_FOUND, "keys cannot be listed yet; a key is at /keys/<key>/")
         if path not in self._pages:
-            raise HttpError(404, "not_found", "there is nothing at this path; keys are at /keys/<key>/")
+            raise HttpError(ErrorKind.NOT_FOUND, "a key is at /keys/<key>/")
         if method not in ("GET", "HEAD"):
-            raise not_allowed(method, METHODS)
+            raise HttpError(ErrorKind.METHOD_NOT_ALLOWED, method[:32], headers=(("Allow", ALLOWED),))
         page, known = self._pages[path]
         return Operation(page, parse_query(query, known))
 
@@ -95,17 +98,18 @@ class Operations:
         }
 
     async def _live(self, _: Parameters) -> object:
-        # That this is answered at all is the check: the loop turns.
+        # The answer itself is the check: it shows that the event loop runs.
         return {"status": "ok"}
 
     async def _status(self, _: Parameters) -> object:
         status = await self._gateway.status()
         return {
             "id": status.id,
-            # Who only founds the cluster still is, to everybody else, a follower; the reason says the rest.
+            # A bootstrapping node is reported as a follower; ``reason`` explains why.
             "role": "follower" if status.role == "bootstrap" else status.role,
             "term": status.term,
             "leader": status.leader,
+            "leader_url": self._url(status.leader),
             "commit_index": status.commit_index,
             "last_applied": status.last_applied,
             "last_log_index": status.last_log_index,
@@ -120,12 +124,17 @@ class Operations:
             "reason": status.reason,
         }
 
+    def _url(self, node_id: NodeId | None) -> str | None:
+        """Return where clients reach a node, as far as that is known."""
+        address = None if node_id is None else self._describe().get(node_id, Addresses()).http
+        return None if address is None else f"http://{address}"
+
     async def _cluster(self, _: Parameters) -> object:
         status = await self._gateway.status()
         known = self._describe()
         raft = {peer.id: peer.address for peer in status.peers}
         ids = sorted({status.id, *status.voters, *raft, *known})
-        nowhere = Addresses()
+        unknown = Addresses()
         return {
             "cluster_id": status.cluster_id,
             "leader": status.leader,
@@ -134,8 +143,8 @@ class Operations:
             "members": [
                 {
                     "id": member,
-                    "raft": raft.get(member) or known.get(member, nowhere).raft,
-                    "http": known.get(member, nowhere).http,
+                    "raft": raft.get(member) or known.get(member, unknown).raft,
+                    "http": known.get(member, unknown).http,
                     "voter": member in status.voters,
                 }
                 for member in ids
@@ -148,8 +157,7 @@ class Operations:
         shown: dict[str, object] = {"checks": checks} if "verbose" in parameters else {}
         failed = [f"{check['name']}: {check['detail']}" for check in checks if not check["ok"]]
         if failed:
-            message = "not ready: " + "; ".join(failed)
-            raise HttpError(503, "not_ready", message, headers=RETRY_SOON, details=shown)
+            raise HttpError(ErrorKind.NOT_READY, "; ".join(failed), members=shown)
         return {"status": "ready", **shown}
 
     async def _check_leader(self) -> dict[str, object]:
@@ -163,10 +171,10 @@ class Operations:
 
     async def _check_read(self) -> dict[str, object]:
         try:
-            answers, _ = await self._gateway.read(Get("readyz"), "linearizable", READY_TIMEOUT_S)
+            result, _ = await self._gateway.read(Get("readyz"), "linearizable", READY_TIMEOUT_S)
         except RequestFailed as error:
             return _check("read", False, f"{error.refused.code}: {error.refused.detail}")
-        return _check("read", True, f"a linearizable read was answered at revision {answers.revision}")
+        return _check("read", True, f"a linearizable read was answered at revision {result.revision}")
 
 
 def _check(name: str, ok: bool, detail: str) -> dict[str, object]:

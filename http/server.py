@@ -1,4 +1,9 @@
-"""The front end as a whole: listens, takes connections, sends each request to its action, and stops in order."""
+"""The front end as a whole: listens, accepts connections, leads each request to its action, and stops in order.
+
+One sweep every second closes the connections whose clients are too slow, and no others: a request that waits for the
+node has its own deadline. A stop closes idle connections at once, lets requests and streams under way end within a
+grace, and cuts off the rest.
+"""
 
 from __future__ import annotations
 
@@ -11,36 +16,39 @@ from collections.abc import Callable
 from email.utils import formatdate
 
 from tornado.http1connection import HTTP1Connection, HTTP1ConnectionParameters, HTTP1ServerConnection
-from tornado.httputil import HTTPConnection, HTTPHeaders, HTTPServerConnectionDelegate
+from tornado.httputil import HTTPConnection, HTTPServerConnectionDelegate
 from tornado.netutil import add_accept_handler
 
 from raftkv.actors.gateway import Gateway
 from raftkv.config.settings import Limits
-from raftkv.http.errors import RETRY_SOON, HttpError
+from raftkv.http.answers import Headers
+from raftkv.http.connection import RequestHeaders
+from raftkv.http.errors import ErrorKind, HttpError
 from raftkv.http.exchange import Action, Exchange
 from raftkv.http.keys import Keys, header_text
 from raftkv.http.operations import Describe, Operations
 from raftkv.http.stream import Lingerer, Stream, closing_answer
 from raftkv.http.target import split_target
+from raftkv.http.tornado_connection import TornadoExchange
 from raftkv.raft.entry import NodeId
 
 IDLE_TIMEOUT_S = 75.0
 BODY_TIMEOUT_S = 30.0
 BUFFERED_BYTES = 256 << 20
 BACKLOG = 1024
-# Every byte that is read is counted by the exchange, whose limits depend on the request and answer with a 413.
+# The exchange counts every byte of a body: its limits depend on the request, and it answers 413.
 _NO_LIMIT = 1 << 62
 # Files that a node needs for itself: its journal, its peers, its log.
 _OTHER_FILES = 128
+# How long a stop waits for the sources of streams that it has cut off.
+_CLEAN_UP_S = 0.2
 
 _log = logging.getLogger("raftkv.http")
-_CROWDED = closing_answer(
-    HttpError(503, "too_many_connections", "this node has as many connections as it can take", headers=RETRY_SOON)
-)
+_CROWDED = closing_answer(HttpError(ErrorKind.TOO_MANY_CONNECTIONS))
 
 
 class Remote:
-    """Where a connection comes from, as Tornado's log and its applications want to know."""
+    """Where a connection comes from, in the form in which Tornado logs it."""
 
     protocol = "http"
 
@@ -55,9 +63,9 @@ class Remote:
 class FrontEnd(HTTPServerConnectionDelegate):
     """Serves ``gateway``'s node over HTTP, on the running loop.
 
-    A connection is closed after ``idle_timeout_s`` without a complete header, and after ``body_timeout_s`` in which a
-    body did not become complete or an answer was not fetched. All bodies that are not yet complete together have at
-    most ``buffered_bytes``.
+    A connection is closed after ``idle_timeout_s`` without a complete header, and after ``body_timeout_s`` in which the
+    client did not complete a body, or did not read an answer or the next piece of a stream. All bodies that are not
+    complete yet have at most ``buffered_bytes`` together.
     """
 
     def __init__(
@@ -77,16 +85,17 @@ class FrontEnd(HTTPServerConnectionDelegate):
         self.tick = 0
         self.buffered_bytes = 0
         self.buffered_limit = buffered_bytes
-        self.date = formatdate(usegmt=True)
-        self.served_by = header_text(node_id)
+        self.streams: set[asyncio.Task[None]] = set()
+        self._served_by = header_text(node_id)
+        self.answer_headers = self._answer_headers()
         self._limits = limits
         self._keys = Keys(gateway, limits)
         self._operations = Operations(gateway, node_id, describe)
-        self._max_connections = max_connections or _connections_we_can_have()
+        self._max_connections = max_connections or _most_connections()
         self._tick_s = min(1.0, idle_timeout_s / 4, body_timeout_s / 4)
         self._idle_ticks = round(idle_timeout_s / self._tick_s)
         self._body_ticks = round(body_timeout_s / self._tick_s)
-        # No time-outs of Tornado's own: they cost 20 µs a request, and the sweep does the same for all connections.
+        # Tornado's own time-outs cost 20 µs a request; the sweep does the same for all connections at once.
         self._parameters = HTTP1ConnectionParameters(max_header_size=limits.header_bytes, max_body_size=_NO_LIMIT)
         self._lingerer = Lingerer()
         self._sockets: list[tuple[socket.socket, Callable[[], None]]] = []
@@ -102,11 +111,11 @@ class FrontEnd(HTTPServerConnectionDelegate):
 
     @property
     def busy(self) -> int:
-        """How many connections are in the middle of a request or its answer."""
+        """How many connections are in the middle of a request, its answer or a stream."""
         return sum(map(self._is_busy, self._connections))
 
     def listen(self, host: str, port: int) -> None:
-        """Accept connections at ``host``; port 0 takes a free one, see ``port``. Raises ``OSError`` if it is in use."""
+        """Accept connections at ``host``; port 0 takes a free one, and sets ``port``. May raise ``OSError``: in use."""
         for listening in _listening_sockets(host, port):
             self._sockets.append((listening, add_accept_handler(listening, self._accept)))
             self.port = self.port or listening.getsockname()[1]
@@ -114,7 +123,7 @@ class FrontEnd(HTTPServerConnectionDelegate):
             self._sweep()
 
     async def stop(self, grace_s: float) -> None:
-        """Stop accepting, let requests under way end within ``grace_s`` seconds, then close every connection."""
+        """Stop accepting, let what is under way end within ``grace_s`` seconds, then close every connection."""
         self.stopping = True
         self._parameters.no_keep_alive = True
         for listening, remove in self._sockets:
@@ -128,27 +137,33 @@ class FrontEnd(HTTPServerConnectionDelegate):
             self._drained = asyncio.get_running_loop().create_future()
             await asyncio.wait([self._drained], timeout=grace_s)
         for connection in list(self._connections):
+            if connection in self._open:
+                self._open[connection].close()
             await connection.close()
+        if self.streams:
+            await asyncio.wait(self.streams, timeout=_CLEAN_UP_S)
         if self._sweeper is not None:
             self._sweeper.cancel()
         self._lingerer.close()
 
-    def action(self, method: str, target: str, headers: HTTPHeaders) -> Action:
-        """Return what a request asks for: the one place where paths lead to what serves them. Raises ``HttpError``."""
+    def action(self, method: str, target: str, headers: RequestHeaders) -> Action:
+        """Return what a request asks for: the one place that knows which path is served where. Raises ``HttpError``."""
         path, query = split_target(target)
         if path.startswith("/keys/") and len(path) > 6:
             return self._keys.action(method, path[6:], query, headers)
         return self._operations.action(method, path, query)
 
-    # --- What Tornado's connections call.
+    # --- Called by Tornado's connections.
 
-    def start_request(self, server_conn: object, request_conn: HTTPConnection) -> Exchange:
-        """Wait for the next request of a connection: the one before, if any, has been answered."""
+    def start_request(self, server_conn: object, request_conn: HTTPConnection) -> TornadoExchange:
+        """Return the exchange for the next request of a connection; the one before has been answered."""
         assert isinstance(server_conn, HTTP1ServerConnection), "the front end makes its connections itself"
         assert isinstance(request_conn, HTTP1Connection), "the front end makes its connections itself"
-        exchange = self._open[server_conn] = Exchange(self, server_conn, request_conn)
+        stream = server_conn.stream
+        assert isinstance(stream, Stream), "the front end makes its streams itself"
+        exchange = self._open[server_conn] = TornadoExchange(self, request_conn, stream)
         if self.stopping:
-            server_conn.stream.close()
+            stream.close()
         return exchange
 
     def on_close(self, server_conn: object) -> None:
@@ -165,7 +180,7 @@ class FrontEnd(HTTPServerConnectionDelegate):
             try:
                 connection.send(_CROWDED)
             except OSError:
-                _log.debug("a connection too many was gone before it could be told")
+                _log.debug("a connection over the limit had ended before it could be refused")
             connection.close()
             return
         stream = Stream(connection, self._lingerer, self._limits.header_bytes)
@@ -173,14 +188,18 @@ class FrontEnd(HTTPServerConnectionDelegate):
         self._connections.add(server_connection)
         server_connection.start_serving(self)
 
+    def _answer_headers(self) -> Headers:
+        """Return the headers that every answer has."""
+        return (("Date", formatdate(usegmt=True)), ("X-Raft-Served-By", self._served_by))
+
     def _is_busy(self, connection: object) -> bool:
         exchange = self._open.get(connection)
         return exchange is not None and exchange.begun
 
     def _sweep(self) -> None:
-        """Close the connections that have kept us waiting for too long."""
+        """Close the connections whose clients have been too slow."""
         self.tick += 1
-        self.date = formatdate(usegmt=True)
+        self.answer_headers = self._answer_headers()
         for connection in list(self._connections):
             exchange = self._open.get(connection)
             if exchange is None:
@@ -192,30 +211,30 @@ class FrontEnd(HTTPServerConnectionDelegate):
 
 
 def _listening_sockets(host: str, port: int) -> list[socket.socket]:
-    """Return a listening socket for each address that ``host`` means, all with one port; raises ``OSError``."""
+    """Return a listening socket for each address of ``host``, all with the same port; raises ``OSError``."""
     sockets: list[socket.socket] = []
-    not_here: OSError | None = None
+    unavailable: OSError | None = None
     found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     for family, *_, address in dict.fromkeys(found):
         taken = sockets[0].getsockname()[1] if sockets else port
         try:
-            # This keeps IPv6 sockets to IPv6, so that both families can have the same port.
+            # It keeps IPv6 sockets to IPv6, so that both families can have the same port.
             listening = socket.create_server((address[0], taken, *address[2:]), family=family, backlog=BACKLOG)
         except OSError as error:
             if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
-                # A name such as localhost often means an address of a family that this machine has switched off.
-                not_here = error
+                # A name such as localhost often has an address of a family that this machine has switched off.
+                unavailable = error
                 continue
             for earlier in sockets:
                 earlier.close()
             raise
         listening.setblocking(False)
         sockets.append(listening)
-    if not_here is not None and not sockets:
-        raise not_here
+    if unavailable is not None and not sockets:
+        raise unavailable
     return sockets
 
 
-def _connections_we_can_have() -> int:
+def _most_connections() -> int:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 1 << 16 if soft == resource.RLIM_INFINITY else max(64, soft - _OTHER_FILES)

@@ -1,4 +1,8 @@
-"""Tornado's stream, made to tell a client why it is being closed, in a way that the client gets to read."""
+"""Tornado's stream, changed so that a client always gets to read why its connection is being closed.
+
+A server that closes while the client still sends makes the kernel reset the connection, which often destroys the answer
+on its way. So a ``Stream`` is closed for writing only, and a ``Lingerer`` goes on reading for a while (RFC 9112, 9.6).
+"""
 
 from __future__ import annotations
 
@@ -10,31 +14,25 @@ from typing import Any
 from tornado.concurrent import Future
 from tornado.iostream import IOStream, UnsatisfiableReadError
 
-from raftkv.http.errors import JSON, REASONS, HttpError
+from raftkv.http.errors import REASON_PHRASES, ErrorKind, HttpError, over_limit
 
 _TORNADO_REFUSES = b"HTTP/1.1 400 Bad Request\r\n\r\n"
 
 
 def closing_answer(error: HttpError) -> bytes:
-    """Return a whole answer after which the connection is closed, for requests that never became one."""
+    """Return the bytes of an answer that ends the connection, for requests that Tornado does not pass on."""
     answer = error.answer()
-    head = (
-        f"HTTP/1.1 {answer.status} {REASONS[answer.status]}\r\nContent-Type: {JSON}\r\n"
-        f"Content-Length: {len(answer.body)}\r\nConnection: close\r\n\r\n"
-    )
-    return head.encode() + answer.body
+    headers = (*answer.headers, ("Content-Length", str(len(answer.body))), ("Connection", "close"))
+    lines = [f"HTTP/1.1 {answer.status} {REASON_PHRASES[answer.status]}", *map(": ".join, headers), "", ""]
+    return "\r\n".join(lines).encode() + answer.body
 
 
-_MALFORMED = closing_answer(HttpError(400, "malformed", "this is not well-formed HTTP/1.1"))
-_BAD_CHUNK = closing_answer(HttpError(400, "malformed", "the size of a chunk is not well-formed"))
+_MALFORMED = closing_answer(HttpError(ErrorKind.MALFORMED))
+_BAD_CHUNK = closing_answer(HttpError(ErrorKind.MALFORMED, "the size of a chunk is not valid"))
 
 
 class Stream(IOStream):
-    """A connection of a client.
-
-    Two things that Tornado leaves to chance: a header over the limit closes the connection without a word, and closing
-    while the client still sends makes the kernel reset the connection, which often destroys the answer on its way.
-    """
+    """The socket of a client. Tornado itself would close it without an answer if a header is over the limit."""
 
     def __init__(
         self, connection: socket.socket, lingerer: Lingerer, header_limit: int, *args: Any, **kwargs: Any
@@ -47,31 +45,31 @@ class Stream(IOStream):
         super().set_nodelay(True)
 
     def set_nodelay(self, value: bool) -> None:
-        """Leave it on: every answer is one write, and Tornado would switch to and fro for each."""
+        """Leave it on: every answer is one write, and Tornado would switch it on and off for each."""
 
-    def linger(self) -> None:
-        """When closed, go on reading for a while, to no purpose but that the client can read what it was told."""
-        self._lingers = True
+    def linger(self, lingers: bool = True) -> None:
+        """Go on reading for a while when closed, and discard what comes, so that the client can read the answer."""
+        self._lingers = lingers
 
     def read_until_regex(self, regex: bytes, max_bytes: int | None = None) -> Awaitable[bytes]:
-        """Note that what is read is a header, so that ``close`` can say what was too long."""
+        """Note that a header is being read, so that ``close`` can tell what was too long."""
         self._in_headers = True
         return super().read_until_regex(regex, max_bytes)
 
     def read_until(self, delimiter: bytes, max_bytes: int | None = None) -> Awaitable[bytes]:
-        """Note that what is read is the size of a chunk."""
+        """Note that the size of a chunk is being read."""
         self._in_headers = False
         return super().read_until(delimiter, max_bytes)
 
     def write(self, data: bytes | memoryview) -> Future[None]:
-        """Write ``data``; Tornado's bare 400 is given the shape of every other error."""
+        """Write ``data``, but replace Tornado's bare 400 by an error in JSON."""
         if data == _TORNADO_REFUSES:
             self.linger()
             data = _MALFORMED
         return super().write(data)
 
     def close(self, exc_info: Any = False) -> None:
-        """Close; before, say what is wrong if it is a line or header that does not end."""
+        """Close, after an error in JSON if the client has sent a line or header that is too long."""
         if not self.closed():
             if isinstance(exc_info, UnsatisfiableReadError):
                 self._refuse()
@@ -86,22 +84,23 @@ class Stream(IOStream):
         try:
             self.socket.send(self._too_long() if self._in_headers else _BAD_CHUNK)
         except OSError:
-            # It is gone, or does not read: there is nobody to tell.
+            # The client is gone, or does not read.
             self._lingers = False
 
     def _too_long(self) -> bytes:
         limit = self._header_limit
-        # Only Tornado's buffer knows whether the request line has ended; if it is ever renamed, 431 is right enough.
+        # Only Tornado's buffer shows whether the request line has ended. If it is ever renamed, 431 is close enough.
         started: bytes | bytearray = getattr(self, "_read_buffer", b"\n")
         if b"\n" in started[:limit]:
-            message = f"the headers of a request have at most {limit} bytes"
-            return closing_answer(HttpError(431, "headers_too_large", message, details={"limit_bytes": limit}))
-        message = f"a request line with its headers has at most {limit} bytes"
-        return closing_answer(HttpError(414, "target_too_long", message, details={"limit_bytes": limit}))
+            return closing_answer(over_limit(ErrorKind.HEADERS_TOO_LARGE, limit, "bytes, with the request line"))
+        return closing_answer(over_limit(ErrorKind.TARGET_TOO_LONG, limit, "bytes, with the headers"))
 
 
 class Lingerer:
-    """Connections that are closed but for reading what the client had already sent (RFC 9112, 9.6)."""
+    """Connections that are closed for writing, and read until the client closes them too (RFC 9112, 9.6).
+
+    Each is closed after ``seconds`` or ``most_bytes`` at the latest; there are ``most_connections`` of them at most.
+    """
 
     def __init__(self, *, seconds: float = 2.0, most_bytes: int = 16 << 20, most_connections: int = 64) -> None:
         self._seconds = seconds
@@ -110,11 +109,11 @@ class Lingerer:
         self._open: dict[int, Callable[[], None]] = {}
 
     def __len__(self) -> int:
-        """Return how many there are."""
+        """Return how many connections linger."""
         return len(self._open)
 
     def adopt(self, connection: socket.socket) -> None:
-        """Send what is under way and the end of the connection; read and forget until the client ends it too."""
+        """Send what is under way and the end of the connection, and discard what comes until the client ends it too."""
         if len(self._open) >= self._most_connections:
             return
         loop = asyncio.get_running_loop()
@@ -152,6 +151,6 @@ class Lingerer:
             end()
 
     def close(self) -> None:
-        """Let go of all of them at once."""
+        """Close all of them at once."""
         for end in list(self._open.values()):
             end()

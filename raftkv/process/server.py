@@ -310,7 +310,7 @@ class NodeProcess:
 
     def _on_role_changed(self, event: RoleChanged) -> None:
         logger.info("%s in term %d, leader %s: %s", event.role, event.term, event.leader or "unknown", event.reason)
-        self._gateway.view.changed(event)
+        self._gateway.on_role_changed(event)
         self._supervisor.tell(RoleReport(event.id, event.role, event.term, event.leader, event.reason))
         self._cluster_id = event.cluster_id
         if not self._recovered.is_set():

@@ -276,7 +276,7 @@ class Machine:
     def _on_event(self, event: RoleChanged | AdvertiseAddress) -> None:
         node = self.node
         if node is not None and isinstance(event, RoleChanged):
-            node.client.view.changed(event)
+            node.client.on_role_changed(event)
             if not node.recovered:
                 node.recovered = True
                 self.cluster.network.look()

@@ -19,8 +19,8 @@ def answer(status: int, body: bytes) -> bytes:
 
 
 def right_answer(request: bytes) -> bytes:
-    """Return what a node answers to a write: the body again."""
-    return answer(200, request.partition(b"\r\n\r\n")[2])
+    """Return what a node answers to a write: the body again, and a newline."""
+    return answer(200, request.partition(b"\r\n\r\n")[2] + b"\n")
 
 
 class FakeServer:

@@ -28,7 +28,7 @@ def answers(outcome: LoadResult) -> int:
 def test_requests_are_well_formed_and_name_each_key_once() -> None:
     assert make_request("write", 42) == (
         b'POST /keys/key-00042/ HTTP/1.1\r\nHost: bench\r\nContent-Length: 28\r\n\r\n{"value":"0000000000000042"}',
-        b'\r\n\r\n{"value":"0000000000000042"}',
+        (b'\r\n\r\n{"value":"0000000000000042"}\n', b'\r\n\r\n{"value":"0000000000000042"}'),
     )
     assert make_request("read", 42).data == b"GET /keys/key-00042/ HTTP/1.1\r\nHost: bench\r\n\r\n"
     assert make_request("stale", 42).data == b"GET /keys/key-00042/?level=stale HTTP/1.1\r\nHost: bench\r\n\r\n"
@@ -70,6 +70,19 @@ def test_an_answer_may_come_in_pieces() -> None:
         outcome = counted(server, requests=20, connections=2)
 
     assert (answers(outcome), outcome.errors, server.connections) == (20, {}, 2)
+
+
+@pytest.mark.parametrize("ending", [b"", b"\n"])
+def test_an_answer_is_right_with_and_without_the_newline_at_its_end(ending: bytes) -> None:
+    """Commits from before the newline are still measured beside later ones."""
+
+    def split(number: int, request: bytes) -> list[bytes]:
+        return [right_answer(request)[:-1], ending]
+
+    with serving(split if ending else lambda number, request: [right_answer(request)[:-1]]) as server:
+        outcome = counted(server, requests=20)
+
+    assert (answers(outcome), outcome.errors, server.connections) == (20, {}, 1)
 
 
 @pytest.mark.parametrize(

@@ -139,11 +139,11 @@ class Connection:
 class Front:
     """A front end that listens, the node behind it, and clients for it."""
 
-    def __init__(self, *, client: type[Gateway] = Gateway, **options: Any) -> None:
+    def __init__(self, *, gateway: type[Gateway] = Gateway, server: type[FrontEnd] = FrontEnd, **options: Any) -> None:
         self.node = FakeNode()
-        self.client = client(self.node.ask, rng=Random(1))
-        self.client.view.changed(RoleChanged("n1", "leader", 7, "n1", "test"))
-        self.server = FrontEnd(self.client, **{"node_id": "n1", "limits": Limits(), **options})
+        self.gateway = gateway(self.node.ask, rng=Random(1))
+        self.gateway.on_role_changed(RoleChanged("n1", "leader", 7, "n1", "test"))
+        self.server = server(self.gateway, **{"node_id": "n1", "limits": Limits(), **options})
         self.connections: list[Connection] = []
 
     async def connect(self) -> Connection:
@@ -183,7 +183,7 @@ async def serving(**options: Any) -> AsyncIterator[Front]:
         for connection in front.connections:
             await connection.close()
         await front.server.stop(0)
-        await front.client.close()
+        await front.gateway.close()
 
 
 Scenario = Callable[[Front], Awaitable[T]]

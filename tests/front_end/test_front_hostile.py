@@ -146,7 +146,7 @@ REFUSED: list[tuple[int, bytes]] = [
 async def still_serves(front: Front) -> None:
     """Check that the next client is served, and that the key is what it was."""
     reply = await front.request("GET", "/keys/k/")
-    assert (reply.status, reply.body) == (200, b'{"value":"good"}')
+    assert (reply.status, reply.body) == (200, b'{"value":"good"}\n')
     assert front.node.keys == {"k": Item(b"good", 1, 1, 1)}
 
 
@@ -164,6 +164,7 @@ def the_one_answer(received: bytes) -> tuple[int, str]:
     """Return status and outcome of an answer, of which there must be exactly one, in the shape of all errors."""
     match = re.fullmatch(rb"HTTP/1\.1 (\d+) [ A-Za-z]+\r\n(.+?)\r\n\r\n(.*)", received, re.DOTALL)
     assert match is not None, f"no answer: {received[:200]!r}"
+    assert match[3].endswith(b"}\n")
     body = json.loads(match[3])
     assert list(body) == ["error"]
     assert list(body["error"])[:3] == ["code", "message", "outcome"]
@@ -317,6 +318,6 @@ def test_whatever_bytes_come_the_server_lives_and_nothing_changes() -> None:
         try:
             attack()
             reply = runner.run(front.request("GET", "/keys/k/"))
-            assert (reply.status, reply.body) == (200, b'{"value":"good"}')
+            assert (reply.status, reply.body) == (200, b'{"value":"good"}\n')
         finally:
             runner.run(context.__aexit__(None, None, None))

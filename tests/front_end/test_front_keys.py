@@ -24,6 +24,7 @@ JSON = "application/json; charset=utf-8"
 
 def error(reply: Reply) -> dict[str, Any]:
     """Return the error in an answer, which must have the one shape of all errors."""
+    assert reply.body.endswith(b"}\n")
     body = json.loads(reply.body)
     assert list(body) == ["error"]
     assert list(body["error"])[:3] == ["code", "message", "outcome"]
@@ -54,10 +55,10 @@ def test_the_bytes_of_a_write_and_a_read() -> None:
         b"X-Raft-Revision: 1\r\n"
         b"X-Raft-Term: 7\r\n"
         b"X-Raft-Leader: n1\r\n"
-        b"Content-Length: 14\r\n"
+        b"Content-Length: 15\r\n"
         b"X-Raft-Served-By: n1\r\n"
         b"Connection: close\r\n"
-        b'\r\n{"value":"v1"}',
+        b'\r\n{"value":"v1"}\n',
         b"HTTP/1.1 200 OK\r\n"
         b"Content-Type: application/json; charset=utf-8\r\n"
         b'Etag: "1"\r\n'
@@ -65,10 +66,10 @@ def test_the_bytes_of_a_write_and_a_read() -> None:
         b"X-Raft-Term: 7\r\n"
         b"X-Raft-Level: linearizable\r\n"
         b"X-Raft-Leader: n1\r\n"
-        b"Content-Length: 14\r\n"
+        b"Content-Length: 15\r\n"
         b"X-Raft-Served-By: n1\r\n"
         b"Connection: close\r\n"
-        b'\r\n{"value":"v1"}',
+        b'\r\n{"value":"v1"}\n',
     )
 
 
@@ -82,7 +83,7 @@ def test_get_of_a_key_that_is_there() -> None:
 
     reply = with_front(scenario)
 
-    assert (reply.status, reply.headers["content-type"], reply.body) == (200, JSON, b'{"value":"v1"}')
+    assert (reply.status, reply.headers["content-type"], reply.body) == (200, JSON, b'{"value":"v1"}\n')
     assert {name: value for name, value in reply.headers.items() if name == "etag" or name.startswith("x-raft")} == {
         "etag": '"2"',
         "x-raft-revision": "2",
@@ -100,8 +101,8 @@ def test_get_of_a_missing_key_is_an_empty_value_that_alone_has_no_etag() -> None
 
     missing, empty = with_front(scenario)
 
-    assert (missing.status, missing.body, missing.headers.get("etag")) == (200, b'{"value":""}', None)
-    assert (empty.status, empty.body, empty.headers.get("etag")) == (200, b'{"value":""}', '"1"')
+    assert (missing.status, missing.body, missing.headers.get("etag")) == (200, b'{"value":""}\n', None)
+    assert (empty.status, empty.body, empty.headers.get("etag")) == (200, b'{"value":""}\n', '"1"')
 
 
 def test_missing_404_asks_for_a_404() -> None:
@@ -113,7 +114,7 @@ def test_missing_404_asks_for_a_404() -> None:
 
     assert brief(missing) == (404, "no_such_key", "not_done")
     assert missing.headers["x-raft-revision"] == "1"
-    assert (there.status, there.body) == (200, b'{"value":"v"}')
+    assert (there.status, there.body) == (200, b'{"value":"v"}\n')
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT"])
@@ -133,7 +134,7 @@ def test_a_write_is_json_whatever_its_content_type_says(method: str, headers: di
 
     reply, keys = with_front(scenario)
 
-    assert (reply.status, reply.headers["content-type"], reply.body) == (200, JSON, b'{"value":"v1"}')
+    assert (reply.status, reply.headers["content-type"], reply.body) == (200, JSON, b'{"value":"v1"}\n')
     assert (reply.headers["etag"], reply.headers["x-raft-revision"], reply.headers["x-raft-term"]) == ('"1"', "1", "7")
     assert keys == {"k": Item(b"v1", 1, 1, 1)}
 
@@ -154,7 +155,7 @@ def test_a_write_answers_only_once_it_is_applied() -> None:
     early, reply = with_front(scenario)
 
     assert not early
-    assert (reply.status, reply.body) == (200, b'{"value":"v1"}')
+    assert (reply.status, reply.body) == (200, b'{"value":"v1"}\n')
 
 
 def test_a_write_without_a_leader_waits_and_is_then_a_503_that_says_why() -> None:
@@ -212,10 +213,10 @@ def test_keys_are_answered_at_once_with_and_without_the_slash_at_the_end() -> No
         ]
 
     assert [(reply.status, reply.body) for reply in with_front(scenario)] == [
-        (200, b'{"value":"v1"}'),
-        (200, b'{"value":"v1"}'),
-        (200, b'{"value":"v2"}'),
-        (200, b'{"value":"v2"}'),
+        (200, b'{"value":"v1"}\n'),
+        (200, b'{"value":"v1"}\n'),
+        (200, b'{"value":"v2"}\n'),
+        (200, b'{"value":"v2"}\n'),
     ]
 
 
@@ -226,8 +227,8 @@ def test_delete_says_whether_there_was_a_key() -> None:
 
     first, second = with_front(scenario)
 
-    assert (first.status, first.body, first.headers["x-raft-revision"]) == (200, b'{"deleted":true}', "2")
-    assert (second.status, second.body, second.headers["x-raft-revision"]) == (200, b'{"deleted":false}', "2")
+    assert (first.status, first.body, first.headers["x-raft-revision"]) == (200, b'{"deleted":true}\n', "2")
+    assert (second.status, second.body, second.headers["x-raft-revision"]) == (200, b'{"deleted":false}\n', "2")
     assert "etag" not in first.headers
 
 
@@ -255,7 +256,7 @@ def test_an_escaped_slash_belongs_to_the_key_and_a_plain_one_gets_a_hint() -> No
 
     (post, get, plain), keys = with_front(scenario)
 
-    assert (post.status, get.body, keys) == (200, b'{"value":"v1"}', ["a/b"])
+    assert (post.status, get.body, keys) == (200, b'{"value":"v1"}\n', ["a/b"])
     assert brief(plain) == (404, "not_found", "not_done")
     assert "%2F" in error(plain)["message"]
 
@@ -276,7 +277,7 @@ def test_html_stands_as_it_is_in_json() -> None:
         await front.request("POST", "/keys/k/", b'{"value":"\\u003cb\\u003e &\xc3\xa9"}')
         return await front.request("GET", "/keys/k/")
 
-    assert with_front(scenario).body == '{"value":"<b> &é"}'.encode()
+    assert with_front(scenario).body == '{"value":"<b> &é"}\n'.encode()
 
 
 # --- Limits.
@@ -300,7 +301,7 @@ def test_a_value_up_to_the_limit_is_taken_and_one_byte_more_is_a_413_that_names_
 
     taken, refused, kept = with_front(scenario)
 
-    assert (taken.status, kept.body) == (200, body(limit) if content_type == "application/json" else taken.body)
+    assert (taken.status, kept.body) == (200, body(limit) + b"\n" if content_type == "application/json" else taken.body)
     assert brief(refused) == (413, "value_too_large", "not_done")
     assert error(refused)["limit_bytes"] == limit
 
@@ -336,7 +337,7 @@ def test_octets_are_stored_as_they_are() -> None:
 
     put, raw, either, as_json, put_text, text, either_text, missing = with_front(scenario)
 
-    assert (put.status, put.body) == (200, b'{"bytes":4}')
+    assert (put.status, put.body) == (200, b'{"bytes":4}\n')
     for reply in (raw, either):
         assert (reply.status, reply.body, reply.headers["etag"]) == (200, b"\xff\0\r\n", '"1"')
         assert reply.headers["content-type"] == "application/octet-stream"
@@ -344,7 +345,7 @@ def test_octets_are_stored_as_they_are() -> None:
     assert brief(as_json) == (406, "not_text", "not_done")
     assert "Accept: application/octet-stream" in error(as_json)["message"]
     assert as_json.headers["etag"] == '"1"'
-    assert put_text.body == text.body == either_text.body == b'{"value":"{\\"value\\":\\"v1\\"}"}'
+    assert put_text.body == text.body == either_text.body == b'{"value":"{\\"value\\":\\"v1\\"}"}\n'
     assert (missing.status, missing.body, missing.headers.get("etag")) == (200, b"", None)
 
 
@@ -442,9 +443,9 @@ def test_a_write_on_a_condition_that_holds_is_done(method: str, header: str) -> 
 
     assert (reply.status, reply.headers["x-raft-revision"]) == (200, "3")
     if method == "DELETE":
-        assert (reply.body, reply.headers.get("etag"), keys.get("k")) == (b'{"deleted":true}', None, None)
+        assert (reply.body, reply.headers.get("etag"), keys.get("k")) == (b'{"deleted":true}\n', None, None)
     else:
-        assert (reply.body, reply.headers["etag"]) == (b'{"value":"new"}', '"3"')
+        assert (reply.body, reply.headers["etag"]) == (b'{"value":"new"}\n', '"3"')
         assert keys["k"] == Item(b"new", 1, 3, 2)
 
 
@@ -659,7 +660,7 @@ def test_the_answer_to_a_write_names_the_leader_as_this_node_last_heard() -> Non
     async def scenario(front: Front) -> list[str | None]:
         leaders = []
         for leader in ("n1", "n2", None, 'ü"\r\nX: y'):
-            front.client.view.changed(RoleChanged("n1", "follower", 8, leader, ""))
+            front.gateway.on_role_changed(RoleChanged("n1", "follower", 8, leader, ""))
             reply = await front.request("GET", "/keys/k/")
             leaders.append(reply.headers.get("x-raft-leader"))
             assert reply.headers["x-raft-term"] == "8"
@@ -721,7 +722,7 @@ def test_a_client_that_goes_away_disturbs_nobody() -> None:
 
     reply, keys = with_front(scenario)
 
-    assert (reply.status, reply.body) == (200, b'{"value":"v"}')
+    assert (reply.status, reply.body) == (200, b'{"value":"v"}\n')
     assert sorted(keys) == ["gone", "stays"]
 
 
@@ -740,8 +741,8 @@ def test_tornado_s_own_client_gets_along_with_it() -> None:
         return [(reply.code, reply.body[:15]) for reply in replies]
 
     assert with_front(scenario) == [
-        (200, b'{"value":"1"}'),
-        (200, b'{"value":"1"}'),
+        (200, b'{"value":"1"}\n'),
+        (200, b'{"value":"1"}\n'),
         (200, b'{"deleted":true'),
         (404, b'{"error":{"code'),
     ]

@@ -13,13 +13,14 @@ import raftkv
 from raftkv.actors.messages.requests import Read, Refused
 from raftkv.http.operations import Addresses
 from raftkv.store.commands import Get
-from tests.front_end.fronts import STATUS, Front, Reply, with_front
+from tests.front_end.fronts import STATUS, Front, Reply, serving, with_front
 
 PAGES = ["/", "/status", "/livez", "/readyz", "/cluster"]
 
 
 def body(reply: Reply) -> Any:
     assert reply.headers["content-type"] == "application/json; charset=utf-8"
+    assert reply.body.endswith(b"}\n")
     return json.loads(reply.body)
 
 
@@ -37,6 +38,7 @@ def test_status_is_what_the_node_knows_and_which_process_it_is() -> None:
         "role": "leader",
         "term": 7,
         "leader": "n1",
+        "leader_url": None,
         "commit_index": 12,
         "last_applied": 11,
         "last_log_index": 13,
@@ -71,6 +73,44 @@ def test_status_is_what_the_node_knows_and_which_process_it_is() -> None:
 
 
 @pytest.mark.parametrize(
+    ("leader", "url"), [("n1", "http://10.0.0.1:4001"), ("n2", "http://[::1]:4001"), ("n3", None), ("n4", None)]
+)
+def test_status_has_the_url_of_the_leader_if_the_leader_has_advertised_it(leader: str, url: str | None) -> None:
+    """That of this node too; n3 has not advertised its address yet, and n4 is not known at all."""
+
+    def describe() -> dict[str, Addresses]:
+        return {
+            "n1": Addresses("10.0.0.1:5001", "10.0.0.1:4001"),
+            "n2": Addresses("[::1]:5001", "[::1]:4001"),
+            "n3": Addresses("10.0.0.3:5001", None),
+        }
+
+    async def scenario(front: Front) -> Reply:
+        front.node.status = msgspec.structs.replace(STATUS, leader=leader)
+        return await front.request("GET", "/status")
+
+    shown = body(with_front(scenario, describe=describe))
+
+    assert (shown["leader"], shown["leader_url"]) == (leader, url)
+
+
+def test_status_of_a_follower_leads_to_the_status_of_the_leader() -> None:
+    """There is what only the leader itself knows, such as its process id."""
+
+    async def scenario(front: Front) -> tuple[str, str]:
+        async with serving(node_id="n2", describe=lambda: addresses) as follower:
+            follower.node.status = msgspec.structs.replace(STATUS, id="n2", role="follower")
+            addresses["n1"] = Addresses(None, f"127.0.0.1:{front.server.port}")
+            found = body(await follower.request("GET", "/status"))
+            assert found["leader_url"] == f"http://127.0.0.1:{front.server.port}"
+            return found["id"], body(await front.request("GET", "/status"))["id"]
+
+    addresses: dict[str, Addresses] = {}
+
+    assert with_front(scenario) == ("n2", "n1")
+
+
+@pytest.mark.parametrize(
     ("role", "shown"), [("bootstrap", "follower"), ("follower", "follower"), ("candidate", "candidate")]
 )
 def test_status_says_why_there_is_no_leader_and_knows_three_roles(role: str, shown: str) -> None:
@@ -80,7 +120,7 @@ def test_status_says_why_there_is_no_leader_and_knows_three_roles(role: str, sho
 
     page = body(with_front(scenario))
 
-    assert (page["role"], page["leader"], page["reason"]) == (shown, None, "n1 waits for n3")
+    assert (page["role"], page["leader"], page["leader_url"], page["reason"]) == (shown, None, None, "n1 waits for n3")
 
 
 def test_cluster_lists_everyone_who_is_known_in_order() -> None:
@@ -149,7 +189,9 @@ def test_readyz_without_a_leader_says_why() -> None:
     assert body(reply) == {
         "error": {
             "code": "not_ready",
-            "message": "not ready: leader: n1 hears from nobody; read: no_leader: an election is under way",
+            "message": (
+                "this node is not ready: leader: n1 hears from nobody; read: no_leader: an election is under way"
+            ),
             "outcome": "not_done",
             "checks": [
                 {"name": "leader", "ok": False, "detail": "n1 hears from nobody"},
@@ -169,7 +211,7 @@ def test_readyz_of_a_node_that_hangs_is_a_503() -> None:
 
     assert reply.status == 503
     assert body(reply)["error"]["message"] == (
-        "not ready: leader: the node did not answer; read: unknown: no answer in time"
+        "this node is not ready: leader: the node did not answer; read: unknown: no answer in time"
     )
 
 

@@ -224,14 +224,14 @@ def test_a_connection_too_many_is_told_so() -> None:
 # --- Bugs of ours.
 
 
-class BrokenClient(Gateway):
+class BrokenGateway(Gateway):
     """Can't take a request."""
 
     def propose(self, command: Command, timeout_s: float) -> asyncio.Future[tuple[Applied, Result]]:
         raise ZeroDivisionError("the inside")
 
 
-@pytest.mark.parametrize("options", [{"client": BrokenClient}, {"limits": Limits(key_bytes="none")}])  # type: ignore[arg-type]
+@pytest.mark.parametrize("options", [{"gateway": BrokenGateway}, {"limits": Limits(key_bytes="none")}])  # type: ignore[arg-type]
 def test_a_bug_is_a_500_that_shows_nothing_and_leaves_the_others_alone(
     options: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -350,7 +350,7 @@ def test_stopping_lets_requests_under_way_end_and_tells_their_clients() -> None:
 
     reply, idle_end, fresh_end = with_front(scenario)
 
-    assert (reply.status, reply.body, reply.headers["connection"]) == (200, b'{"value":"v"}', "close")
+    assert (reply.status, reply.body, reply.headers["connection"]) == (200, b'{"value":"v"}\n', "close")
     assert (idle_end, fresh_end) == (b"", b"")
 
 

@@ -102,7 +102,7 @@ def test_the_limit_of_a_key_counts_bytes_of_utf_8(character: str) -> None:
     with pytest.raises(HttpError) as failure:
         decode_key(escaped * 6, 6 * size - 1)
     assert code_of(failure) == (414, "key_too_long")
-    assert failure.value.details == {"limit_bytes": 6 * size - 1}
+    assert failure.value.members == {"limit_bytes": 6 * size - 1}
 
 
 @given(st.text(min_size=1))

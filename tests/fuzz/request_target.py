@@ -119,6 +119,7 @@ class Requests(Target):
                     body = b""
                 elif b"application/json" in head:
                     json.loads(body)
+                    assert body.endswith(b"}\n"), body
                 at += len(body)
             statuses.append(status)
         assert at == len(received), received[at:]
@@ -129,7 +130,7 @@ class Requests(Target):
 
         async def stop(front: Front) -> None:
             await front.server.stop(0)
-            await front.client.close()
+            await front.gateway.close()
 
         if self._front is not None:
             self._runner.run(stop(self._front))

@@ -1,4 +1,4 @@
-"""The client side of the asks: one message a turn, tried again only where that can't do a thing twice."""
+"""The gateway sends one message a turn, and retries only what cannot be done twice."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ READS_TRIED_AGAIN = ["not_leader", "not_committed", "retry", "unknown"]
 CODES = ["no_leader", "not_leader", "not_committed", "retry", "unknown", "overloaded", "no_room", "stopping", "invalid"]
 
 
-def client_of(node: FakeNode) -> Gateway:
+def gateway_of(node: FakeNode) -> Gateway:
     return Gateway(node.ask, rng=Random(1))
 
 
@@ -45,9 +45,9 @@ def test_everything_that_arrives_in_one_turn_goes_as_one_message() -> None:
     node = FakeNode()
 
     async def main() -> object:
-        client = client_of(node)
+        gateway = gateway_of(node)
         return await asyncio.gather(
-            client.propose(Put("a", b"1"), 5), client.propose(Delete("a"), 5), client.propose(Put("b", b"2"), 5)
+            gateway.propose(Put("a", b"1"), 5), gateway.propose(Delete("a"), 5), gateway.propose(Put("b", b"2"), 5)
         )
 
     results = in_virtual_time(main())
@@ -61,9 +61,9 @@ def test_the_next_turn_is_another_message() -> None:
     node = FakeNode()
 
     async def main() -> None:
-        client = client_of(node)
-        await client.propose(Put("a", b"1"), 5)
-        await client.propose(Put("a", b"2"), 5)
+        gateway = gateway_of(node)
+        await gateway.propose(Put("a", b"1"), 5)
+        await gateway.propose(Put("a", b"2"), 5)
 
     in_virtual_time(main())
 
@@ -75,11 +75,11 @@ def test_reads_are_collected_by_level() -> None:
     node.apply((Put("a", b"1"),))
 
     async def main() -> object:
-        client = client_of(node)
+        gateway = gateway_of(node)
         return await asyncio.gather(
-            client.read(Get("a"), "linearizable", 5),
-            client.read(Get("a"), "stale", 5),
-            client.read(Get("b"), "linearizable", 5),
+            gateway.read(Get("a"), "linearizable", 5),
+            gateway.read(Get("a"), "stale", 5),
+            gateway.read(Get("b"), "linearizable", 5),
         )
 
     record = Item(b"1", 1, 1, 1)
@@ -93,12 +93,12 @@ def test_requests_find_company_up_to_the_next_50_ms() -> None:
     node = FakeNode()
 
     async def main() -> None:
-        client = client_of(node)
+        gateway = gateway_of(node)
         await asyncio.gather(
-            client.propose(Put("a", b""), 0.96),
-            client.propose(Put("b", b""), 1.0),
-            client.propose(Put("c", b""), 1.01),
-            client.propose(Put("d", b""), 0.001),
+            gateway.propose(Put("a", b""), 0.96),
+            gateway.propose(Put("b", b""), 1.0),
+            gateway.propose(Put("c", b""), 1.01),
+            gateway.propose(Put("d", b""), 0.001),
         )
 
     in_virtual_time(main())
@@ -114,8 +114,8 @@ def test_a_message_has_at_most_1000_commands() -> None:
     node = FakeNode()
 
     async def main() -> None:
-        client = client_of(node)
-        await asyncio.gather(*(client.propose(Put(str(number), b""), 5) for number in range(2500)))
+        gateway = gateway_of(node)
+        await asyncio.gather(*(gateway.propose(Put(str(number), b""), 5) for number in range(2500)))
 
     in_virtual_time(main())
 
@@ -134,9 +134,9 @@ def test_a_message_has_at_most_256_kib_unless_one_command_alone_is_larger() -> N
     large, huge = bytes(100 << 10), bytes(1 << 20)
 
     async def main() -> None:
-        client = client_of(node)
+        gateway = gateway_of(node)
         values = [large, large, large, huge, b"", b""]
-        await asyncio.gather(*(client.propose(Put("k", value), 5) for value in values))
+        await asyncio.gather(*(gateway.propose(Put("k", value), 5) for value in values))
 
     in_virtual_time(main())
 
@@ -154,7 +154,7 @@ def test_a_write_is_sent_again_only_if_it_was_certainly_not_done(code: Any) -> N
     node.script.append(Refused(code, "why"))
 
     async def main() -> object:
-        return await outcome_of(client_of(node).propose(Put("a", b"1"), 5))
+        return await outcome_of(gateway_of(node).propose(Put("a", b"1"), 5))
 
     outcome = in_virtual_time(main())
 
@@ -172,7 +172,7 @@ def test_a_read_is_sent_again_also_if_nobody_knows_what_became_of_it(code: Any) 
     node.script.append(Refused(code, "why"))
 
     async def main() -> object:
-        return await outcome_of(client_of(node).read(Get("a"), "linearizable", 5))
+        return await outcome_of(gateway_of(node).read(Get("a"), "linearizable", 5))
 
     outcome = in_virtual_time(main())
 
@@ -189,7 +189,7 @@ def test_attempts_come_at_growing_pauses_and_with_the_time_that_is_left() -> Non
     node.script.extend(Refused("not_leader") for _ in range(1000))
 
     async def main() -> tuple[object, float]:
-        outcome = await outcome_of(client_of(node).propose(Put("a", b"1"), 1))
+        outcome = await outcome_of(gateway_of(node).propose(Put("a", b"1"), 1))
         return outcome, asyncio.get_running_loop().time()
 
     outcome, ended_s = in_virtual_time(main())
@@ -212,7 +212,7 @@ def test_the_node_may_answer_a_little_after_the_deadline_it_was_given() -> None:
     node = FakeNode()
 
     async def main() -> None:
-        await client_of(node).propose(Put("a", b"1"), 2)
+        await gateway_of(node).propose(Put("a", b"1"), 2)
 
     in_virtual_time(main())
 
@@ -228,9 +228,9 @@ def test_no_answer_in_time_is_unknown(kind: str) -> None:
         await asyncio.sleep(timeout_s)
 
     async def main() -> tuple[object, float]:
-        client = Gateway(silent, rng=Random(1))
+        gateway = Gateway(silent, rng=Random(1))
         request: asyncio.Future[Any] = (
-            client.propose(Put("a", b"1"), 1) if kind == "write" else client.read(Get("a"), "linearizable", 1)
+            gateway.propose(Put("a", b"1"), 1) if kind == "write" else gateway.read(Get("a"), "linearizable", 1)
         )
         outcome = await outcome_of(request)
         return outcome, asyncio.get_running_loop().time()
@@ -244,7 +244,7 @@ def test_an_unknown_write_after_one_that_was_not_done_stays_unknown() -> None:
     node.script.extend([Refused("not_committed"), Refused("unknown", "the leader is gone")])
 
     async def main() -> object:
-        return await outcome_of(client_of(node).propose(Put("a", b"1"), 5))
+        return await outcome_of(gateway_of(node).propose(Put("a", b"1"), 5))
 
     assert in_virtual_time(main()) == Refused("unknown", "the leader is gone")
     assert len(node.asked) == 2
@@ -255,11 +255,11 @@ def test_an_ask_that_fails_or_gives_nonsense_leaves_the_outcome_unknown(caplog: 
     node.script.extend([RuntimeError("no such actor"), "hello", Applied(1, 1, 1, ()), ReadResult(1, 1, ())])
 
     async def main() -> object:
-        client = client_of(node)
-        return [await outcome_of(client.propose(Put("a", b"1"), 5)) for _ in range(4)]
+        gateway = gateway_of(node)
+        return [await outcome_of(gateway.propose(Put("a", b"1"), 5)) for _ in range(4)]
 
     nonsense = Refused("unknown", "the node's answer was not understood")
-    with caplog.at_level(logging.CRITICAL, "raftkv.client"):
+    with caplog.at_level(logging.CRITICAL, "raftkv.gateway"):
         assert in_virtual_time(main()) == [Refused("unknown", "no answer in time"), nonsense, nonsense, nonsense]
     assert node.keys == {}
 
@@ -268,10 +268,10 @@ def test_who_goes_away_does_not_disturb_the_others_of_the_message() -> None:
     node = FakeNode()
 
     async def main() -> object:
-        client = client_of(node)
+        gateway = gateway_of(node)
         answered = asyncio.get_running_loop().create_future()
         node.script.append(answered)
-        first, second, third = (client.propose(Put(key, b""), 5) for key in "abc")
+        first, second, third = (gateway.propose(Put(key, b""), 5) for key in "abc")
         await asyncio.sleep(0.01)
         second.cancel()
         answered.set_result(None)
@@ -287,14 +287,14 @@ def test_who_went_away_is_not_sent_again_nor_at_all_if_nothing_else_was() -> Non
     node.script.append(Refused("not_leader"))
 
     async def main() -> object:
-        client = client_of(node)
-        first, second, early, alone = (client.propose(Put(key, b""), 5) for key in "abcd")
+        gateway = gateway_of(node)
+        first, second, early, alone = (gateway.propose(Put(key, b""), 5) for key in "abcd")
         early.cancel()
         await asyncio.sleep(0.001)
         second.cancel()
         alone.cancel()
         outcomes = [await first]
-        lonely = client.propose(Put("e", b""), 5)
+        lonely = gateway.propose(Put("e", b""), 5)
         lonely.cancel()
         await asyncio.sleep(1)
         return outcomes
@@ -311,17 +311,17 @@ def test_closing_answers_everyone_who_waits() -> None:
     node = FakeNode()
 
     async def main() -> object:
-        client = client_of(node)
+        gateway = gateway_of(node)
         loop = asyncio.get_running_loop()
         node.script.append(loop.create_future())
-        sent = client.propose(Put("a", b""), 5)
+        sent = gateway.propose(Put("a", b""), 5)
         await asyncio.sleep(0.001)
         node.script.append(Refused("not_committed", "another leader"))
-        pausing = client.propose(Put("b", b""), 5)
+        pausing = gateway.propose(Put("b", b""), 5)
         await asyncio.sleep(0.001)
-        unsent = client.propose(Put("c", b""), 5)
-        await client.close()
-        later = client.read(Get("d"), "stale", 5)
+        unsent = gateway.propose(Put("c", b""), 5)
+        await gateway.close()
+        later = gateway.read(Get("d"), "stale", 5)
         return [await outcome_of(request) for request in (sent, pausing, unsent, later)]
 
     stopping = Refused("stopping", "this node is stopping")
@@ -337,7 +337,7 @@ def test_closing_answers_everyone_who_waits() -> None:
 def test_a_status_is_asked_for_with_a_deadline() -> None:
     node = FakeNode()
 
-    assert in_virtual_time(client_of(node).status(2)) == STATUS
+    assert in_virtual_time(gateway_of(node).status(2)) == STATUS
     assert node.asked == [(AskStatus(), 2)]
 
 
@@ -350,19 +350,19 @@ def test_a_node_that_does_not_say_how_it_is_has_failed(reply: object, refused: R
     node.status = reply
 
     def status() -> Coroutine[Any, Any, object]:
-        return client_of(node).status()
+        return gateway_of(node).status()
 
     with pytest.raises(RequestFailed) as failure:
         in_virtual_time(status())
     assert failure.value.refused == refused
 
 
-def test_the_view_is_what_the_node_said_last() -> None:
-    view = Gateway(FakeNode().ask, rng=Random(1)).view
-    seen = [(view.role, view.term, view.leader)]
+def test_term_and_leader_are_what_the_node_reported_last() -> None:
+    gateway = Gateway(FakeNode().ask, rng=Random(1))
+    seen = [(gateway.term, gateway.leader)]
 
     for event in (RoleChanged("n1", "candidate", 3, None, ""), RoleChanged("n1", "follower", 4, "n2", "")):
-        view.changed(event)
-        seen.append((view.role, view.term, view.leader))
+        gateway.on_role_changed(event)
+        seen.append((gateway.term, gateway.leader))
 
-    assert seen == [("follower", 0, None), ("candidate", 3, None), ("follower", 4, "n2")]
+    assert seen == [(0, None), (3, None), (4, "n2")]
