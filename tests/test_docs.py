@@ -201,3 +201,56 @@ def test_every_target_of_make_says_what_it_does() -> None:
     phony = re.search(r"^\.PHONY: (.+)$", MAKEFILE, re.M)
     assert phony is not None
     assert set(phony[1].split()) == targets
+
+
+def figures(text: str) -> list[int]:
+    """Return the whole numbers in a text; a comma separates thousands."""
+    return [int(found.replace(",", "")) for found in re.findall(r"\d+(?:,\d{3})*", text)]
+
+
+def rows_after(page: str, heading: str) -> list[list[str]]:
+    """Return the rows of the table whose heading contains ``heading``."""
+    text = (ROOT / page).read_text()
+    lines = text[text.index(heading) :].split("\n\n")[0].splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_the_readme_counts_the_simulated_runs_of_the_ledger() -> None:
+    claimed = re.search(r"More than ([\d,]+) whole clusters", README)
+    assert claimed is not None
+
+    runs = sum(figures(row[3])[0] for row in rows_after("docs/simulation-ledger.md", "| date | build |"))
+
+    assert figures(claimed[1])[0] <= runs < figures(claimed[1])[0] + 1000
+
+
+def test_the_readme_counts_the_rounds_of_kill_9_as_the_guarantees_do() -> None:
+    claimed = re.search(r"^- \*\*kill -9\.\*\* (.+?)\n- ", README, re.S | re.M)
+    assert claimed is not None
+    rows = rows_after("docs/guarantees.md", "| rounds | seeds |")
+
+    assert figures(re.sub(r"-9|\(.*\)", "", claimed[1])) == [
+        *(figures(row[1])[0] for row in rows),
+        sum(figures(row[4])[0] for row in rows),
+    ]
+
+
+def test_the_readme_counts_the_mistakes_as_the_page_about_them_does() -> None:
+    claimed = re.search(r"notice (\d+) of (\d+) mistakes.+?other (\d+)", README, re.S)
+    assert claimed is not None
+    rows = [row.split("|") for row in (ROOT / "docs" / "mutation.md").read_text().splitlines() if row.startswith("| `")]
+
+    missed = sum(row[3].strip().startswith("none") for row in rows)
+
+    assert [int(number) for number in claimed.groups()] == [len(rows) - missed, len(rows), missed]
+
+
+def test_the_readme_has_the_recorded_figures() -> None:
+    claimed = re.search(r"^- \*\*Speed\.\*\* (.+?)\n\n", README, re.S | re.M)
+    assert claimed is not None
+    targets = (ROOT / "bench" / "RESULTS.md").read_text().split("## Targets")[1].split("\n## ")[0]
+
+    shown = re.findall(r"[\d,.]+ (?:durable writes a second|ms)", claimed[1])
+
+    assert len(shown) == 3
+    assert all(f" {number.split()[0]} " in targets for number in shown)
