@@ -139,7 +139,6 @@ def test_libraries_log_and_never_print() -> None:
 
 def test_a_package_has_all_folders() -> None:
     """A wheel takes what this finds: through the links, and http as a package without __init__.py."""
-    pytest.importorskip("setuptools", reason="from Python 3.12 on, a new environment has no setuptools")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     include = project["tool"]["setuptools"]["packages"]["find"]["include"]
     found = python(
