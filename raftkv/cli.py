@@ -1,4 +1,4 @@
-"""The command line: `serve` runs one node, `local` a whole cluster on this machine, `simulate` clusters in a seed."""
+"""The command line: `serve` runs one node, `local` a whole cluster on this machine, `simulate` simulated ones."""
 
 from __future__ import annotations
 
@@ -151,40 +151,68 @@ def local(nodes: int | None, base_port: int | None, base_raft_port: int | None, 
 
 
 @cli.command()
-@click.option("--seed", callback=checked(parse_count(0, 10**15 - 1)), metavar="N", help="Live this one life.")
-@click.option("--seeds", metavar="FROM-TO", help="Live all of these, on all cores; 2000 is 0-1999.")
-@click.option("--schedule", callback=checked(parse_path), metavar="FILE", help="Live what was recorded in this file.")
+@click.option("--seed", callback=checked(parse_count(0, 10**15 - 1)), metavar="N", help="Run this seed.")
+@click.option("--seeds", metavar="FROM-TO", help="Run all of these seeds, on all cores; 2000 is 0-1999.")
+@click.option("--schedule", callback=checked(parse_path), metavar="FILE", help="Run the schedule in this file.")
 @click.option(
     "--minutes",
     callback=checked(parse_number(0.001, 100_000)),
     metavar="M",
-    help="As many seeds as fit into this time.",
+    help="Run as many seeds as fit into this time.",
 )
-@click.option("--nodes", callback=checked(parse_count(1, 99)), metavar="N", help="How many; else the seed says.")
-@click.option("--events", callback=checked(parse_count(1, 10**9)), metavar="N", help="How long, before all faults end.")
+@click.option(
+    "--nodes",
+    callback=checked(parse_count(1, 99)),
+    metavar="N",
+    help="Number of nodes; by default drawn from the seed.",
+)
+@click.option(
+    "--events",
+    callback=checked(parse_count(1, 10**9)),
+    metavar="N",
+    help="Messages to handle before all faults end.  [default: 20000]",
+)
 @click.option(
     "--faults",
     default="mixed",
     show_default=True,
     metavar="CLASSES",
-    help="network, partition, crash, pause, clock, disk, damage, with commas; none; or each by itself and the mixed.",
+    help="mixed (the seed chooses); network, partition, crash, pause, clock, disk, damage, with commas; none; "
+    "or each: mixed, and each class by itself.",
 )
-@click.option("--trace", is_flag=True, help="Tell everything that happens.")
-@click.option("--html", callback=checked(parse_path), metavar="FILE", help="Draw the requests of the clients here.")
-@click.option("--save", callback=checked(parse_path), metavar="FILE", help="Record the faults that came to pass here.")
-@click.option("--shrink", is_flag=True, help="Make what fails as small as it gets in 120 s.")
+@click.option("--trace", is_flag=True, help="Print every event.")
 @click.option(
-    "--jobs", callback=checked(parse_count(1, 999)), metavar="N", help="Processes for --seeds.  [default: all cores]"
+    "--html",
+    callback=checked(parse_path),
+    metavar="FILE",
+    help="Write a timeline of the clients' requests to this file.",
 )
-def simulate(**wanted: Any) -> int:
-    """Live whole lives of clusters in virtual time, with faults, and judge them.
+@click.option(
+    "--save",
+    callback=checked(parse_path),
+    metavar="FILE",
+    help="Write the schedule to this file: the faults that took effect.",
+)
+@click.option("--shrink", is_flag=True, help="Make the schedule of a failed run smaller, for up to 120 s.")
+@click.option(
+    "--jobs",
+    callback=checked(parse_count(1, 999)),
+    metavar="N",
+    help="Worker processes for --seeds.  [default: all cores]",
+)
+def simulate(**options: Any) -> int:
+    """Run whole clusters in virtual time, with faults, and check them.
 
-    The status is 0 if all was well, else 1; what failed leaves a schedule and a picture in .raftkv-simulation.
+    The exit status is 0 if every run passed, else 1. A failed run leaves a schedule of its faults and a timeline in
+    .raftkv-simulation.
     """
-    from raftkv.simulation.command import Wanted
-    from raftkv.simulation.command import simulate as do
-
-    return do(Wanted(**wanted), say)
+    try:
+        from raftkv.simulation import command
+    except ModuleNotFoundError as error:
+        if error.name is None or not error.name.startswith("raftkv.simulation"):
+            raise
+        raise click.ClickException("the simulator is not installed here: run this in a checkout of raftkv") from None
+    return command.simulate(command.SimulateOptions(**options), say)
 
 
 def say(line: str) -> None:

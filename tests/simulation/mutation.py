@@ -42,7 +42,7 @@ PLACES: dict[type, tuple[str, ...]] = {
     **test_mutants.PLACES,
     # The model that invariants compare with keeps the right one.
     Keyspace: ("raftkv.actors.store.Keyspace",),
-    Gateway: ("raftkv.simulation.cluster.cluster.Client",),
+    Gateway: ("raftkv.simulation.cluster.cluster.Gateway",),
 }
 """Where those are named that are no actors."""
 

@@ -14,7 +14,7 @@ import pytest
 from raftkv.environment import File
 from raftkv.journal.format import Record
 from raftkv.journal.recovery import DamagedJournal
-from raftkv.simulation.cluster.disk import SECTOR, Happened, PowerCut, SimulatedDisk
+from raftkv.simulation.cluster.disk import SECTOR, DiskEvent, PowerCut, SimulatedDisk
 from tests.journal.wal_tools import DIRECTORY, RECORDS, entry, open_wal, recovered, states
 
 FIRST = f"{DIRECTORY}/0000000000000001.wal"
@@ -77,7 +77,7 @@ def test_a_power_cut_comes_ahead_of_the_operation_asked_for_and_ends_all() -> No
     for attempt in attempts:
         with pytest.raises(PowerCut):
             attempt()
-    assert disk.happened == [Happened("cut", "/d/file", "ahead of write")]
+    assert disk.events == [DiskEvent("cut", "/d/file", "ahead of write")]
     disk.crash()
     assert disk.files() == {"/d/file": b"a" * SECTOR + bytes(3 * SECTOR)}
     assert disk.list("/d") == ["file"]
@@ -98,7 +98,7 @@ def test_an_operation_fails_once_after_as_many_as_were_asked_for() -> None:
     assert caught.value.errno == errno.EIO
     file.write(3 * SECTOR, b"c" * SECTOR)
     assert file.read(0, 4 * SECTOR) == b"a" * SECTOR + b"b" * SECTOR + bytes(SECTOR) + b"c" * SECTOR
-    assert disk.happened == [Happened("failed", "/d/file", "write: Input/output error")]
+    assert disk.events == [DiskEvent("failed", "/d/file", "write: Input/output error")]
 
 
 @pytest.mark.parametrize("operation", ["read", "size", "open", "create", "rename", "remove", "list", "sync_directory"])
@@ -122,7 +122,7 @@ def test_any_operation_can_fail(operation: str) -> None:
         attempts[operation]()
     assert (list(disk.files()), disk.pending()) == (["/d/file"], [])
     attempts[operation]()
-    assert [happened.kind for happened in disk.happened] == ["failed"]
+    assert [happened.kind for happened in disk.events] == ["failed"]
 
 
 def test_what_a_failed_sync_was_to_save_reads_well_until_the_file_is_opened_again() -> None:
@@ -176,7 +176,7 @@ def test_what_it_counts_as_used_is_what_its_files_take() -> None:
             disk.crash_at_random(random)
         counted = sum(-(-len(data) // SECTOR) * SECTOR for data in disk.files().values())
         assert (disk.used(), disk.free("/d")) == (counted, disk.capacity - counted), number
-    assert full == sum(happened.kind == "full" for happened in disk.happened) > 5
+    assert full == sum(happened.kind == "full" for happened in disk.events) > 5
 
 
 def test_a_crash_at_random_may_lose_any_part_of_what_was_pending() -> None:
@@ -191,8 +191,8 @@ def test_a_crash_at_random_may_lose_any_part_of_what_was_pending() -> None:
         after = disk.clone()
         after.crash_at_random(Random(seed))
         seen.add(tuple(sorted(after.files().items())))
-        assert all(happened.kind == "lost" for happened in after.happened)
-        assert (after.files() == disk.files()) or after.happened
+        assert all(happened.kind == "lost" for happened in after.events)
+        assert (after.files() == disk.files()) or after.events
     every = set()
     for number in range(16):
         after = disk.clone()
@@ -212,12 +212,12 @@ def test_a_flipped_bit_is_one_bit_of_what_is_on_disk() -> None:
         disk, file = disk_with(content, FIRST)
         disk.put("/d/other", b"x" * 99)
         happened = disk.flip_bit(Random(seed))
-        assert [happened] == disk.happened
+        assert [happened] == disk.events
         found = disk.files()[FIRST]
         ((at, mask),) = [(at, a ^ b) for at, (a, b) in enumerate(zip(content, found, strict=True)) if a != b]
         assert mask.bit_count() == 1
         assert at < 3 * SECTOR
-        assert happened == Happened("flipped", FIRST, f"{mask:#04x} of byte {at}")
+        assert happened == DiskEvent("flipped", FIRST, f"{mask:#04x} of byte {at}")
         flipped.add(at // SECTOR)
         assert disk.is_damaged()
         assert disk.flip_bit(Random(seed)) is None
@@ -234,7 +234,7 @@ def test_without_content_no_bit_is_flipped() -> None:
     disk, _ = disk_with(bytes(SECTOR), FIRST)
     disk.put("/d/other", b"x")
     assert disk.flip_bit(Random(1)) is None
-    assert disk.flip_bit(Random(1), files="") == Happened("flipped", "/d/other", "0x10 of byte 0")
+    assert disk.flip_bit(Random(1), files="") == DiskEvent("flipped", "/d/other", "0x10 of byte 0")
 
 
 def test_a_misdirected_write_seems_well_until_the_files_are_read_from_disk() -> None:
@@ -246,11 +246,11 @@ def test_a_misdirected_write_seems_well_until_the_files_are_read_from_disk() -> 
         disk.misdirect_next_write(Random(seed))
         disk.open("/d/other").write(0, b"p" * SECTOR)
         file.write(SECTOR, bytes(SECTOR))
-        assert disk.happened == []
+        assert disk.events == []
         file.write(SECTOR, b"new".ljust(SECTOR, b"!"))
         file.sync()
         assert file.read(SECTOR, 3) == b"new"
-        (happened,) = disk.happened
+        (happened,) = disk.events
         assert disk.is_damaged()
         place = int(happened.detail.split("to sector ")[1].split()[0])
         assert place != 1
@@ -286,7 +286,7 @@ def test_of_a_misdirected_write_that_a_crash_cuts_short_a_part_is_elsewhere() ->
         parts = [b"a" if 0 in kept else b"y", b"b" if 1 in kept else b"y"]
         assert disk.files() == {"/d/1.wal": b"x" * 2 * SECTOR, "/d/2.wal": b"".join(p * SECTOR for p in parts)}
         assert disk.is_damaged() == bool(kept)
-        assert [happened.kind for happened in disk.happened] == ["misdirected"] * bool(kept)
+        assert [happened.kind for happened in disk.events] == ["misdirected"] * bool(kept)
 
 
 def lands_on(path: str, sector: int, seed: int) -> bool:
@@ -296,7 +296,7 @@ def lands_on(path: str, sector: int, seed: int) -> bool:
     disk.misdirect_next_write(Random(seed))
     file.write(0, b"a" * SECTOR + b"b" * SECTOR)
     file.sync()
-    return disk.happened[0].detail.endswith(f"to sector {sector} of {path}")
+    return disk.events[0].detail.endswith(f"to sector {sector} of {path}")
 
 
 def test_an_empty_disk_takes_its_place() -> None:
@@ -363,7 +363,7 @@ def record_after(records: list[Record], random: Random) -> Record:
 def test_whatever_the_disk_does_no_loss_goes_unnoticed() -> None:
     """After every start all that was acknowledged is there, or the journal is damaged, which has a reason."""
     lives = [Run(seed) for seed in range(150)]
-    kinds = [{happened.kind for happened in life.disk.happened} for life in lives]
+    kinds = [{happened.kind for happened in life.disk.events} for life in lives]
     for life, happened in zip(lives, kinds, strict=True):
         assert life.ended_by == "age" or happened & {"flipped", "misdirected"}
     for kind in ("cut", "lost", "failed", "flipped", "misdirected"):
@@ -383,8 +383,8 @@ def test_a_misdirected_last_batch_is_noticed_wherever_it_went() -> None:
             disk.misdirect_next_write(Random(seed))
             wal.append(RECORDS[length - 1])
             disk.crash()
-            if disk.happened:
-                places.add(disk.happened[0].detail)
+            if disk.events:
+                places.add(disk.events[0].detail)
                 with pytest.raises(DamagedJournal):
                     open_wal(disk, segment_bytes=8 * SECTOR)
             else:
@@ -408,7 +408,7 @@ def test_the_same_seed_is_the_same_life_in_every_process() -> None:
     program = (
         "import hashlib, tests.simulation.test_disk as t\n"
         "lives = [t.Run(seed) for seed in range(12)]\n"
-        "told = repr([(life.disk.files(), life.disk.happened, life.ended_by) for life in lives])\n"
+        "told = repr([(life.disk.files(), life.disk.events, life.ended_by) for life in lives])\n"
         "print(hashlib.sha256(told.encode()).hexdigest())"
     )
     printed = {

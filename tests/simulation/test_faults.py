@@ -67,7 +67,7 @@ class Scene:
     def begin(self, kind: str, target: str = "", for_ms: float = LONG_MS, value: float = 0.0, seed: int = 0) -> None:
         """Let a fault begin now."""
         self.nemesis.faults = [Fault(0.0, kind, target, for_ms, value, seed)]
-        self.nemesis.begin()
+        self.nemesis.start()
         # It is due at once, and so is the end of one that has no duration.
         self.run(0.0)
 
@@ -97,7 +97,7 @@ class Scene:
         """Write something through a node; return what came of it."""
         node = self[name].node
         assert node is not None
-        write = node.client.propose(Put("k", b"." * size), timeout_s)
+        write = node.gateway.propose(Put("k", b"." * size), timeout_s)
         self.until(write.done)
         error = write.exception()
         if error is None:
@@ -308,13 +308,13 @@ def test_cuts_that_overlap_hold_until_each_is_over() -> None:
 @pytest.mark.parametrize("kind", ["crash", "kill"])
 def test_processes_end_and_others_come_after_some_time(kind: str) -> None:
     scene = Scene()
-    lives = {name: scene[name].life for name in scene.cluster.names}
+    lives = {name: scene[name].process_number for name in scene.cluster.names}
     scene.begin(kind, "n1,n3", for_ms=500.0)
 
     scene.run(490.0)
     assert [name for name in scene.cluster.names if scene[name].is_up] == ["n2"]
     scene.run(20.0)
-    assert {name: scene[name].life for name in scene.cluster.names} == {"n1": 2, "n2": 1, "n3": 2}
+    assert {name: scene[name].process_number for name in scene.cluster.names} == {"n1": 2, "n2": 1, "n3": 2}
     assert lives == {"n1": 1, "n2": 1, "n3": 1}
     scene.until(scene.is_led)
     assert scene.write() == "ok"
@@ -398,7 +398,7 @@ def test_a_restart_takes_no_time(power: float) -> None:
     scene = Scene()
     scene.begin("restart", "all", for_ms=0.0, value=power)
 
-    assert [(machine.life, machine.is_up) for machine in scene.cluster.machines.values()] == [(2, True)] * 3
+    assert [(machine.process_number, machine.is_up) for machine in scene.cluster.machines.values()] == [(2, True)] * 3
     scene.until(scene.is_led)
 
 
@@ -411,7 +411,7 @@ def test_a_leader_that_resigns_hands_over_ends_and_comes_back() -> None:
     scene.until(lambda: not scene[leader].is_up, 1001.0)
     scene.until(lambda: scene[leader].is_up, 3000.0)
     scene.until(scene.is_led)
-    assert scene[leader].life == 2
+    assert scene[leader].process_number == 2
     assert len([message for _, _, message in scene.handled if isinstance(message, RequestVote)]) > votes
 
 
@@ -425,7 +425,7 @@ def test_a_paused_process_handles_nothing_and_then_everything() -> None:
     assert scene.busy["n2"] == 0
     scene.run(20.0)
     assert len(scene.arrived(sent)) == 5
-    assert scene["n2"].life == 1
+    assert scene["n2"].process_number == 1
 
 
 def test_a_process_that_comes_after_a_paused_one_is_not_paused() -> None:
@@ -525,12 +525,12 @@ def test_a_process_whose_disk_fails_ends_and_the_next_one_goes_on(operation: str
     assert ended == []
     node = scene["n1"].node
     assert node is not None
-    node.client.propose(Put("k", b"x"), 5.0)
+    node.gateway.propose(Put("k", b"x"), 5.0)
     scene.until(lambda: ended != [])
     assert ended == [("n1", EXIT_BUG)]
-    assert [happened.kind for happened in scene["n1"].disk.happened if happened.kind == "failed"] == ["failed"]
+    assert [happened.kind for happened in scene["n1"].disk.events if happened.kind == "failed"] == ["failed"]
     scene.until(scene.is_led)
-    assert (scene["n1"].life, scene.write()) == (2, "ok")
+    assert (scene["n1"].process_number, scene.write()) == (2, "ok")
 
 
 def test_power_fails_in_the_middle_of_a_write() -> None:
@@ -541,14 +541,14 @@ def test_power_fails_in_the_middle_of_a_write() -> None:
     scene.begin("power-cut", "n1", for_ms=0.0, value=2.0)
     node = scene["n1"].node
     assert node is not None
-    node.client.propose(Put("k", b"x" * 2000), 5.0)
+    node.gateway.propose(Put("k", b"x" * 2000), 5.0)
 
     scene.until(lambda: lost != [])
-    (cut,) = [happened for happened in scene["n1"].disk.happened if happened.kind == "cut"]
+    (cut,) = [happened for happened in scene["n1"].disk.events if happened.kind == "cut"]
     assert cut.detail == "ahead of sync"
     assert not scene["n1"].is_up
     scene.until(scene.is_led)
-    assert (scene["n1"].life, scene.write()) == (2, "ok")
+    assert (scene["n1"].process_number, scene.write()) == (2, "ok")
 
 
 def test_a_full_disk_takes_no_writes_until_there_is_room_again() -> None:
@@ -573,12 +573,12 @@ def test_a_node_with_a_damaged_journal_does_not_start_again() -> None:
     for _ in range(5):
         assert scene.write(size=2000) == "ok"
     scene.begin("flip", "n2", for_ms=0.0, seed=3)
-    assert [happened.kind for happened in scene["n2"].disk.happened if happened.kind == "flipped"] == ["flipped"]
+    assert [happened.kind for happened in scene["n2"].disk.events if happened.kind == "flipped"] == ["flipped"]
     scene.begin("restart", "n2", for_ms=0.0)
 
     scene.run(60_000.0)
     machine = scene["n2"]
-    assert (machine.is_up, machine.ended and machine.ended[0], scene.nemesis.out) == (False, EXIT_UNUSABLE, {"n2"})
+    assert (machine.is_up, machine.ended and machine.ended[0], scene.nemesis.damaged) == (False, EXIT_UNUSABLE, {"n2"})
     assert scene.write("n1") == "ok"
 
 
@@ -590,10 +590,8 @@ def test_a_write_goes_to_another_place_and_nobody_notices_before_the_next_start(
     for _ in range(5):
         assert scene.write(size=2000) == "ok"
 
-    assert [happened.kind for happened in scene["n2"].disk.happened if happened.kind == "misdirected"] == [
-        "misdirected"
-    ]
-    assert (scene["n2"].is_up, scene["n2"].life) == (True, 1)
+    assert [happened.kind for happened in scene["n2"].disk.events if happened.kind == "misdirected"] == ["misdirected"]
+    assert (scene["n2"].is_up, scene["n2"].process_number) == (True, 1)
     scene.begin("restart", "n2", for_ms=0.0)
     scene.run(10_000.0)
     assert (scene["n2"].is_up, scene["n2"].ended and scene["n2"].ended[0]) == (False, EXIT_UNUSABLE)
@@ -626,7 +624,7 @@ def test_damage_befalls_a_minority_at_most(kind: str) -> None:
     scene.begin(kind, "n1")
     scene.begin(kind, "n2")
     assert [fault.target for fault in scene.nemesis.done] == ["n1"]
-    assert scene.nemesis.out == {"n1"}
+    assert scene.nemesis.damaged == {"n1"}
 
 
 # --- all of them
@@ -673,10 +671,10 @@ def test_in_the_end_everything_is_undone(kind: str) -> None:
     assert scene.ways() == all_ways(3)
     assert [scene.write(name) for name in scene.cluster.names] == ["ok"] * 3
     assert [machine.clock.rate for machine in scene.cluster.machines.values()] == [1.0] * 3
-    lives = {name: machine.life for name, machine in scene.cluster.machines.items()}
+    lives = {name: machine.process_number for name, machine in scene.cluster.machines.items()}
     for _ in range(20):
         assert scene.write("n1", size=5000) == "ok"
-    assert {name: machine.life for name, machine in scene.cluster.machines.items()} == lives
+    assert {name: machine.process_number for name, machine in scene.cluster.machines.items()} == lives
 
 
 def test_a_seed_draws_the_same_faults_of_the_classes_that_are_wanted() -> None:

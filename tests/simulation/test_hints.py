@@ -15,11 +15,11 @@ from raftkv.actors.messages.requests import (
     Refused,
 )
 from raftkv.raft.entry import Entry, Kind
-from raftkv.simulation.checks.committed import Carried, Committed
+from raftkv.simulation.checks.committed import AppliedCommand, Committed
 from raftkv.simulation.checks.effect import Effects
 from raftkv.simulation.checks.hints import Hints
 from raftkv.simulation.checks.history import History, Operation
-from raftkv.simulation.checks.operation import NOT_TOLD
+from raftkv.simulation.checks.operation import NOT_REPORTED
 from raftkv.simulation.run import Run, plan
 from raftkv.store.commands import Command, Delete, DeleteDone, Get, Item, Put, PutDone, PutIf, encode_commands
 from tests.simulation.sequential_store import SequentialStore
@@ -28,12 +28,12 @@ FEW = 300
 """Configurations that a search may try which knows where to look."""
 
 
-def log_of(*entries: tuple[Command, ...]) -> list[Carried]:
+def log_of(*entries: tuple[Command, ...]) -> list[AppliedCommand]:
     """Return what these entries come to; the first is at index 1."""
     committed = Committed()
     for number, commands in enumerate(entries, 1):
         committed.add(Entry(number, 1, Kind.COMMANDS, encode_commands(commands)), 1)
-    return list(committed.carried_out())
+    return list(committed.applied_commands())
 
 
 def asked(history: History, *commands: Command, reply: Applied | Refused | None = None) -> Operation:
@@ -43,7 +43,7 @@ def asked(history: History, *commands: Command, reply: Applied | Refused | None 
     return operation
 
 
-def hints_of(history: History, log: list[Carried], operation: Operation) -> list[float]:
+def hints_of(history: History, log: list[AppliedCommand], operation: Operation) -> list[float]:
     """Return the hints for all ways in which a write may have gone."""
     assert isinstance(operation.request, Propose)
     ways = Effects(history.operations).ways(operation.request, None)
@@ -96,9 +96,9 @@ def test_a_history_that_is_too_much_for_a_search_is_little_for_one_that_knows_th
     store = SequentialStore(seed, clients=10, operations=250, unknown=0.5, keys=6, many=0.7, conditional=0.3)
 
     blind = store.history.verdict(limit=10 * FEW)
-    knowing = store.history.verdict(limit=FEW, log=store.committed.carried_out())
+    knowing = store.history.verdict(limit=FEW, log=store.committed.applied_commands())
 
-    assert blind.faults == ()
+    assert blind.anomalies == ()
     assert len(blind.undecided) == 1
     assert knowing.ok
 
@@ -117,7 +117,7 @@ def test_a_log_that_is_wrong_changes_no_verdict(seed: int) -> None:
     """Neither that of a history that can be explained, nor that of one where a read saw what was not there yet."""
     random = Random(seed)
     store = SequentialStore(seed, clients=3, operations=40, unknown=0.3, keys=2, conditional=0.4)
-    log = list(store.committed.carried_out())
+    log = list(store.committed.applied_commands())
     wrong = random.sample(log, len(log) * 2 // 3)
 
     assert store.history.verdict(log=wrong).ok
@@ -125,11 +125,15 @@ def test_a_log_that_is_wrong_changes_no_verdict(seed: int) -> None:
 
     # It was written once, and something else when that had been acknowledged.
     for value in (b"early", b"late"):
-        asked(store.history, Put("k0", value), reply=Applied(NOT_TOLD, NOT_TOLD, NOT_TOLD, (PutDone(NOT_TOLD),)))
+        asked(
+            store.history,
+            Put("k0", value),
+            reply=Applied(NOT_REPORTED, NOT_REPORTED, NOT_REPORTED, (PutDone(NOT_REPORTED),)),
+        )
     after_ms = len(store.history.operations) * 1e6
     read = store.history.begin("c", "n1", after_ms, Read((Get("k0"),), "linearizable", 1000.0))
-    item = Item(b"early", NOT_TOLD, NOT_TOLD, NOT_TOLD)
-    store.history.end(read, after_ms, ReadResult(NOT_TOLD, NOT_TOLD, (item,)))
+    item = Item(b"early", NOT_REPORTED, NOT_REPORTED, NOT_REPORTED)
+    store.history.end(read, after_ms, ReadResult(NOT_REPORTED, NOT_REPORTED, (item,)))
 
-    assert ["not linearizable" in fault.text for fault in store.history.verdict(log=wrong).faults] == [True]
-    assert ["not linearizable" in fault.text for fault in store.history.verdict(log=log).faults] == [True]
+    assert ["not linearizable" in fault.text for fault in store.history.verdict(log=wrong).anomalies] == [True]
+    assert ["not linearizable" in fault.text for fault in store.history.verdict(log=log).anomalies] == [True]

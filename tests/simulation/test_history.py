@@ -23,7 +23,7 @@ from raftkv.actors.messages.requests import (
     Refused,
 )
 from raftkv.simulation.checks.history import History, Operation
-from raftkv.simulation.checks.operation import NOT_TOLD
+from raftkv.simulation.checks.operation import NOT_REPORTED
 from raftkv.store.commands import (
     NOT_THERE,
     THERE,
@@ -89,8 +89,8 @@ class Told:
     def accused(self, finals: Any = None) -> list[str]:
         """Return the kinds of the faults."""
         verdict = self.history.verdict(finals)
-        assert verdict.ok == (not verdict.faults)
-        return [kind for fault in verdict.faults for kind in KINDS if kind in fault.text.split("\n")[0]]
+        assert verdict.ok == (not verdict.anomalies)
+        return [kind for fault in verdict.anomalies for kind in KINDS if kind in fault.text.split("\n")[0]]
 
 
 def put(value: str, *keys: str) -> Propose:
@@ -121,20 +121,22 @@ def stale(*keys: str) -> Read:
     return get(*keys, level="stale")
 
 
-def done(index: int = NOT_TOLD, revision: int = NOT_TOLD, *results: Result, term: int = 1) -> Applied:
+def done(index: int = NOT_REPORTED, revision: int = NOT_REPORTED, *results: Result, term: int = 1) -> Applied:
     return Applied(index, term, revision, results or (PutDone(revision),))
 
 
-def gone(existed: bool, index: int = NOT_TOLD, revision: int = NOT_TOLD) -> Applied:
+def gone(existed: bool, index: int = NOT_REPORTED, revision: int = NOT_REPORTED) -> Applied:
     return Applied(index, 1, revision, (DeleteDone(revision, existed),))
 
 
-def saw(*values: str | None, index: int = NOT_TOLD, revision: int = NOT_TOLD, modified: int = NOT_TOLD) -> ReadResult:
-    items = [None if value is None else Item(value.encode(), NOT_TOLD, modified, NOT_TOLD) for value in values]
+def saw(
+    *values: str | None, index: int = NOT_REPORTED, revision: int = NOT_REPORTED, modified: int = NOT_REPORTED
+) -> ReadResult:
+    items = [None if value is None else Item(value.encode(), NOT_REPORTED, modified, NOT_REPORTED) for value in values]
     return ReadResult(index, revision, tuple(items))
 
 
-def unmatched(modified: int, index: int = NOT_TOLD, revision: int = NOT_TOLD) -> Applied:
+def unmatched(modified: int, index: int = NOT_REPORTED, revision: int = NOT_REPORTED) -> Applied:
     return Applied(index, 1, revision, (Unmatched(revision, modified),))
 
 
@@ -192,7 +194,7 @@ FINE |= {
         None,
     ),
     "a change of a revision of which nobody knows the value": ([(put("1"), UNKNOWN), (put_if("2", 7), done())], "2"),
-    "one that fails, and is not told why": ([(put("1"), UNKNOWN), (put_if("2", 7), unmatched(NOT_TOLD))], "1"),
+    "one that fails, and is not told why": ([(put("1"), UNKNOWN), (put_if("2", 7), unmatched(NOT_REPORTED))], "1"),
     "a removal of what was seen": ([(put("1"), done()), SEEN_AT_1, (delete_if(1), gone(True))], None),
     "a removal of what is no longer so": (
         [(put("1"), done()), SEEN_AT_1, (put("2"), done()), (delete_if(1), unmatched(2))],
@@ -245,7 +247,7 @@ BROKEN |= {
         "3",
     ),
     "a change of what is there that is said not to match": (
-        [(put("1"), done()), SEEN_AT_1, (put_if("2", 1), unmatched(NOT_TOLD))],
+        [(put("1"), done()), SEEN_AT_1, (put_if("2", 1), unmatched(NOT_REPORTED))],
         "1",
     ),
     "a change of what is there that is said to find something else": (
@@ -311,10 +313,10 @@ def test_a_key_that_a_node_has_and_nobody_wrote_is_told() -> None:
 
 
 def test_several_keys_are_written_and_read_at_one_moment() -> None:
-    history = told([(put("1", "a", "b"), done(NOT_TOLD, NOT_TOLD, PutDone(-1), PutDone(-1)))])
+    history = told([(put("1", "a", "b"), done(NOT_REPORTED, NOT_REPORTED, PutDone(-1), PutDone(-1)))])
     slow = history.begin(put("2", "a", "b"), "other")
     history.does(get("a", "b"), saw("2", "1"))
-    history.end(slow, done(NOT_TOLD, NOT_TOLD, PutDone(-1), PutDone(-1)))
+    history.end(slow, done(NOT_REPORTED, NOT_REPORTED, PutDone(-1), PutDone(-1)))
     assert history.accused() == ["not linearizable"]
 
 
@@ -329,10 +331,10 @@ def test_what_happens_in_one_millisecond_has_the_order_in_which_it_was_recorded(
 
 def test_an_entry_that_undoes_its_own_work_changes_nothing() -> None:
     request = Propose((Put("k", b"1"), Delete("k")), 1000.0)
-    both = (PutDone(NOT_TOLD), DeleteDone(NOT_TOLD, True))
-    assert told([(request, done(NOT_TOLD, NOT_TOLD, *both)), (get(), saw(None))]).accused() == []
-    not_there = (PutDone(NOT_TOLD), DeleteDone(NOT_TOLD, False))
-    assert told([(request, done(NOT_TOLD, NOT_TOLD, *not_there))]).accused() == ["not linearizable"]
+    both = (PutDone(NOT_REPORTED), DeleteDone(NOT_REPORTED, True))
+    assert told([(request, done(NOT_REPORTED, NOT_REPORTED, *both)), (get(), saw(None))]).accused() == []
+    not_there = (PutDone(NOT_REPORTED), DeleteDone(NOT_REPORTED, False))
+    assert told([(request, done(NOT_REPORTED, NOT_REPORTED, *not_there))]).accused() == ["not linearizable"]
 
 
 # --- Indexes and revisions.
@@ -612,8 +614,8 @@ def test_a_verdict_tells_what_had_an_order_and_what_has_none() -> None:
         "    #2 5.000 to 6.000 ms, c at n1: read k is 1: ok\n"
         "  It saw k = 1, but in that order #1 left 2 there, and had ended before this began."
     )
-    assert [operation.number for operation in verdict.faults[0].operations] == [2]
-    assert [operation.number for operation in verdict.faults[0].order] == [0, 1]
+    assert [operation.number for operation in verdict.anomalies[0].operations] == [2]
+    assert [operation.number for operation in verdict.anomalies[0].order] == [0, 1]
 
 
 def test_a_verdict_on_a_good_history_is_one_line() -> None:
@@ -635,7 +637,7 @@ def test_a_verdict_on_a_good_history_is_one_line() -> None:
         ([(get(), saw("x")), (put("x"), done())], "It saw k = x, which #1 wrote only later."),
         ([(delete(), gone(True))], "It saw k there, but in that order it never was."),
         (
-            [(put("1"), done()), SEEN_AT_1, (put_if("x", 1), unmatched(NOT_TOLD))],
+            [(put("1"), done()), SEEN_AT_1, (put_if("x", 1), unmatched(NOT_REPORTED))],
             "It saw k without 1, but in that order #0 left 1 there, and had ended before this began.",
         ),
         (
@@ -765,7 +767,7 @@ WRONG_STORES = [
 @pytest.mark.parametrize(("wrong", "by_values"), WRONG_STORES)
 def test_a_store_that_is_wrong_about_conditions_is_found(wrong: type[Keyspace], by_values: bool, seed: int) -> None:
     history = SequentialStore(seed, operations=120, keys=2, conditional=0.6, keyspace=wrong).history
-    accused = [fault.text.split("\n")[0] for fault in history.verdict().faults]
+    accused = [fault.text.split("\n")[0] for fault in history.verdict().anomalies]
     assert accused, f"seed {seed}: {wrong.__doc__} was not noticed"
     if by_values:
         assert any(text.endswith("not linearizable") for text in accused), f"seed {seed}: {accused}"
@@ -801,7 +803,7 @@ def shows_an_old_state(history: History, rng: Random) -> None:
 def reads_from_nowhere(history: History, rng: Random) -> None:
     """A read returns what nobody wrote."""
     read = rng.choice(ended(history, rng.choice(["read", "stale read"])))
-    shows(read, *[Item(b"x", NOT_TOLD, NOT_TOLD, NOT_TOLD) for _ in items(read)])
+    shows(read, *[Item(b"x", NOT_REPORTED, NOT_REPORTED, NOT_REPORTED) for _ in items(read)])
 
 
 def loses_a_write(history: History, rng: Random) -> None:
@@ -851,7 +853,7 @@ def test_one_mistake_in_a_long_history_is_found(mistake: Callable[[History, Rand
     assert history.verdict().ok, f"seed {seed}"
     mistake(history, Random(seed))
     verdict = history.verdict()
-    assert verdict.faults, f"seed {seed}: {mistake.__doc__} was not noticed"
+    assert verdict.anomalies, f"seed {seed}: {mistake.__doc__} was not noticed"
 
 
 def test_the_same_history_has_the_same_verdict_in_every_process() -> None:

@@ -220,7 +220,7 @@ BAD = {
 
 
 def outcomes(calls: Iterable[Call]) -> set[Judgement]:
-    return {verdict.outcome for verdict in linearize(calls)}
+    return {verdict.judgement for verdict in linearize(calls)}
 
 
 @pytest.mark.parametrize("calls", GOOD.values(), ids=GOOD.keys())
@@ -268,7 +268,7 @@ def test_keys_that_no_call_connects_are_stores_of_their_own() -> None:
         *(write(0, 1, A, "p"), write_both(0, 1, A, A), read(2, 3, B, "p"), write(2, 3, B, "x")),
         Call(0, 1, sees=(("y", A), ("z", None))),
     ]
-    assert [(verdict.keys, verdict.outcome) for verdict in linearize(calls)] == [
+    assert [(verdict.keys, verdict.judgement) for verdict in linearize(calls)] == [
         (("p",), "not linearizable"),
         (("x", "y", "z"), "linearizable"),
     ]
@@ -439,10 +439,10 @@ def test_many_unknown_writes_cost_no_more_than_a_few() -> None:
     known = [remove(10 * number, 10 * number + 1) for number in range(40)]
 
     (verdict,) = linearize([*puts, *deletions, *known])
-    assert verdict.outcome == "linearizable"
+    assert verdict.judgement == "linearizable"
     assert verdict.configurations < 1000
     (verdict,) = linearize([*puts, *deletions, *known, remove(1000, 1001)])
-    assert (verdict.outcome, verdict.unexplained) == ("not linearizable", (remove(1000, 1001),))
+    assert (verdict.judgement, verdict.unexplained) == ("not linearizable", (remove(1000, 1001),))
     assert verdict.configurations < 1000
 
 
@@ -455,12 +455,12 @@ def test_many_unknown_writes_on_conditions_cost_no_more_than_a_few() -> None:
     known = [remove(10 * number, 10 * number + 1) for number in range(1, 9)]
 
     (verdict,) = linearize([*creations, *deletions, *others, *known])
-    assert verdict.outcome == "linearizable"
+    assert verdict.judgement == "linearizable"
     assert verdict.configurations < 1000
     (verdict,) = linearize([*creations, *known, remove(1000, 1001)])
-    assert verdict.outcome == "linearizable"
+    assert verdict.judgement == "linearizable"
     (verdict,) = linearize([*creations, *known, *[remove(1000 + number, 1000 + number) for number in range(5)]])
-    assert verdict.outcome == "not linearizable"
+    assert verdict.judgement == "not linearizable"
     assert verdict.configurations < 1000
 
 
@@ -472,7 +472,7 @@ def test_a_hint_changes_how_soon_there_is_a_verdict_and_not_which() -> None:
 
     (hinted,) = linearize([*writes, *reads])
     (plain,) = linearize([call._replace(hint=inf) for call in [*writes, *reads]])
-    assert (hinted.outcome, plain.outcome) == ("linearizable", "linearizable")
+    assert (hinted.judgement, plain.judgement) == ("linearizable", "linearizable")
     assert hinted.configurations <= plain.configurations
     backwards = [call._replace(hint=-call.hint) for call in [*writes, *reads, read(110, 111, values[3])]]
     assert outcomes(backwards) == {"not linearizable"}

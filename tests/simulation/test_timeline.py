@@ -104,7 +104,7 @@ def test_a_condition_and_that_it_did_not_hold_are_seen() -> None:
     shown = page(history)
 
     assert {"k=1 if not there del l if at 7 ✗", "k=2 if there"} <= set(shown.texts["text"])
-    assert shown.data["told"][0][1] == "put k = 1 if not there, delete l if at 7 (was not there)"
+    assert shown.data["details"][0][1] == "put k = 1 if not there, delete l if at 7 (was not there)"
 
 
 def test_every_operation_has_a_bar_in_the_lane_of_its_client() -> None:
@@ -158,11 +158,11 @@ def test_what_has_no_place_is_told_with_its_story() -> None:
     verdict = history.verdict()
     shown = page(history)
     assert shown.of_class("wrong") != []
-    assert shown.data["faults"][0] == {"culprits": [1], "order": [0], "keys": ["k"]}
-    assert len(shown.data["faults"]) == len(verdict.faults) == len(shown.of_class("fault"))
+    assert shown.data["anomalies"][0] == {"culprits": [1], "order": [0], "keys": ["k"]}
+    assert len(shown.data["anomalies"]) == len(verdict.anomalies) == len(shown.of_class("anomaly"))
     assert shown.texts["summary"][0] == "k: not linearizable"
     assert {"#0", "#1"} <= set(shown.texts["a"])
-    assert shown.data["told"][1] == [
+    assert shown.data["details"][1] == [
         "#1 read, c9 at n2",
         "k is nothing",
         "ok, index 1, revision 0",
@@ -172,7 +172,7 @@ def test_what_has_no_place_is_told_with_its_story() -> None:
 
 def test_a_good_history_is_drawn_as_one() -> None:
     shown = page(SequentialStore(1, operations=40).history)
-    assert (len(shown.of_class("ok")) > 1, shown.of_class("fault"), shown.data["faults"]) == (True, [], [])
+    assert (len(shown.of_class("ok")) > 1, shown.of_class("anomaly"), shown.data["anomalies"]) == (True, [], [])
 
 
 def test_a_violation_stands_above_a_good_history_with_where_it_comes_from() -> None:
@@ -219,7 +219,7 @@ def test_no_text_of_a_client_becomes_part_of_the_page(text: str) -> None:
     assert [name["title"] for name in shown.of_class("name")] == [text, text]
     assert len(shown.of_class("operation")) == 2
     assert shown.of_class("mark")[0]["data-told"] == text
-    assert text in shown.data["told"][0][1] or "\u2028" in text
+    assert text in shown.data["details"][0][1] or "\u2028" in text
 
 
 def test_five_hundred_operations_make_a_page_of_less_than_a_megabyte() -> None:
