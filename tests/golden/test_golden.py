@@ -1,7 +1,7 @@
-"""Two stories of a cluster, told message by message, as they stand in the files beside this one.
+"""Two stories of a cluster, message by message, compared with the files next to this one.
 
-They are for reading; and whoever changes what nodes say to each other sees here what that comes to.
-``pytest tests/golden --rewrite-golden`` writes them anew.
+The files are for reading, and show what a change of the messages between nodes amounts to.
+``pytest tests/golden --rewrite-golden`` writes them again.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def election() -> str:
     while any(not box.entries for box in cluster.boxes.values()):
         cluster.step()
     cluster.run_ms(10)
-    cluster.telling = True
+    cluster.is_recording = True
     cluster.chapter(
         "An election",
         "Three nodes have met and founded their cluster: entry 1, the configuration, is on all their disks.",
@@ -80,7 +80,7 @@ def divergence() -> str:
     others = [name for name in cluster.names if name != old]
     cluster.asks("client", old, put("colour", "green"))
     cluster.run_ms(60)
-    cluster.telling = True
+    cluster.is_recording = True
     cluster.chapter(
         "Cut off",
         f"{old} leads, and all have the same log: the configuration, a no-op, and colour=green. Now the network loses",
@@ -124,11 +124,11 @@ def divergence() -> str:
 
 
 @pytest.mark.parametrize("tell", [election, divergence])
-def test_the_story_is_as_it_was_written_down(tell: Callable[[], str], request: pytest.FixtureRequest) -> None:
+def test_the_story_equals_its_file(tell: Callable[[], str], request: pytest.FixtureRequest) -> None:
     """The same seed, the same story: on every version of Python, with every hash seed."""
     path = HERE / f"{tell.__name__}.txt"
-    told = tell()
+    story = tell()
     if request.config.getoption("--rewrite-golden"):
-        path.write_text(told)
+        path.write_text(story)
 
-    assert told == path.read_text()
+    assert story == path.read_text()

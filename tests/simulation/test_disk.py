@@ -77,7 +77,7 @@ def test_a_power_cut_comes_ahead_of_the_operation_asked_for_and_ends_all() -> No
     for attempt in attempts:
         with pytest.raises(PowerCut):
             attempt()
-    assert disk.events == [DiskEvent("cut", "/d/file", "ahead of write")]
+    assert disk.events == [DiskEvent("cut", "/d/file", "before write")]
     disk.crash()
     assert disk.files() == {"/d/file": b"a" * SECTOR + bytes(3 * SECTOR)}
     assert disk.list("/d") == ["file"]

@@ -528,7 +528,7 @@ def test_a_process_whose_disk_fails_ends_and_the_next_one_goes_on(operation: str
     node.gateway.propose(Put("k", b"x"), 5.0)
     scene.until(lambda: ended != [])
     assert ended == [("n1", EXIT_BUG)]
-    assert [happened.kind for happened in scene["n1"].disk.events if happened.kind == "failed"] == ["failed"]
+    assert [event.kind for event in scene["n1"].disk.events if event.kind == "failed"] == ["failed"]
     scene.until(scene.is_led)
     assert (scene["n1"].process_number, scene.write()) == (2, "ok")
 
@@ -544,8 +544,8 @@ def test_power_fails_in_the_middle_of_a_write() -> None:
     node.gateway.propose(Put("k", b"x" * 2000), 5.0)
 
     scene.until(lambda: lost != [])
-    (cut,) = [happened for happened in scene["n1"].disk.events if happened.kind == "cut"]
-    assert cut.detail == "ahead of sync"
+    (cut,) = [event for event in scene["n1"].disk.events if event.kind == "cut"]
+    assert cut.detail == "before sync"
     assert not scene["n1"].is_up
     scene.until(scene.is_led)
     assert (scene["n1"].process_number, scene.write()) == (2, "ok")
@@ -573,7 +573,7 @@ def test_a_node_with_a_damaged_journal_does_not_start_again() -> None:
     for _ in range(5):
         assert scene.write(size=2000) == "ok"
     scene.begin("flip", "n2", for_ms=0.0, seed=3)
-    assert [happened.kind for happened in scene["n2"].disk.events if happened.kind == "flipped"] == ["flipped"]
+    assert [event.kind for event in scene["n2"].disk.events if event.kind == "flipped"] == ["flipped"]
     scene.begin("restart", "n2", for_ms=0.0)
 
     scene.run(60_000.0)
@@ -590,7 +590,7 @@ def test_a_write_goes_to_another_place_and_nobody_notices_before_the_next_start(
     for _ in range(5):
         assert scene.write(size=2000) == "ok"
 
-    assert [happened.kind for happened in scene["n2"].disk.events if happened.kind == "misdirected"] == ["misdirected"]
+    assert [event.kind for event in scene["n2"].disk.events if event.kind == "misdirected"] == ["misdirected"]
     assert (scene["n2"].is_up, scene["n2"].process_number) == (True, 1)
     scene.begin("restart", "n2", for_ms=0.0)
     scene.run(10_000.0)

@@ -135,5 +135,5 @@ def test_a_log_that_is_wrong_changes_no_verdict(seed: int) -> None:
     item = Item(b"early", NOT_REPORTED, NOT_REPORTED, NOT_REPORTED)
     store.history.end(read, after_ms, ReadResult(NOT_REPORTED, NOT_REPORTED, (item,)))
 
-    assert ["not linearizable" in fault.text for fault in store.history.verdict(log=wrong).anomalies] == [True]
-    assert ["not linearizable" in fault.text for fault in store.history.verdict(log=log).anomalies] == [True]
+    assert ["not linearizable" in anomaly.text for anomaly in store.history.verdict(log=wrong).anomalies] == [True]
+    assert ["not linearizable" in anomaly.text for anomaly in store.history.verdict(log=log).anomalies] == [True]

@@ -1,4 +1,4 @@
-"""What a history of clients is accused of, and what it is not."""
+"""Which anomalies a history of clients has, and which it has not."""
 
 from __future__ import annotations
 
@@ -45,19 +45,19 @@ from tests.simulation.sequential_store import SequentialStore
 KINDS = (
     "nodes differ",
     "not linearizable",
-    "results of other commands",
-    "a condition that is said not to hold",
-    "a condition on what was only later",
-    "answers to other queries",
-    "revisions that do not count",
-    "an item that can't be",
-    "terms do not go",
-    "one index and two revisions",
+    "the results do not belong",
+    "a condition is reported not to hold",
+    "the condition names a later revision",
+    "the items do not belong",
+    "the revisions do not count",
+    "the item is not possible",
+    "a later index has an earlier term",
+    "one index has two revisions",
     "a later index has an earlier revision",
     "at no later index",
     "at an earlier revision",
-    "went back",
-    "which nobody wrote:",
+    "went back to",
+    "which no operation wrote:",
     "which was written only later:",
     "and k = ",
     "though revision",
@@ -87,10 +87,10 @@ class Told:
         return operation
 
     def accused(self, finals: Any = None) -> list[str]:
-        """Return the kinds of the faults."""
+        """Return the kinds of the anomalies."""
         verdict = self.history.verdict(finals)
         assert verdict.ok == (not verdict.anomalies)
-        return [kind for fault in verdict.anomalies for kind in KINDS if kind in fault.text.split("\n")[0]]
+        return [kind for anomaly in verdict.anomalies for kind in KINDS if kind in anomaly.text.split("\n")[0]]
 
 
 def put(value: str, *keys: str) -> Propose:
@@ -352,20 +352,23 @@ POSITIONS: dict[str, tuple[list[Exchanged], list[str]]] = {
         ],
         [],
     ),
-    "other results": ([(delete(), done(2, 1))], ["results of other commands"]),
-    "too few items": ([(get("a", "b"), saw(None))], ["answers to other queries"]),
+    "other results": ([(delete(), done(2, 1))], ["the results do not belong"]),
+    "too few items": ([(get("a", "b"), saw(None))], ["the items do not belong"]),
     "a revision too far": (
         [(put("1", "a", "b"), done(2, 3, PutDone(1), PutDone(3)))],
-        ["revisions that do not count"],
+        ["the revisions do not count"],
     ),
     "an item from the future": (
         [(put("1"), done(2, 1)), (get(), saw("1", index=2, revision=1, modified=2))],
-        ["an item that can't be"],
+        ["the item is not possible"],
     ),
-    "terms go back": ([(put("1"), done(2, 1, term=2)), (put("2"), done(3, 2, term=1))], ["terms do not go"]),
+    "terms go back": (
+        [(put("1"), done(2, 1, term=2)), (put("2"), done(3, 2, term=1))],
+        ["a later index has an earlier"],
+    ),
     "one index, two states": (
         [(put("1", "a"), done(2, 1)), (get(), saw(None, index=2, revision=2))],
-        ["one index and two revisions"],
+        ["one index has two revisions"],
     ),
     "an index goes back": (
         [(put("1"), done(3, 1)), (put("2"), done(2, 2))],
@@ -389,7 +392,7 @@ POSITIONS: dict[str, tuple[list[Exchanged], list[str]]] = {
     ),
     "stale reads go back, and no index was told": (
         [(stale(), saw(None, revision=2)), (stale(), saw(None, revision=1))],
-        ["went back"],
+        ["went back to"],
     ),
     "conditions in order": (
         [
@@ -409,31 +412,31 @@ POSITIONS: dict[str, tuple[list[Exchanged], list[str]]] = {
     ),
     "a condition tells of one entry what can't be": (
         [(several(PutIf("k", b"1", 7), Put("a", b"2")), done(2, 2, Unmatched(1, NOT_THERE), PutDone(1)))],
-        ["revisions that do not count"],
+        ["the revisions do not count"],
     ),
     "a condition that holds by what is said": (
         [(put("1"), done(2, 1)), (put("2", "a"), done(3, 2)), (put_if("2", 1), unmatched(1, 4, 2))],
-        ["not linearizable", "a condition that is said not to hold"],
+        ["not linearizable", "a condition is reported not to hold"],
     ),
     "one of what is there that is told what is there": (
         [(put("1"), done(2, 1)), (put_if("2", THERE), unmatched(1, 3, 1))],
-        ["not linearizable", "a condition that is said not to hold"],
+        ["not linearizable", "a condition is reported not to hold"],
     ),
     "something that came only later": (
         [(put("0"), UNKNOWN), (put_if("1", 7), unmatched(3, 2, 2))],
-        ["a condition that is said not to hold", "a condition on what was only later"],
+        ["a condition is reported not to hold", "the condition names a later revision"],
     ),
     "a condition on something that comes only later": (
         [(put("1"), UNKNOWN), (put_if("2", 2), done(3, 2))],
-        ["not linearizable", "a condition on what was only later"],
+        ["not linearizable", "the condition names a later revision"],
     ),
     "a result that no condition has": (
         [(put("1"), UNKNOWN), (delete_if(THERE), gone(False, 2, 0))],
-        ["results of other commands"],
+        ["the results do not belong"],
     ),
     "a result of a condition where there was none": (
         [(put("1"), unmatched(NOT_THERE, 2, 3))],
-        ["results of other commands"],
+        ["the results do not belong"],
     ),
     "the key was changed in between": (
         [(put("1"), done(2, 1)), (put("2"), done(3, 2)), (put("x", "a"), done(4, 3)), (put_if("3", 1), done(5, 4))],
@@ -441,7 +444,7 @@ POSITIONS: dict[str, tuple[list[Exchanged], list[str]]] = {
     ),
     "the key was changed in between, by whom no time tells": (
         [(put("1"), done(2, 1)), (stale(), saw("2", index=3, revision=2, modified=2)), (put_if("3", 1), done(5, 3))],
-        ["which nobody wrote:", "though revision"],
+        ["which no operation wrote:", "though revision"],
     ),
     "an earlier change of the key is told": (
         [(put("1"), done(2, 1)), (put("2"), done(3, 2)), (put_if("3", NOT_THERE), unmatched(1, 4, 2))],
@@ -498,15 +501,21 @@ WRITES: list[Exchanged] = [(put("1", "a", "b"), done(2, 2, PutDone(1), PutDone(2
         ([(stale("a"), saw(None, index=1, revision=0))], []),
         ([(stale("a", "b"), saw("1", "1", index=2, revision=2))], []),
         ([(stale("a", "b"), saw("2", "1", index=3, revision=3))], []),
-        ([(stale("a"), saw("x", index=3, revision=3))], ["which nobody wrote:"]),
+        ([(stale("a"), saw("x", index=3, revision=3))], ["which no operation wrote:"]),
         ([(stale("a", "b"), saw(None, "1", index=2, revision=2))], ["though revision"]),
         ([(stale("a", "b"), saw("2", None, index=3, revision=3))], ["though revision"]),
         ([(stale("a"), saw("1", index=3, revision=3, modified=1))], ["though revision"]),
-        ([(stale(), saw(None, index=3, revision=3)), (stale(), saw(None, index=2, revision=2))], ["went back"]),
-        ([(get(), saw(None, index=3, revision=3)), (stale(), saw(None, index=2, revision=2))], ["went back"]),
+        (
+            [(stale(), saw(None, index=3, revision=3)), (stale(), saw(None, index=2, revision=2))],
+            ["went back to"],
+        ),
+        (
+            [(get(), saw(None, index=3, revision=3)), (stale(), saw(None, index=2, revision=2))],
+            ["went back to"],
+        ),
         (
             [(stale(), saw(None, index=2, revision=3))],
-            ["one index and two revisions", "a later index has an earlier revision"],
+            ["one index has two revisions", "a later index has an earlier revision"],
         ),
     ],
 )
@@ -605,12 +614,12 @@ def test_an_operation_is_told_in_one_line() -> None:
 def test_a_verdict_tells_what_had_an_order_and_what_has_none() -> None:
     verdict = told([(put("1"), done()), (put("2"), done()), (get(), saw("1")), (get(), saw("2"))]).history.verdict()
     assert verdict.text == (
-        "4 operations by 1 clients (4 ok, 0 failed, 0 unknown): 1 fault\n"
+        "4 operations by 1 clients (4 ok, 0 failed, 0 unknown): 1 anomaly\n"
         "k: not linearizable\n"
-        "  All that had ended before fits this order:\n"
+        "  All operations that had ended before fit this order:\n"
         "    #0 1.000 to 2.000 ms, c at n1: write put k = 1: ok\n"
         "    #1 3.000 to 4.000 ms, c at n1: write put k = 2: ok\n"
-        "  With the end of this one no order is left:\n"
+        "  With the end of this operation, no order is left:\n"
         "    #2 5.000 to 6.000 ms, c at n1: read k is 1: ok\n"
         "  It saw k = 1, but in that order #1 left 2 there, and had ended before this began."
     )
@@ -622,17 +631,17 @@ def test_a_verdict_on_a_good_history_is_one_line() -> None:
     verdict = told(WRITES).history.verdict()
     assert verdict[:2] == (
         True,
-        "2 operations by 1 clients (2 ok, 0 failed, 0 unknown): linearizable, and all positions agree",
+        "2 operations by 1 clients (2 ok, 0 failed, 0 unknown): linearizable, and all indexes and revisions agree",
     )
 
 
 @pytest.mark.parametrize(
     ("asked", "reason"),
     [
-        ([(get(), saw("x"))], "It saw k = x, which nobody wrote."),
+        ([(get(), saw("x"))], "It saw k = x, which no operation wrote."),
         (
             [(put("x"), REFUSED), (get(), saw("x"))],
-            "It saw k = x, which only #0 would have written, and that was refused.",
+            "It saw k = x, which only #0 could have written, but it was refused.",
         ),
         ([(get(), saw("x")), (put("x"), done())], "It saw k = x, which #1 wrote only later."),
         ([(delete(), gone(True))], "It saw k there, but in that order it never was."),
@@ -642,7 +651,7 @@ def test_a_verdict_on_a_good_history_is_one_line() -> None:
         ),
         (
             [(put("1"), done()), (put_if("x", NOT_THERE), unmatched(1)), (get(), saw("x"))],
-            "It saw k = x, which only #1 would have written, and its condition did not hold.",
+            "It saw k = x, which only #1 could have written, but its condition did not hold.",
         ),
         (
             [(put("1"), SILENCE), (get(), saw("1")), (get(), saw(None))],
@@ -659,7 +668,7 @@ def test_a_verdict_of_a_search_that_gave_up_is_not_ok() -> None:
     verdict = history.history.verdict(limit=0)
     assert not verdict.ok
     assert verdict.undecided == ("k: undecided, no order was found in 0 configurations",)
-    assert "1 undecided, which is not a pass" in verdict.text
+    assert "1 undecided, which does not count as passed" in verdict.text
 
 
 # --- Histories of a store that is right, and the same with one mistake.
@@ -767,7 +776,7 @@ WRONG_STORES = [
 @pytest.mark.parametrize(("wrong", "by_values"), WRONG_STORES)
 def test_a_store_that_is_wrong_about_conditions_is_found(wrong: type[Keyspace], by_values: bool, seed: int) -> None:
     history = SequentialStore(seed, operations=120, keys=2, conditional=0.6, keyspace=wrong).history
-    accused = [fault.text.split("\n")[0] for fault in history.verdict().anomalies]
+    accused = [anomaly.text.split("\n")[0] for anomaly in history.verdict().anomalies]
     assert accused, f"seed {seed}: {wrong.__doc__} was not noticed"
     if by_values:
         assert any(text.endswith("not linearizable") for text in accused), f"seed {seed}: {accused}"

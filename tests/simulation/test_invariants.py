@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from random import Random
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from thespian.actors import Actor
@@ -27,10 +28,20 @@ from raftkv.actors.messages.raft import (
     RequestVoteReply,
     TimeoutNow,
 )
-from raftkv.actors.messages.requests import Applied, ForwardReply
+from raftkv.actors.messages.requests import (
+    Applied,
+    Done,
+    ForwardReply,
+    PendingRequest,
+    Propose,
+    Reply,
+    Resign,
+)
+from raftkv.actors.messages.wire import PeerMessage
 from raftkv.actors.node import ROLES, Node
 from raftkv.actors.roles.candidate import Candidate
 from raftkv.actors.roles.follower import Follower
+from raftkv.actors.roles.leader import Leader
 from raftkv.actors.roles.role import Role
 from raftkv.actors.store import Store
 from raftkv.actors.system.virtual.scheduler import VirtualLoop
@@ -40,8 +51,10 @@ from raftkv.raft.replica import Replica
 from raftkv.simulation.checks.expected_disk import ExpectedDisk
 from raftkv.simulation.checks.invariants import Invariants, Violation
 from raftkv.simulation.checks.record import ClusterRecord
+from raftkv.simulation.checks.send_checker import CHECKS, REPLY_CHECKS
 from raftkv.simulation.cluster.cluster import SimulatedCluster, SimulatedNode
 from raftkv.simulation.cluster.disk import DiskEvent
+from raftkv.simulation.cluster.network import REPEATS
 from raftkv.store.commands import Command, Delete, Get, Put, encode_commands
 from tests.roles import mutants
 
@@ -439,7 +452,47 @@ def test_a_store_that_applies_what_is_not_on_its_disk_is_noticed() -> None:
     assert "which is not on its disk" in town.goes_on()
 
 
-# --- what is said
+# --- messages between nodes
+
+
+@pytest.mark.parametrize("kind", get_args(PeerMessage))
+def test_every_message_between_nodes_has_a_check(kind: type) -> None:
+    """A new type of message needs an entry in ``send_checker.CHECKS``: its check, or why there is nothing to check."""
+    assert kind in CHECKS, f"no check for {kind.__name__}"
+
+
+@pytest.mark.parametrize("kind", get_args(Reply))
+def test_every_forwarded_reply_has_a_check(kind: type) -> None:
+    assert kind in REPLY_CHECKS, f"no check for {kind.__name__}"
+
+
+@pytest.mark.parametrize("kind", get_args(PeerMessage))
+def test_the_network_knows_for_every_message_whether_it_may_repeat_it(kind: type) -> None:
+    assert kind in REPEATS, f"not in REPEATS: {kind.__name__}"
+
+
+def test_a_message_without_a_check_fails_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(CHECKS, TimeoutNow)
+    town = Town().founded()
+    town.leader.tell(Resign(1000.0))
+
+    assert town.goes_on() == "no check for TimeoutNow"
+
+
+def test_an_answer_without_a_check_fails_the_run() -> None:
+    """A write is answered ``Applied`` or ``Refused``, never ``Done``."""
+    town = Town(3, 1, node_with(AnswersDone)).founded()
+    node = town.leader
+    node.system.ask(node.address, Propose((Put("k", b""),), 1000.0), 1.0)
+
+    assert re.fullmatch(r"no check for Done, which n\d answers to Propose", town.goes_on())
+
+
+class AnswersDone(Leader):
+    """A leader that answers writes with the wrong kind of reply."""
+
+    def serve(self, asked: PendingRequest) -> None:
+        self.reply(asked.reply_to, Done())
 
 
 @pytest.mark.parametrize(
@@ -457,14 +510,14 @@ def test_a_store_that_applies_what_is_not_on_its_disk_is_noticed() -> None:
         (lambda me, term, last: TimeoutNow(me, term + 1), "but the term on its disk is"),
         (
             lambda me, term, last: BootstrapHello(me, "i", "l", (), b"founding"),
-            "a founding configuration that is not on its disk",
+            "a founding configuration that is not",
         ),
         (lambda me, term, last: ForwardReply(me, 1, 1, Applied(last + 1, term, 1, ())), "but committed is nothing"),
         (lambda me, term, last: ForwardReply(me, 1, 1, Applied(2, term + 1, 1, ())), "but committed is entry 2"),
         (lambda me, term, last: ForwardReply(me, 1, 1, Applied(2, term, 100, ())), "which results in"),
     ],
 )
-def test_what_must_not_be_said_is_noticed(says: Callable[[str, int, int], Any], words: str) -> None:
+def test_a_message_that_must_not_be_sent_is_noticed(says: Callable[[str, int, int], Any], words: str) -> None:
     town = Town().founded().written_everywhere()
     liar, target = town.followers
     message = says(liar.machine.name, _replica(liar).current_term, _replica(liar).log.last_index)
@@ -605,16 +658,16 @@ def test_a_journal_that_confirms_too_much_is_noticed() -> None:
 class AppliesEachTwice(Store):
     """Every entry is applied once more than it should be."""
 
-    def _apply(self, entry: Entry) -> Any:
-        super()._apply(entry)
-        return super()._apply(entry)
+    def apply_entry(self, entry: Entry) -> Any:
+        super().apply_entry(entry)
+        return super().apply_entry(entry)
 
 
 class ResultsAreWrong(Store):
     """The keyspace is right, and those who ask are told something else."""
 
-    def _apply(self, entry: Entry) -> Any:
-        return super()._apply(entry)[1:]
+    def apply_entry(self, entry: Entry) -> Any:
+        return super().apply_entry(entry)[1:]
 
 
 class ReadsAnotherKey(Store):

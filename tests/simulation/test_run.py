@@ -12,7 +12,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from raftkv.actors.gateway import Gateway
 from raftkv.actors.messages.requests import (
     Applied,
     PendingRequest,
@@ -21,6 +20,7 @@ from raftkv.actors.messages.requests import (
 from raftkv.actors.node import ROLES, Node
 from raftkv.actors.roles.leader import Leader
 from raftkv.simulation.checks.violation import kind_of
+from raftkv.simulation.cluster.cluster import SimulatedNode
 from raftkv.simulation.faults.faults import CLASSES, KINDS
 from raftkv.simulation.run import Run, RunPlan, RunResult, plan
 from raftkv.simulation.sweep import MIXED, NONE, classes_of
@@ -155,16 +155,21 @@ def test_a_healthy_node_that_does_not_answer_is_a_violation() -> None:
     assert re.match(r"n1 is healthy but has not answered: #\d+ .*: write ", result.violation)
 
 
-def test_a_task_that_ends_with_an_error_is_a_violation(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_task_that_ends_with_an_error_is_a_violation() -> None:
     """Its exception may never be retrieved; a real node would only log it at some time."""
 
-    async def carry(self: Gateway, batch: Any) -> None:
+    async def fail() -> None:
         raise LookupError("a mistake in the front end")
 
-    monkeypatch.setattr(Gateway, "_carry_writes", carry)
-    result = Run(plan(1, nodes=1, events=500, classes=())).run()
+    def start_task(node: SimulatedNode, *unused: object) -> None:
+        if not tasks:
+            tasks.append(node.base.loop.create_task(fail()))
 
-    assert result.violation.startswith(
+    tasks: list[Any] = []
+    run = Run(plan(1, nodes=1, events=500, classes=()))
+    run.cluster.handled.append(start_task)
+
+    assert run.run().violation.startswith(
         "a task of n1 ended with an unhandled LookupError('a mistake in the front end'):\nTraceback "
     )
 

@@ -177,7 +177,7 @@ def crash(**fields: object) -> dict[str, object]:
         (crash(kind="flap"), "fault 1: value is 0, must be positive for flap"),
         (
             crash(target="n4"),
-            "fault 1: target 'n4' is neither one of leader, follower, any, most, all nor a node from n1",
+            "fault 1: target 'n4' is neither one of leader, follower, any, most, all nor a node",
         ),
         (crash(target="n1,leader"), "fault 1: target 'leader' is neither one of "),
         (crash(target=""), "fault 1: target '' is neither one of "),

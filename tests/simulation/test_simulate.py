@@ -19,7 +19,7 @@ from raftkv.simulation import command
 from raftkv.simulation.report import summary
 from raftkv.simulation.run import EVENTS, Run
 from raftkv.simulation.schedule import load
-from raftkv.simulation.sweep import Tally, Task, parse_seeds, profiles, tasks
+from raftkv.simulation.sweep import Tally, Task, TaskResult, parse_seeds, profiles, tasks
 from raftkv.simulation.workers import Workers, run_task
 from tests.simulation.mistaken import ForgetfulNode, bad_plan
 from tests.support.processes import ROOT
@@ -144,7 +144,7 @@ def test_ctrl_c_ends_a_sweep_at_once_with_a_summary() -> None:
 INTERRUPTED = """
 import os, signal, sys
 from raftkv.cli import run
-from raftkv.simulation.sweep import Tally
+from raftkv.simulation.sweep import Tally, Task, TaskResult, parse_seeds, profiles, tasks
 add = Tally.add
 def interrupt_after_three(tally, result):
     add(tally, result)
@@ -156,9 +156,11 @@ if __name__ == "__main__":
 """
 
 
-def failed(seed: int, violation: str) -> Result:
+def failed(seed: int, violation: str) -> TaskResult:
     task = Task(seed, "crash", nodes=3, events=500, directory="d")
-    return Result(task, violation, 400, 5000.0, {"kill": 2}, {"Applied": 3}, 0.5, f"d/{seed}.json", f"d/{seed}.html")
+    return TaskResult(
+        task, violation, 400, 5000.0, {"kill": 2}, {"Applied": 3}, 0.5, f"d/{seed}.json", f"d/{seed}.html"
+    )
 
 
 def test_a_failure_is_reported_with_the_command_that_repeats_it() -> None:
@@ -254,7 +256,7 @@ def test_each_profile_runs_with_each_seed() -> None:
         ("--seed 1 --faults each", "--faults: each goes with --seeds only"),
         (
             "--seed 1 --faults nix",
-            "--faults: 'nix' is not one of network, partition, crash, pause, clock, disk, damage",
+            "--faults: 'nix' is not one of network, partition, crash, pause, clock, disk",
         ),
         ("--seeds 1-2 --trace", "--trace does not go with --seeds"),
         ("--seeds 1-", "--seeds without a last one goes with --minutes only"),

@@ -131,7 +131,7 @@ def test_what_happened_meanwhile_has_lanes_of_its_own() -> None:
     shown = page(small_history(), marks)
     assert [name["title"] for name in shown.of_class("name")] == ["n2", "network", "c9", "c10"]
     assert [
-        (mark["class"], mark["data-told"], mark["data-from"], mark["data-until"]) for mark in shown.of_class("mark")
+        (mark["class"], mark["data-text"], mark["data-from"], mark["data-until"]) for mark in shown.of_class("mark")
     ] == [
         ("mark moment", "leads in term 2", "2.0", "2.0"),
         ("mark moment", "x", "2.0", "2.0"),
@@ -218,7 +218,7 @@ def test_no_text_of_a_client_becomes_part_of_the_page(text: str) -> None:
     shown = page(history, [(0.0, None, text, text)])
     assert [name["title"] for name in shown.of_class("name")] == [text, text]
     assert len(shown.of_class("operation")) == 2
-    assert shown.of_class("mark")[0]["data-told"] == text
+    assert shown.of_class("mark")[0]["data-text"] == text
     assert text in shown.data["details"][0][1] or "\u2028" in text
 
 
