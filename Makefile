@@ -36,7 +36,7 @@ thespian: $(STAMP) ## run Thespian's own tests on the event-loop system base
 
 # SEEDS is 2000, 500-999 or 500-; MINUTES ends it, whichever comes first. More: python -m raftkv simulate --help
 SEEDS ?= $(if $(MINUTES),0-,2000)
-simulate: $(STAMP) ## live thousands of lives of clusters, with faults: SEEDS=2000, MINUTES=10, ARGS="--faults each"
+simulate: $(STAMP) ## run thousands of simulated clusters, with faults: SEEDS=2000, MINUTES=10, ARGS="--faults each"
 	@$(BIN)/python -m raftkv simulate --seeds $(SEEDS) $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
 
 coverage: $(STAMP) ## run the tests and show which lines and branches they miss

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from raftkv.actors.gateway import Ask, Gateway
+from raftkv.actors.gateway import ANSWER_GRACE_S, Ask, Gateway
 from raftkv.actors.messages.node import Start
 from raftkv.actors.messages.requests import (
     PendingRequest,
@@ -140,7 +140,7 @@ class TriesAgainWhatIsUnknown(Gateway):
                 and all(isinstance(each, PutIf | DeleteIf) for each in message.commands)
                 and (reply is None or (isinstance(reply, Refused) and reply.code == "unknown"))
             ):
-                reply = await ask(msgspec.structs.replace(message, timeout_ms=RETRY_S * 1000), RETRY_S)
+                reply = await ask(msgspec.structs.replace(message, timeout_ms=RETRY_S * 1000), RETRY_S + ANSWER_GRACE_S)
             return reply
 
         super().__init__(ask_again, **options)

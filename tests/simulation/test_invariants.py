@@ -473,7 +473,7 @@ def test_the_network_knows_for_every_message_whether_it_may_repeat_it(kind: type
 
 def test_a_message_without_a_check_fails_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(CHECKS, TimeoutNow)
-    town = Town().founded()
+    town = Town().founded().written_everywhere()
     town.leader.tell(Resign(1000.0))
 
     assert town.goes_on() == "no check for TimeoutNow"
