@@ -1,4 +1,4 @@
-"""The disk of simulated nodes does what it is told, forgets what may be forgotten, and fails when asked to."""
+"""The simulated disk keeps what is synced, loses what may be lost, and fails when a fault is planned."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_what_is_written_again_after_a_failed_sync_can_be_saved() -> None:
 
 
 def test_what_it_counts_as_used_is_what_its_files_take() -> None:
-    """After any operations, as if counted anew; a crash gives back what was not saved."""
+    """After any operations, the same as counted from scratch; a crash frees what was not synced."""
     random = Random(1)
     disk = SimulatedDisk(capacity=24 * SECTOR)
     disk.make_directory("/d")
@@ -180,7 +180,7 @@ def test_what_it_counts_as_used_is_what_its_files_take() -> None:
 
 
 def test_a_crash_at_random_may_lose_any_part_of_what_was_pending() -> None:
-    """Each of the subsets of four pieces comes about, and what was lost is told."""
+    """Each subset of four pieces occurs, and the lost pieces are reported."""
     disk, file = disk_with(bytes(SECTOR))
     file.write(0, b"a" * 2 * SECTOR)
     disk.rename("/d/file", "/d/new")
@@ -362,13 +362,13 @@ def record_after(records: list[Record], random: Random) -> Record:
 
 def test_whatever_the_disk_does_no_loss_goes_unnoticed() -> None:
     """After every start all that was acknowledged is there, or the journal is damaged, which has a reason."""
-    lives = [Run(seed) for seed in range(150)]
-    kinds = [{happened.kind for happened in life.disk.events} for life in lives]
-    for life, happened in zip(lives, kinds, strict=True):
-        assert life.ended_by == "age" or happened & {"flipped", "misdirected"}
+    runs = [Run(seed) for seed in range(150)]
+    kinds = [{event.kind for event in run.disk.events} for run in runs]
+    for run, events in zip(runs, kinds, strict=True):
+        assert run.ended_by == "age" or events & {"flipped", "misdirected"}
     for kind in ("cut", "lost", "failed", "flipped", "misdirected"):
         assert sum(kind in happened for happened in kinds) > 15, kind
-    assert sum(life.ended_by == "damage" for life in lives) > 40
+    assert sum(run.ended_by == "damage" for run in runs) > 40
 
 
 def test_a_misdirected_last_batch_is_noticed_wherever_it_went() -> None:
@@ -392,7 +392,7 @@ def test_a_misdirected_last_batch_is_noticed_wherever_it_went() -> None:
         assert len(places) >= (length > 1) * 5, length
 
 
-def test_the_last_batch_lost_where_nobody_looks_is_not_noticed() -> None:
+def test_the_last_batch_lost_to_a_place_that_is_not_read_is_not_noticed() -> None:
     """Why a misdirected write goes to places of a certain kind only: this one the journal can't tell from none."""
     disk = SimulatedDisk()
     wal, _ = open_wal(disk, segment_bytes=8 * SECTOR)
@@ -407,9 +407,9 @@ def test_the_same_seed_is_the_same_life_in_every_process() -> None:
     """Nothing depends on how Python orders its sets."""
     program = (
         "import hashlib, tests.simulation.test_disk as t\n"
-        "lives = [t.Run(seed) for seed in range(12)]\n"
-        "told = repr([(life.disk.files(), life.disk.events, life.ended_by) for life in lives])\n"
-        "print(hashlib.sha256(told.encode()).hexdigest())"
+        "runs = [t.Run(seed) for seed in range(12)]\n"
+        "text = repr([(run.disk.files(), run.disk.events, run.ended_by) for run in runs])\n"
+        "print(hashlib.sha256(text.encode()).hexdigest())"
     )
     printed = {
         subprocess.run(

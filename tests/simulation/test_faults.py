@@ -65,7 +65,7 @@ class Scene:
         assert self.cluster.simulation.run_until(condition, within_ms)
 
     def begin(self, kind: str, target: str = "", for_ms: float = LONG_MS, value: float = 0.0, seed: int = 0) -> None:
-        """Let a fault begin now."""
+        """Inject a fault now."""
         self.nemesis.faults = [Fault(0.0, kind, target, for_ms, value, seed)]
         self.nemesis.start()
         # It is due at once, and so is the end of one that has no duration.
@@ -216,9 +216,9 @@ def test_connections_end_and_begin_again() -> None:
     scene.run(1000.0)
 
     links = [(name, message) for _, name, message in scene.handled if isinstance(message, PeerDown | PeerUp)]
-    told = {(name, type(message).__name__, message.peer) for name, message in links}
+    changes = {(name, type(message).__name__, message.peer) for name, message in links}
     pairs = {("n1", "n2"), ("n3", "n2"), ("n2", "n1"), ("n2", "n3")}
-    assert told == {(name, kind, peer) for name, peer in pairs for kind in ("PeerDown", "PeerUp")}
+    assert changes == {(name, kind, peer) for name, peer in pairs for kind in ("PeerDown", "PeerUp")}
     assert scene.ways() == all_ways(3)
 
 
@@ -308,14 +308,14 @@ def test_cuts_that_overlap_hold_until_each_is_over() -> None:
 @pytest.mark.parametrize("kind", ["crash", "kill"])
 def test_processes_end_and_others_come_after_some_time(kind: str) -> None:
     scene = Scene()
-    lives = {name: scene[name].process_number for name in scene.cluster.names}
+    processes = {name: scene[name].process_number for name in scene.cluster.names}
     scene.begin(kind, "n1,n3", for_ms=500.0)
 
     scene.run(490.0)
     assert [name for name in scene.cluster.names if scene[name].is_up] == ["n2"]
     scene.run(20.0)
     assert {name: scene[name].process_number for name in scene.cluster.names} == {"n1": 2, "n2": 1, "n3": 2}
-    assert lives == {"n1": 1, "n2": 1, "n3": 1}
+    assert processes == {"n1": 1, "n2": 1, "n3": 1}
     scene.until(scene.is_led)
     assert scene.write() == "ok"
 
@@ -344,8 +344,8 @@ def test_a_crash_may_lose_what_was_not_synced_and_the_end_of_a_process_loses_not
     assert left["kill"] == {b"x" * 512}
 
 
-def told_after(scene: Scene, since_ms: float) -> dict[str, float]:
-    """Return when, since then, each machine was told that the connection to n2 has ended."""
+def noticed_after(scene: Scene, since_ms: float) -> dict[str, float]:
+    """Return when, since then, the connection of each machine to n2 ended."""
     return {
         name: at_ms - since_ms
         for at_ms, name, message in scene.handled
@@ -360,14 +360,18 @@ def test_a_process_that_ends_closes_its_connections_and_a_machine_that_is_lost_d
         since_ms = scene.cluster.now_ms
         scene.begin("crash", "n2", seed=seed)
         scene.run(10.0)
-        told = told_after(scene, since_ms)
+        noticed = noticed_after(scene, since_ms)
         scene.run(2500.0)
-        if told:
+        if noticed:
             at_once += 1
-            assert sorted(told) == ["n1", "n3"], seed
+            assert sorted(noticed) == ["n1", "n3"], seed
         else:
             silent += 1
-            assert {name: ms > 1000.0 for name, ms in told_after(scene, since_ms).items()} == {"n1": True, "n3": True}
+            noticed = noticed_after(scene, since_ms)
+            assert {name: ms > 1000.0 for name, ms in noticed.items()} == {
+                "n1": True,
+                "n3": True,
+            }
     assert at_once > 2
     assert silent > 2
 
@@ -375,20 +379,20 @@ def test_a_process_that_ends_closes_its_connections_and_a_machine_that_is_lost_d
     since_ms = scene.cluster.now_ms
     scene.begin("kill", "n2")
     scene.run(10.0)
-    assert sorted(told_after(scene, since_ms)) == ["n1", "n3"]
+    assert sorted(noticed_after(scene, since_ms)) == ["n1", "n3"]
 
 
 def test_a_machine_that_was_lost_and_comes_back_lets_others_know() -> None:
-    """Its system knows nothing of connections of an earlier life."""
+    """Its system knows no connection of an earlier process."""
     scene = Scene()
     scene["n2"].is_lost = True
     scene["n2"].crash()
     scene.run(300.0)
     since_ms = scene.cluster.now_ms
-    assert told_after(scene, since_ms - 300.0) == {}
+    assert noticed_after(scene, since_ms - 300.0) == {}
     scene["n2"].boot()
     scene.run(10.0)
-    assert sorted(told_after(scene, since_ms)) == ["n1", "n3"]
+    assert sorted(noticed_after(scene, since_ms)) == ["n1", "n3"]
     scene.run(2500.0)
     assert scene.ways() == all_ways(3)
 
@@ -582,7 +586,7 @@ def test_a_node_with_a_damaged_journal_does_not_start_again() -> None:
     assert scene.write("n1") == "ok"
 
 
-def test_a_write_goes_to_another_place_and_nobody_notices_before_the_next_start() -> None:
+def test_a_misdirected_write_is_noticed_at_the_next_start_only() -> None:
     scene = Scene()
     for _ in range(5):
         assert scene.write(size=2000) == "ok"
@@ -618,7 +622,7 @@ def test_nothing_is_damaged_before_the_founding(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["flip", "misdirect", "wipe"])
-def test_damage_befalls_a_minority_at_most(kind: str) -> None:
+def test_damage_hits_a_minority_at_most(kind: str) -> None:
     scene = Scene()
     scene.nemesis.may_damage = True
     scene.begin(kind, "n1")
@@ -630,7 +634,7 @@ def test_damage_befalls_a_minority_at_most(kind: str) -> None:
 # --- all of them
 
 
-def test_whom_a_fault_befalls_is_recorded_by_name() -> None:
+def test_the_targets_of_a_fault_are_recorded_by_name() -> None:
     scene = Scene(5)
     (leader,) = scene.cluster.leaders()
     for target in ("leader", "follower", "most", "all"):
@@ -645,7 +649,7 @@ def test_whom_a_fault_befalls_is_recorded_by_name() -> None:
     assert names[5] == [""]
 
 
-def test_machines_that_are_not_there_are_befallen_by_nothing() -> None:
+def test_unknown_machines_are_not_hit() -> None:
     scene = Scene(1)
     scene.begin("kill", "n2,n3")
 
@@ -671,10 +675,10 @@ def test_in_the_end_everything_is_undone(kind: str) -> None:
     assert scene.ways() == all_ways(3)
     assert [scene.write(name) for name in scene.cluster.names] == ["ok"] * 3
     assert [machine.clock.rate for machine in scene.cluster.machines.values()] == [1.0] * 3
-    lives = {name: machine.process_number for name, machine in scene.cluster.machines.items()}
+    processes = {name: machine.process_number for name, machine in scene.cluster.machines.items()}
     for _ in range(20):
         assert scene.write("n1", size=5000) == "ok"
-    assert {name: machine.process_number for name, machine in scene.cluster.machines.items()} == lives
+    assert {name: machine.process_number for name, machine in scene.cluster.machines.items()} == processes
 
 
 def test_a_seed_draws_the_same_faults_of_the_classes_that_are_wanted() -> None:
@@ -688,7 +692,7 @@ def test_a_seed_draws_the_same_faults_of_the_classes_that_are_wanted() -> None:
     assert draw(1, []) == []
 
 
-def test_each_kind_is_told_of_in_the_documentation() -> None:
+def test_the_documentation_lists_each_kind() -> None:
     rows = re.findall(r"^\| `([\w-]+)` \| (\w+) \| .+ \| .*\|$", DOCS.read_text(), re.M)
 
     assert rows == [(kind, name) for name, kinds in KINDS.items() for kind in kinds]

@@ -1,4 +1,4 @@
-"""What the log tells of requests of unknown outcome makes a search short, and never makes it wrong."""
+"""The log makes the search for an order short, and never makes it wrong."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from raftkv.store.commands import Command, Delete, DeleteDone, Get, Item, Put, P
 from tests.simulation.sequential_store import SequentialStore
 
 FEW = 300
-"""Configurations that a search may try which knows where to look."""
+"""Configurations that a search with good hints may try."""
 
 
 def log_of(*entries: tuple[Command, ...]) -> list[AppliedCommand]:
-    """Return what these entries come to; the first is at index 1."""
+    """Return the applied commands of these entries; the first is at index 1."""
     committed = Committed()
     for number, commands in enumerate(entries, 1):
         committed.add(Entry(number, 1, Kind.COMMANDS, encode_commands(commands)), 1)
@@ -37,14 +37,14 @@ def log_of(*entries: tuple[Command, ...]) -> list[AppliedCommand]:
 
 
 def asked(history: History, *commands: Command, reply: Applied | Refused | None = None) -> Operation:
-    """Note a write, and what came of it."""
+    """Record a write and its reply."""
     operation = history.begin("c", "n1", len(history.operations) * 1e6, Propose(commands, 1000.0))
     history.end(operation, operation.invoked_ms + 0.5, reply)
     return operation
 
 
 def hints_of(history: History, log: list[AppliedCommand], operation: Operation) -> list[float]:
-    """Return the hints for all ways in which a write may have gone."""
+    """Return the hints for all possible effects of a write."""
     assert isinstance(operation.request, Propose)
     ways = Effects(history.operations).ways(operation.request, None)
     return [Hints(history.operations, log).hint(operation, way) for way in ways]
@@ -73,13 +73,13 @@ def test_of_the_ways_that_a_condition_allows_the_one_that_it_went() -> None:
     assert len(ways) == 3
 
 
-def test_deletions_look_alike_and_whoever_was_told_of_one_has_it() -> None:
+def test_of_equal_deletions_the_answered_one_gets_the_reported_place() -> None:
     """One that was certainly not done has none, and none is older than who asked for it."""
     history = History()
     failed = asked(history, Delete("a"), reply=Refused("not_leader"))
     asked(history, Put("a", b"1"), reply=Applied(1, 1, 1, (PutDone(1),)))
     early = asked(history, Delete("a"))
-    told = asked(history, Delete("a"), reply=Applied(2, 1, 2, (DeleteDone(2, True),)))
+    answered = asked(history, Delete("a"), reply=Applied(2, 1, 2, (DeleteDone(2, True),)))
     late = asked(history, Delete("a"))
     log = log_of((Put("a", b"1"),), (Delete("a"),), (Delete("a"),), (Put("a", b"2"),), (Delete("a"),))
 
@@ -88,7 +88,10 @@ def test_deletions_look_alike_and_whoever_was_told_of_one_has_it() -> None:
         early.number: [2],
         late.number: [3],
     }
-    assert Hints(history.operations, log).hint(told, Effects(history.operations).ways(told.request, told.reply)[0]) == 1  # type: ignore[arg-type]
+    assert isinstance(answered.request, Propose)
+    assert isinstance(answered.reply, Applied)
+    (way,) = Effects(history.operations).ways(answered.request, answered.reply)
+    assert Hints(history.operations, log).hint(answered, way) == 1
 
 
 @pytest.mark.parametrize("seed", [0, 5, 7])
@@ -104,12 +107,12 @@ def test_a_history_that_is_too_much_for_a_search_is_little_for_one_that_knows_th
 
 
 @pytest.mark.parametrize(("seed", "faults"), [(154, "crash"), (79, "pause"), (194, "pause")])
-def test_lives_in_which_hundreds_of_requests_were_never_answered_are_judged(seed: int, faults: str) -> None:
+def test_a_run_with_hundreds_of_unanswered_requests_is_judged(seed: int, faults: str) -> None:
     """Some were for many keys, on conditions: no order was found in 100,000 configurations before the log was asked."""
-    outcome = Run(plan(seed, events=20_000, classes=(faults,))).run()
+    result = Run(plan(seed, events=20_000, classes=(faults,))).run()
 
-    assert outcome.violation == ""
-    assert outcome.answers["silence"] > 50
+    assert result.violation == ""
+    assert result.answers["silence"] > 50
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -64,8 +64,8 @@ KINDS = (
 )
 
 
-class Told:
-    """A history told by hand: one request after the other, in times that count up by one."""
+class Recorded:
+    """A history written by hand: one request after the other, at times that count up by one."""
 
     def __init__(self) -> None:
         self.history = History()
@@ -169,14 +169,14 @@ BROKEN: dict[str, tuple[list[Exchanged], str | None]] = {
 }
 
 
-def told(asked: list[Exchanged]) -> Told:
-    history = Told()
+def recorded(asked: list[Exchanged]) -> Recorded:
+    history = Recorded()
     for request, reply in asked:
         history.does(request, reply)
     return history
 
 
-# Only reads say a revision, and nobody an index: so values and times alone can tell.
+# Only reads report a revision, and no answer an index: values and times alone decide.
 SEEN_AT_1, SEEN_AT_2 = (get(), saw("1", revision=1, modified=1)), (get(), saw("2", revision=2, modified=2))
 
 FINE |= {
@@ -193,8 +193,11 @@ FINE |= {
         [(put("1"), done()), SEEN_AT_1, (delete(), gone(True)), (put_if("3", 1), unmatched(NOT_THERE))],
         None,
     ),
-    "a change of a revision of which nobody knows the value": ([(put("1"), UNKNOWN), (put_if("2", 7), done())], "2"),
-    "one that fails, and is not told why": ([(put("1"), UNKNOWN), (put_if("2", 7), unmatched(NOT_REPORTED))], "1"),
+    "a change of a revision with an unknown value": ([(put("1"), UNKNOWN), (put_if("2", 7), done())], "2"),
+    "one that fails without a revision": (
+        [(put("1"), UNKNOWN), (put_if("2", 7), unmatched(NOT_REPORTED))],
+        "1",
+    ),
     "a removal of what was seen": ([(put("1"), done()), SEEN_AT_1, (delete_if(1), gone(True))], None),
     "a removal of what is no longer so": (
         [(put("1"), done()), SEEN_AT_1, (put("2"), done()), (delete_if(1), unmatched(2))],
@@ -275,7 +278,7 @@ BROKEN |= {
         [(put("1"), done()), SEEN_AT_1, (put("2"), done()), (delete_if(1), UNKNOWN)],
         None,
     ),
-    "a condition on what the same entry has left, told as if before": (
+    "a condition on what the same entry has left, reported as if before": (
         [
             (
                 several(Put("k", b"1"), PutIf("k", b"2", NOT_THERE)),
@@ -294,26 +297,26 @@ BROKEN |= {
 @pytest.mark.parametrize(("asked", "final"), FINE.values(), ids=FINE.keys())
 def test_a_store_that_keeps_its_promises_is_accused_of_nothing(asked: list[Exchanged], final: str | None) -> None:
     value = None if final is None else final.encode()
-    assert told(asked).accused({"n1": {"k": value}, "n2": {"k": value}}) == []
+    assert recorded(asked).accused({"n1": {"k": value}, "n2": {"k": value}}) == []
 
 
 @pytest.mark.parametrize(("asked", "final"), BROKEN.values(), ids=BROKEN.keys())
-def test_a_broken_promise_is_told(asked: list[Exchanged], final: str | None) -> None:
+def test_a_broken_promise_is_reported(asked: list[Exchanged], final: str | None) -> None:
     value = None if final is None else final.encode()
-    assert told(asked).accused({"n1": {"k": value}, "n2": {"k": value}}) == ["not linearizable"]
+    assert recorded(asked).accused({"n1": {"k": value}, "n2": {"k": value}}) == ["not linearizable"]
 
 
-def test_nodes_that_differ_in_the_end_are_told() -> None:
-    history = told([(put("1", "a"), UNKNOWN), (put("2", "b"), done())])
+def test_nodes_that_differ_at_the_end_are_reported() -> None:
+    history = recorded([(put("1", "a"), UNKNOWN), (put("2", "b"), done())])
     assert history.accused({"n1": {"a": b"1", "b": b"2"}, "n2": {"b": b"2"}}) == ["nodes differ"]
 
 
-def test_a_key_that_a_node_has_and_nobody_wrote_is_told() -> None:
-    assert told([(put("1", "a"), done())]).accused({"n1": {"a": b"1", "b": b"2"}}) == ["not linearizable"]
+def test_a_key_that_no_operation_wrote_is_reported() -> None:
+    assert recorded([(put("1", "a"), done())]).accused({"n1": {"a": b"1", "b": b"2"}}) == ["not linearizable"]
 
 
 def test_several_keys_are_written_and_read_at_one_moment() -> None:
-    history = told([(put("1", "a", "b"), done(NOT_REPORTED, NOT_REPORTED, PutDone(-1), PutDone(-1)))])
+    history = recorded([(put("1", "a", "b"), done(NOT_REPORTED, NOT_REPORTED, PutDone(-1), PutDone(-1)))])
     slow = history.begin(put("2", "a", "b"), "other")
     history.does(get("a", "b"), saw("2", "1"))
     history.end(slow, done(NOT_REPORTED, NOT_REPORTED, PutDone(-1), PutDone(-1)))
@@ -332,9 +335,9 @@ def test_what_happens_in_one_millisecond_has_the_order_in_which_it_was_recorded(
 def test_an_entry_that_undoes_its_own_work_changes_nothing() -> None:
     request = Propose((Put("k", b"1"), Delete("k")), 1000.0)
     both = (PutDone(NOT_REPORTED), DeleteDone(NOT_REPORTED, True))
-    assert told([(request, done(NOT_REPORTED, NOT_REPORTED, *both)), (get(), saw(None))]).accused() == []
+    assert recorded([(request, done(NOT_REPORTED, NOT_REPORTED, *both)), (get(), saw(None))]).accused() == []
     not_there = (PutDone(NOT_REPORTED), DeleteDone(NOT_REPORTED, False))
-    assert told([(request, done(NOT_REPORTED, NOT_REPORTED, *not_there))]).accused() == ["not linearizable"]
+    assert recorded([(request, done(NOT_REPORTED, NOT_REPORTED, *not_there))]).accused() == ["not linearizable"]
 
 
 # --- Indexes and revisions.
@@ -364,7 +367,7 @@ POSITIONS: dict[str, tuple[list[Exchanged], list[str]]] = {
     ),
     "terms go back": (
         [(put("1"), done(2, 1, term=2)), (put("2"), done(3, 2, term=1))],
-        ["a later index has an earlier"],
+        ["a later index has an earlier term"],
     ),
     "one index, two states": (
         [(put("1", "a"), done(2, 1)), (get(), saw(None, index=2, revision=2))],
@@ -382,15 +385,15 @@ POSITIONS: dict[str, tuple[list[Exchanged], list[str]]] = {
         [(put("1"), done(2, 1)), (put("2", "a"), done(3, 2)), (get(), saw("1", index=2, revision=1, modified=1))],
         ["at no later index"],
     ),
-    "a read goes back, and no index was told": (
+    "a read goes back, without an index": (
         [(put("1"), done(-1, 1)), (put("2", "a"), done(-1, 2)), (get(), saw("1", revision=1, modified=1))],
         ["at an earlier revision"],
     ),
-    "a write goes back, and no index was told": (
+    "a write goes back, without an index": (
         [(put("1", "a"), done(-1, 2)), (put("2"), done(-1, 2))],
         ["at an earlier revision", "and k = "],
     ),
-    "stale reads go back, and no index was told": (
+    "stale reads go back, without an index": (
         [(stale(), saw(None, revision=2)), (stale(), saw(None, revision=1))],
         ["went back to"],
     ),
@@ -418,7 +421,7 @@ POSITIONS: dict[str, tuple[list[Exchanged], list[str]]] = {
         [(put("1"), done(2, 1)), (put("2", "a"), done(3, 2)), (put_if("2", 1), unmatched(1, 4, 2))],
         ["not linearizable", "a condition is reported not to hold"],
     ),
-    "one of what is there that is told what is there": (
+    "a condition that the key is there, reported not to hold": (
         [(put("1"), done(2, 1)), (put_if("2", THERE), unmatched(1, 3, 1))],
         ["not linearizable", "a condition is reported not to hold"],
     ),
@@ -446,7 +449,7 @@ POSITIONS: dict[str, tuple[list[Exchanged], list[str]]] = {
         [(put("1"), done(2, 1)), (stale(), saw("2", index=3, revision=2, modified=2)), (put_if("3", 1), done(5, 3))],
         ["which no operation wrote:", "though revision"],
     ),
-    "an earlier change of the key is told": (
+    "an earlier change of the key is reported": (
         [(put("1"), done(2, 1)), (put("2"), done(3, 2)), (put_if("3", NOT_THERE), unmatched(1, 4, 2))],
         ["not linearizable", "though revision"],
     ),
@@ -454,7 +457,7 @@ POSITIONS: dict[str, tuple[list[Exchanged], list[str]]] = {
         [(put("1"), done(2, 1)), (put_if("2", THERE), unmatched(NOT_THERE, 3, 1))],
         ["not linearizable", "though revision"],
     ),
-    "a change of another key is told": (
+    "a change of another key is reported": (
         [(put("1"), done(2, 1)), (put("2", "a"), done(3, 2)), (put_if("3", NOT_THERE), unmatched(2, 4, 2))],
         ["and k = "],
     ),
@@ -477,12 +480,12 @@ POSITIONS: dict[str, tuple[list[Exchanged], list[str]]] = {
 def test_indexes_and_revisions_must_fit_each_other_and_the_times(
     asked: list[Exchanged], accusations: list[str]
 ) -> None:
-    assert told(asked).accused() == accusations
+    assert recorded(asked).accused() == accusations
 
 
 def test_operations_of_one_entry_share_its_index() -> None:
     """The front end puts what comes together into one entry, and tells the revision after all of it."""
-    history = Told()
+    history = Recorded()
     first, second = history.begin(put("1", "a"), "c1"), history.begin(put("2", "b"), "c2")
     history.end(first, done(2, 2, PutDone(1)))
     history.end(second, done(2, 2, PutDone(2)))
@@ -520,22 +523,22 @@ WRITES: list[Exchanged] = [(put("1", "a", "b"), done(2, 2, PutDone(1), PutDone(2
     ],
 )
 def test_a_stale_read_shows_a_state_that_has_been(reads: list[Exchanged], accusations: list[str]) -> None:
-    assert told([*WRITES, *reads]).accused() == accusations
+    assert recorded([*WRITES, *reads]).accused() == accusations
 
 
 def test_a_stale_read_shows_nothing_that_was_written_only_later() -> None:
-    assert told([(stale(), saw("1")), (put("1"), done())]).accused() == ["which was written only later:"]
+    assert recorded([(stale(), saw("1")), (put("1"), done())]).accused() == ["which was written only later:"]
 
 
 def test_another_node_may_be_behind() -> None:
-    history = told(WRITES)
+    history = recorded(WRITES)
     history.does(stale("a"), saw("2", index=3, revision=3), node="n1")
     history.does(stale("a"), saw("1", index=2, revision=2), node="n2")
     assert history.accused() == []
 
 
 def test_reads_at_once_may_show_either_state_first() -> None:
-    history = told(WRITES)
+    history = recorded(WRITES)
     slow = history.begin(stale("a"), "other")
     history.does(stale("a"), saw("2", index=3, revision=3))
     history.end(slow, saw("1", index=2, revision=2))
@@ -543,7 +546,7 @@ def test_reads_at_once_may_show_either_state_first() -> None:
 
 
 def test_a_node_that_lost_its_disk_is_not_bound_by_what_it_has_shown() -> None:
-    history = told(WRITES)
+    history = recorded(WRITES)
     history.does(stale("a"), saw("2", index=3, revision=3))
     under_way = history.begin(stale("a"), "other")
     history.history.wiped("n1", history.now())
@@ -554,7 +557,7 @@ def test_a_node_that_lost_its_disk_is_not_bound_by_what_it_has_shown() -> None:
 
 
 def test_an_unknown_deletion_may_be_why_nothing_is_there() -> None:
-    history = told([*WRITES, (delete("a"), SILENCE)])
+    history = recorded([*WRITES, (delete("a"), SILENCE)])
     history.does(stale("a"), saw(None, index=4, revision=4))
     assert history.accused() == []
 
@@ -563,7 +566,7 @@ def test_an_unknown_deletion_may_be_why_nothing_is_there() -> None:
 
 
 def test_what_was_answered_decides_what_became_of_an_operation() -> None:
-    history = told(
+    history = recorded(
         [(put("1"), done()), (put("1"), REFUSED), (put("1"), UNKNOWN), (put("1"), SILENCE), (get(), UNKNOWN)]
     )
     history.begin(get())
@@ -579,7 +582,7 @@ def test_what_was_answered_decides_what_became_of_an_operation() -> None:
 
 
 def test_an_operation_ends_once_and_with_an_answer_to_what_was_asked() -> None:
-    history = Told()
+    history = Recorded()
     write = history.begin(put("1"))
     with pytest.raises(ValueError, match="does not answer"):
         history.end(write, saw(None))
@@ -588,8 +591,8 @@ def test_an_operation_ends_once_and_with_an_answer_to_what_was_asked() -> None:
         history.end(write, done())
 
 
-def test_an_operation_is_told_in_one_line() -> None:
-    history = told([(put("1", "a", "b"), done(2, 2, PutDone(1), PutDone(2))), (delete(), gone(False, 3, 2))])
+def test_an_operation_is_described_in_one_line() -> None:
+    history = recorded([(put("1", "a", "b"), done(2, 2, PutDone(1), PutDone(2))), (delete(), gone(False, 3, 2))])
     history.does(get("a", "k"), saw("1", None, index=3, revision=2), "reader", "n2")
     history.begin(put("x" * 100))
     history.does(put_if("y", 2, "a"), unmatched(1, 4, 2))
@@ -612,7 +615,7 @@ def test_an_operation_is_told_in_one_line() -> None:
 
 
 def test_a_verdict_tells_what_had_an_order_and_what_has_none() -> None:
-    verdict = told([(put("1"), done()), (put("2"), done()), (get(), saw("1")), (get(), saw("2"))]).history.verdict()
+    verdict = recorded([(put("1"), done()), (put("2"), done()), (get(), saw("1")), (get(), saw("2"))]).history.verdict()
     assert verdict.text == (
         "4 operations by 1 clients (4 ok, 0 failed, 0 unknown): 1 anomaly\n"
         "k: not linearizable\n"
@@ -628,7 +631,7 @@ def test_a_verdict_tells_what_had_an_order_and_what_has_none() -> None:
 
 
 def test_a_verdict_on_a_good_history_is_one_line() -> None:
-    verdict = told(WRITES).history.verdict()
+    verdict = recorded(WRITES).history.verdict()
     assert verdict[:2] == (
         True,
         "2 operations by 1 clients (2 ok, 0 failed, 0 unknown): linearizable, and all indexes and revisions agree",
@@ -660,11 +663,11 @@ def test_a_verdict_on_a_good_history_is_one_line() -> None:
     ],
 )
 def test_a_verdict_says_why_there_is_no_order(asked: list[Exchanged], reason: str) -> None:
-    assert told(asked).history.verdict().text.splitlines()[-1].strip() == reason
+    assert recorded(asked).history.verdict().text.splitlines()[-1].strip() == reason
 
 
 def test_a_verdict_of_a_search_that_gave_up_is_not_ok() -> None:
-    history = told([(put("1"), done()), (get(), saw("1"))])
+    history = recorded([(put("1"), done()), (get(), saw("1"))])
     verdict = history.history.verdict(limit=0)
     assert not verdict.ok
     assert verdict.undecided == ("k: undecided, no order was found in 0 configurations",)
@@ -712,7 +715,7 @@ class ConditionsAreChecksOfTheWholeKeyspace(Keyspace):
 
 
 class ConditionsAreOnTheCreation(Keyspace):
-    """Whoever saw any version of a key may change the present one."""
+    """A condition on any earlier version of a key holds."""
 
     def apply(self, command: Command) -> Result:
         item = self.get(command.key)
@@ -742,7 +745,7 @@ class UnmatchedUsesUpARevision(Keyspace):
 
 
 class UnmatchedTellsAnotherRevision(Keyspace):
-    """The revision of the creation is told."""
+    """The create revision is reported instead of the modify revision."""
 
     def apply(self, command: Command) -> Result:
         result = super().apply(command)
@@ -751,7 +754,7 @@ class UnmatchedTellsAnotherRevision(Keyspace):
 
 
 class UnmatchedIsDoneAllTheSame(Keyspace):
-    """Whoever is told that nothing was changed has changed it, now and then."""
+    """Some writes that are reported to have changed nothing have changed the key."""
 
     def apply(self, command: Command) -> Result:
         result = super().apply(command)
@@ -810,7 +813,7 @@ def shows_an_old_state(history: History, rng: Random) -> None:
 
 
 def reads_from_nowhere(history: History, rng: Random) -> None:
-    """A read returns what nobody wrote."""
+    """A read returns a value that no operation wrote."""
     read = rng.choice(ended(history, rng.choice(["read", "stale read"])))
     shows(read, *[Item(b"x", NOT_REPORTED, NOT_REPORTED, NOT_REPORTED) for _ in items(read)])
 
@@ -828,7 +831,7 @@ def values(operation: Operation) -> set[bytes]:
 
 
 def tells_a_wrong_index(history: History, rng: Random) -> None:
-    """A write is told to be far behind where it is."""
+    """A write is reported at a much later index than its own."""
     write = rng.choice(ended(history, "write")[20:])
     assert isinstance(write.reply, Applied)
     write.reply = msgspec.structs.replace(write.reply, index=write.reply.index - 15)

@@ -560,7 +560,7 @@ def test_a_confirmation_of_what_the_leader_does_not_have_is_noticed() -> None:
 
 
 class LeadsWithoutVotes(Candidate):
-    """A candidate that needs nobody."""
+    """A candidate that needs no votes."""
 
     def _count(self) -> None:
         if not self.pre_vote:
@@ -644,7 +644,7 @@ def test_what_a_journal_loses_is_noticed(journal: type[Journal], words: str) -> 
     assert words in town.goes_on()
 
 
-class ConfirmsWhatNobodyAsked(Journal):
+class ConfirmsTooMuch(Journal):
     """A save more is confirmed than there was."""
 
     def send(self, target: Any, message: Any) -> None:
@@ -652,7 +652,7 @@ class ConfirmsWhatNobodyAsked(Journal):
 
 
 def test_a_journal_that_confirms_too_much_is_noticed() -> None:
-    assert "but got only" in Town(3, 1, node_with(ConfirmsWhatNobodyAsked)).goes_on()
+    assert "but got only" in Town(3, 1, node_with(ConfirmsTooMuch)).goes_on()
 
 
 class AppliesEachTwice(Store):
@@ -664,7 +664,7 @@ class AppliesEachTwice(Store):
 
 
 class ResultsAreWrong(Store):
-    """The keyspace is right, and those who ask are told something else."""
+    """The keyspace is right, but the answers are not."""
 
     def apply_entry(self, entry: Entry) -> Any:
         return super().apply_entry(entry)[1:]

@@ -90,7 +90,7 @@ def test_asks_and_listeners_get_what_comes_or_none_when_time_is_up() -> None:
     assert result(simulation, system.listen(timedelta(seconds=1))) is None
 
 
-def test_actors_have_children_and_are_told_of_their_ends() -> None:
+def test_actors_have_children_and_notice_their_exits() -> None:
     simulation = Simulation(seed=1)
     system = simulation.start("n1")
     address, parent = keeper(system)
@@ -126,7 +126,7 @@ def test_a_handler_that_raises_gets_its_message_twice_and_gives_it_back_as_poiso
     assert raised == [("n1", "no")]
 
 
-def test_what_nobody_gets_is_a_dead_letter() -> None:
+def test_a_message_without_a_receiver_is_a_dead_letter() -> None:
     simulation = Simulation(seed=1)
     system = simulation.start("n1")
     gone, _ = keeper(system)
@@ -201,7 +201,7 @@ def test_handling_a_message_takes_as_long_as_is_said_and_one_is_handled_after_th
 # --- lanes
 
 
-def test_an_actor_with_a_thread_of_its_own_holds_nobody_up() -> None:
+def test_an_actor_with_a_thread_of_its_own_delays_no_other() -> None:
     simulation = Simulation(seed=1)
     slow = lambda receiver, message: 500.0 if message == "slow" else 0.01  # noqa: E731
     system = simulation.start("n1", cost=slow)

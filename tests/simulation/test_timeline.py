@@ -122,7 +122,7 @@ def test_every_operation_has_a_bar_in_the_lane_of_its_client() -> None:
     assert [name["title"] for name in shown.of_class("name")] == ["c9", "c10"]
 
 
-def test_what_happened_meanwhile_has_lanes_of_its_own() -> None:
+def test_faults_have_lanes_of_their_own() -> None:
     marks: list[Mark] = [
         (2.0, None, "n2", "leads in term 2"),
         (1.0, 8.0, "network", 'cut "n1" | n2'),
@@ -153,7 +153,7 @@ def test_bars_of_a_client_that_asks_for_several_things_at_once_do_not_hide_each_
     assert len(set(tops)) == 3
 
 
-def test_what_has_no_place_is_told_with_its_story() -> None:
+def test_an_operation_without_a_place_is_explained() -> None:
     history = small_history()
     verdict = history.verdict()
     shown = page(history)
@@ -187,7 +187,7 @@ def test_a_violation_stands_above_a_good_history_with_where_it_comes_from() -> N
     assert (shown.data["violated"], page(history).data["violated"]) == (True, False)
 
 
-def test_a_search_that_gave_up_is_told() -> None:
+def test_a_search_that_gave_up_is_shown() -> None:
     history = History()
     for number in range(2):
         write = history.begin("c", "n1", float(number), Propose((Put("k", b"1"),), 100.0))
