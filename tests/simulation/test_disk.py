@@ -27,7 +27,7 @@ def disk_with(content: bytes = bytes(4 * SECTOR), path: str = "/d/file") -> tupl
     return disk, disk.open(path)
 
 
-def test_a_crash_loses_what_was_not_synced() -> None:
+def test_a_crash_loses_unsynced_data() -> None:
     """Piece by piece: sectors, sizes, names."""
     disk = SimulatedDisk()
     disk.make_directory("/d")
@@ -125,7 +125,7 @@ def test_any_operation_can_fail(operation: str) -> None:
     assert [happened.kind for happened in disk.events] == ["failed"]
 
 
-def test_what_a_failed_sync_was_to_save_reads_well_until_the_file_is_opened_again() -> None:
+def test_the_data_of_a_failed_sync_can_be_read_until_the_file_is_opened_again() -> None:
     """Linux marks the pages as clean: a second sync succeeds and saves nothing."""
     disk, file = disk_with(b"old".ljust(SECTOR, b"."))
     disk.fail("sync")
@@ -138,7 +138,7 @@ def test_what_a_failed_sync_was_to_save_reads_well_until_the_file_is_opened_agai
     assert disk.open("/d/file").read(0, 3) == b"old"
 
 
-def test_what_is_written_again_after_a_failed_sync_can_be_saved() -> None:
+def test_data_written_again_after_a_failed_sync_can_be_synced() -> None:
     """Only those sectors that were not written again are lost."""
     disk, file = disk_with()
     disk.fail("sync")
@@ -151,7 +151,7 @@ def test_what_is_written_again_after_a_failed_sync_can_be_saved() -> None:
     assert disk.files() == {"/d/file": b"b" * SECTOR + bytes(3 * SECTOR)}
 
 
-def test_what_it_counts_as_used_is_what_its_files_take() -> None:
+def test_the_used_space_is_that_of_its_files() -> None:
     """After any operations, the same as counted from scratch; a crash frees what was not synced."""
     random = Random(1)
     disk = SimulatedDisk(capacity=24 * SECTOR)
@@ -179,7 +179,7 @@ def test_what_it_counts_as_used_is_what_its_files_take() -> None:
     assert full == sum(happened.kind == "full" for happened in disk.events) > 5
 
 
-def test_a_crash_at_random_may_lose_any_part_of_what_was_pending() -> None:
+def test_a_random_crash_may_lose_any_part_of_what_was_pending() -> None:
     """Each subset of four pieces occurs, and the lost pieces are reported."""
     disk, file = disk_with(bytes(SECTOR))
     file.write(0, b"a" * 2 * SECTOR)
@@ -204,7 +204,7 @@ def test_a_crash_at_random_may_lose_any_part_of_what_was_pending() -> None:
     assert seen == every
 
 
-def test_a_flipped_bit_is_one_bit_of_what_is_on_disk() -> None:
+def test_a_flipped_bit_is_one_bit_on_disk() -> None:
     """Somewhere in the content; a second one waits until the first is no more."""
     flipped = set()
     for seed in range(60):
@@ -237,7 +237,7 @@ def test_without_content_no_bit_is_flipped() -> None:
     assert disk.flip_bit(Random(1), files="") == DiskEvent("flipped", "/d/other", "0x10 of byte 0")
 
 
-def test_a_misdirected_write_seems_well_until_the_files_are_read_from_disk() -> None:
+def test_a_misdirected_write_goes_unnoticed_until_the_files_are_read_from_disk() -> None:
     """Where it was to go stands what was there before; another place has the data."""
     content = b"".join(bytes([i + 1]) * SECTOR for i in range(4))
     for seed in range(20):

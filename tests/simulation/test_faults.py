@@ -124,7 +124,7 @@ def between(some: str, others: str) -> set[str]:
 # --- the network
 
 
-def test_messages_are_lost_as_likely_as_is_said() -> None:
+def test_messages_are_lost_with_the_given_probability() -> None:
     scene = Scene()
     scene.begin("loss", for_ms=5.0, value=0.3)
 
@@ -332,7 +332,7 @@ def left_of(machine: Machine, kind: str, scene: Scene, seed: int) -> list[bytes]
     return [content]
 
 
-def test_a_crash_may_lose_what_was_not_synced_and_the_end_of_a_process_loses_nothing() -> None:
+def test_a_crash_may_lose_unsynced_data_and_a_kill_loses_nothing() -> None:
     scene = Scene()
     left = {
         kind: {bytes(content) for seed in range(12) for content in left_of(scene["n2"], kind, scene, seed)}
@@ -444,7 +444,7 @@ def test_a_process_that_comes_after_a_paused_one_is_not_paused() -> None:
     assert scene.is_led()
 
 
-def test_a_stunned_process_goes_on_before_it_hears_of_anybody() -> None:
+def test_a_stunned_process_resumes_before_it_hears_from_its_peers() -> None:
     scene = Scene()
     scene.begin("stun", "n2", for_ms=1000.0, value=100.0)
     scene.busy.clear()
@@ -519,7 +519,7 @@ def test_no_sync_ends_for_some_time() -> None:
 
 
 @pytest.mark.parametrize("operation", ["write", "sync"])
-def test_a_process_whose_disk_fails_ends_and_the_next_one_goes_on(operation: str) -> None:
+def test_a_process_whose_disk_fails_stops_and_the_next_one_continues(operation: str) -> None:
     scene = Scene(1)
     ended: list[tuple[str, int]] = []
     scene.cluster.ended.append(lambda machine, status, line: ended.append((machine.name, status)))

@@ -50,7 +50,7 @@ def hints_of(history: History, log: list[AppliedCommand], operation: Operation) 
     return [Hints(history.operations, log).hint(operation, way) for way in ways]
 
 
-def test_a_write_that_is_in_the_log_stands_there_and_another_nowhere() -> None:
+def test_a_write_in_the_log_has_a_place_and_another_has_none() -> None:
     history = History()
     done, never = asked(history, Put("a", b"2")), asked(history, Put("a", b"3"))
     log = log_of((Put("b", b"1"),), (Put("b", b"1b"), Put("a", b"2"), Put("c", b"")))
@@ -95,7 +95,7 @@ def test_of_equal_deletions_the_answered_one_gets_the_reported_place() -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 5, 7])
-def test_a_history_that_is_too_much_for_a_search_is_little_for_one_that_knows_the_log(seed: int) -> None:
+def test_the_log_makes_a_search_feasible_that_is_not_without_it(seed: int) -> None:
     store = SequentialStore(seed, clients=10, operations=250, unknown=0.5, keys=6, many=0.7, conditional=0.3)
 
     blind = store.history.verdict(limit=10 * FEW)

@@ -380,7 +380,7 @@ def believes_more_of_a_peer(town: Town) -> None:
         (believes_more_of_a_peer, "as on the disk of"),
     ],
 )
-def test_a_replica_that_cannot_be_is_noticed(change: Callable[[Town], None], words: str) -> None:
+def test_an_impossible_replica_is_noticed(change: Callable[[Town], None], words: str) -> None:
     town = Town().founded().written_everywhere()
     change(town)
 
@@ -418,14 +418,14 @@ def tells_store(*entries: Entry) -> Callable[[Town], None]:
         (tells_store(Entry(1, 1, Kind.NOOP, b"")), "but committed is nothing"),
     ],
 )
-def test_a_store_that_cannot_be_is_noticed(change: Callable[[Town], None], words: str) -> None:
+def test_an_impossible_store_is_noticed(change: Callable[[Town], None], words: str) -> None:
     town = Town().founded().written_everywhere()
     change(town)
 
     assert words in town.goes_on()
 
 
-def test_a_store_that_applies_another_entry_than_what_is_committed_is_noticed() -> None:
+def test_a_store_that_applies_an_entry_that_is_not_committed_is_noticed() -> None:
     """State machine safety (3.6.3)."""
     town = Town().founded().written_everywhere()
     leader, follower = town.leader, town.followers[0]
@@ -440,7 +440,7 @@ def test_a_store_that_applies_another_entry_than_what_is_committed_is_noticed() 
     assert f"applies entry {first} of term 1 ([k=wrong]), but committed is entry {first}" in town.goes_on()
 
 
-def test_a_store_that_applies_what_is_not_on_its_disk_is_noticed() -> None:
+def test_a_store_that_applies_an_entry_that_is_not_on_disk_is_noticed() -> None:
     town = Town().founded().written_everywhere()
     leader, follower = town.leader, town.followers[0]
     town.cut_off(follower.machine.name)
@@ -544,7 +544,7 @@ class ConfirmsAllItHas(Follower):
         super()._confirm(message, match_index)
 
 
-def test_a_confirmation_of_what_the_leader_does_not_have_is_noticed() -> None:
+def test_a_confirmation_of_an_entry_that_the_leader_does_not_have_is_noticed() -> None:
     """Figure 3.1: what is confirmed equals the leader's log. Here the end of a follower's log does not."""
     town = Town(3, 1, node_with(ConfirmsAllItHas)).founded().written_everywhere()
     old = town.leader
@@ -637,7 +637,7 @@ def restarted(town: Town) -> None:
         (InventsAnEntry, "which it never saved as such"),
     ],
 )
-def test_what_a_journal_loses_is_noticed(journal: type[Journal], words: str) -> None:
+def test_a_journal_that_loses_data_is_noticed(journal: type[Journal], words: str) -> None:
     town = Town(3, 1, node_with(journal)).founded().written_everywhere()
     restarted(town)
 
@@ -766,7 +766,7 @@ def test_a_read_that_no_majority_confirmed_is_noticed() -> None:
 @pytest.mark.parametrize(
     ("terms_back", "vote", "words"), [(1, None, "goes back from term"), (0, "n9", "votes twice in term")]
 )
-def test_what_no_node_may_save_is_noticed(terms_back: int, vote: str | None, words: str) -> None:
+def test_a_save_that_no_node_may_send_is_noticed(terms_back: int, vote: str | None, words: str) -> None:
     town = Town().founded().written_everywhere()
     node = next(node for node in town.cluster.nodes().values() if _replica(node).voted_for)
     journal = node.actor(Journal)
@@ -775,7 +775,7 @@ def test_what_no_node_may_save_is_noticed(terms_back: int, vote: str | None, wor
     assert words in town.goes_on()
 
 
-def test_a_gap_in_what_is_saved_is_noticed() -> None:
+def test_a_gap_in_the_saved_entries_is_noticed() -> None:
     """Section 3.5: what a leader has appended is saved as well when it steps down before it has flushed."""
     town = Town().founded().written_everywhere()
     node: Any = town.followers[0]
@@ -860,7 +860,7 @@ def test_damage_that_is_found_is_reported_unless_a_fault_explains_it(is_a_fault:
         assert "ends itself with status 1" in town.goes_on()
 
 
-def test_a_node_whose_disk_was_wiped_is_another_one() -> None:
+def test_a_node_with_a_wiped_disk_is_another_incarnation() -> None:
     town = Town().founded().written_everywhere()
     name = town.leader.machine.name
     town.cluster.machines[name].wipe()

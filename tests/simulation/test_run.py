@@ -107,7 +107,7 @@ def test_a_violation_comes_with_the_last_events_of_each_node() -> None:
     assert [f"\n--- {name}, the last " in found.violation for name in ("n1", "n2", "n3")] == [True] * 3
 
 
-def test_clients_write_on_conditions_that_hold_and_on_some_that_do_not() -> None:
+def test_clients_write_with_conditions_that_hold_and_with_some_that_do_not() -> None:
     """Each kind comes with all that may become of it, and one entry with two conditions on one key."""
     came: set[tuple[str, str, str]] = set()
     twice = 0

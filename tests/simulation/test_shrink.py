@@ -55,7 +55,7 @@ def pretended(plan: RunPlan) -> RunResult:
     return RunResult(plan.seed, plan.nodes, plan.events, 0.0, violation, done, {}, 0)
 
 
-def test_what_is_not_needed_is_left_out() -> None:
+def test_faults_that_are_not_needed_are_removed() -> None:
     noise = [Fault(at_ms=10.0 * number, kind="loss", value=0.5, seed=number) for number in range(40)]
     idle = [Fault(at_ms=1.0, kind="idle")]
     needed = [Fault(200.0, "crash", "n1,n2,n3", 500.0), Fault(300.0, "pause", "n1", 700.0)]
