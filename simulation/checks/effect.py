@@ -36,7 +36,7 @@ from raftkv.store.commands import (
 Facts = tuple[tuple[str, Seen], ...]
 
 
-class Way(NamedTuple):
+class Effect(NamedTuple):
     """One possible effect of a request: the values it saw before it changed any, and the values it left."""
 
     sees: Facts = ()
@@ -53,30 +53,30 @@ class Effects:
         self._sources = Counter((put.key, put.value) for put in puts)
         """How many commands have left a value under a key, or may have."""
 
-    def ways(self, request: Propose, applied: Applied | None) -> list[Way]:
+    def possible(self, request: Propose, applied: Applied | None) -> list[Effect]:
         """Return the effect of a request, or without a reply all effects that would have changed something."""
         if applied is None:
-            ways = [Way()]
+            possible = [Effect()]
             for command in request.commands:
-                ways = [after for way in ways for after in self._may_follow(way, command)]
-            return list(dict.fromkeys(way for way in ways if way.leaves and _can_be(way)))
-        way = Way()
+                possible = [after for effect in possible for after in self._may_follow(effect, command)]
+            return list(dict.fromkeys(effect for effect in possible if effect.leaves and _can_be(effect)))
+        effect = Effect()
         for command, result in zip(request.commands, applied.results, strict=False):
-            way = self._follows(way, command, result)
-        return [way]
+            effect = self._follows(effect, command, result)
+        return [effect]
 
-    def _may_follow(self, way: Way, command: Command) -> Iterator[Way]:
+    def _may_follow(self, effect: Effect, command: Command) -> Iterator[Effect]:
         if isinstance(command, Put | Delete):
-            yield _and_leaves(way, command)
+            yield _and_leaves(effect, command)
             return
-        held = _and_saw(way, ((command.key, self._held(command)),))
+        held = _and_saw(effect, ((command.key, self._held(command)),))
         if held is not None:
             yield _and_leaves(held, command)
-        missed = _and_saw(way, self._missed(command))
+        missed = _and_saw(effect, self._missed(command))
         if missed is not None:
             yield missed
 
-    def _follows(self, way: Way, command: Command, result: Result) -> Way:
+    def _follows(self, effect: Effect, command: Command, result: Result) -> Effect:
         changes = not isinstance(result, Unmatched)
         saw: Facts = ()
         if isinstance(result, Unmatched):
@@ -89,10 +89,10 @@ class Effects:
             saw = ((command.key, SOMETHING if result.existed else None),)
             # Deleting an absent key is a read.
             changes = result.existed
-        known = _and_saw(way, saw)
+        known = _and_saw(effect, saw)
         if known is None:
             # The answer contradicts the request's own earlier commands: make it impossible to place.
-            known = way._replace(sees=(*way.sees, (command.key, None), (command.key, SOMETHING)))
+            known = effect._replace(sees=(*effect.sees, (command.key, None), (command.key, SOMETHING)))
         return _and_leaves(known, command) if changes else known
 
     def _held(self, command: PutIf | DeleteIf) -> Seen:
@@ -127,21 +127,21 @@ def _values(operations: Iterable[Operation]) -> Iterator[tuple[tuple[str, int], 
                     yield (command.key, result.revision), command.value
 
 
-def _and_saw(way: Way, facts: Facts) -> Way | None:
+def _and_saw(effect: Effect, facts: Facts) -> Effect | None:
     """Add what a request saw; None if its own earlier commands contradict that."""
-    left = dict(way.leaves)
+    left = dict(effect.leaves)
     if not all(fits(seen, left[key]) for key, seen in facts if key in left):
         return None
     news = [(key, seen) for key, seen in facts if key not in left]
-    return way._replace(sees=tuple(dict.fromkeys((*way.sees, *news))))
+    return effect._replace(sees=tuple(dict.fromkeys((*effect.sees, *news))))
 
 
-def _can_be(way: Way) -> bool:
+def _can_be(effect: Effect) -> bool:
     """Whether a store can hold all that was seen; only effects without a reply need to be asked."""
-    held = {key: seen for key, seen in way.sees if not isinstance(seen, Not)}
-    return all(fits(seen, held[key]) for key, seen in way.sees if key in held)
+    held = {key: seen for key, seen in effect.sees if not isinstance(seen, Not)}
+    return all(fits(seen, held[key]) for key, seen in effect.sees if key in held)
 
 
-def _and_leaves(way: Way, command: Command) -> Way:
+def _and_leaves(effect: Effect, command: Command) -> Effect:
     value = command.value if isinstance(command, Put | PutIf) else None
-    return way._replace(leaves=tuple({**dict(way.leaves), command.key: value}.items()))
+    return effect._replace(leaves=tuple({**dict(effect.leaves), command.key: value}.items()))

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from raftkv.actors.messages.requests import Applied, Propose
 from raftkv.simulation.checks import positions
 from raftkv.simulation.checks.committed import AppliedCommand
-from raftkv.simulation.checks.effect import Way
+from raftkv.simulation.checks.effect import Effect
 from raftkv.simulation.checks.linearizability import Value
 from raftkv.simulation.checks.operation import Operation
 from raftkv.store.commands import Command, Delete, DeleteIf, Put, PutIf, Unmatched
@@ -58,14 +58,14 @@ class Hints:
         if self._log:
             self._find_places(operations)
 
-    def hint(self, operation: Operation, way: Way) -> float:
+    def hint(self, operation: Operation, effect: Effect) -> float:
         """Return the revision before an operation with this effect, ``inf`` if it seems to have had no effect."""
         if isinstance(operation.reply, Applied):
             return positions.before(operation)
         if not self._log:
-            return min(self._read.get(fact, inf) for fact in way.leaves) - 1
+            return min(self._read.get(fact, inf) for fact in effect.leaves) - 1
         place = self._places.get(operation.number)
-        return place.revision if place is not None and place.leaves == dict(way.leaves) else inf
+        return place.revision if place is not None and place.leaves == dict(effect.leaves) else inf
 
     def _find_places(self, operations: Iterable[Operation]) -> None:
         where: dict[Command, list[int]] = defaultdict(list)

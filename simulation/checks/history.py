@@ -129,12 +129,12 @@ def _calls(operations: Sequence[Operation], log: Iterable[AppliedCommand]) -> li
         request, reply = operation.request, operation.reply
         if isinstance(request, Propose) and operation.outcome != "failed":
             applied = reply if isinstance(reply, Applied) else None
-            ways = effects.ways(request, applied)
-            for way in ways:
-                sees, leaves = way
-                hint = hints.hint(operation, way)
+            possible = effects.possible(request, applied)
+            for effect in possible:
+                sees, leaves = effect
+                hint = hints.hint(operation, effect)
                 if applied is None:
-                    name = str(place) if len(ways) > 1 else ""
+                    name = str(place) if len(possible) > 1 else ""
                     calls.append(Call(began, inf, sees, leaves, str(place), hint, name))
                 elif sees or leaves:
                     calls.append(Call(began, ended, sees, leaves, str(place), hint))

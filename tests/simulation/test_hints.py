@@ -46,8 +46,8 @@ def asked(history: History, *commands: Command, reply: Applied | Refused | None 
 def hints_of(history: History, log: list[AppliedCommand], operation: Operation) -> list[float]:
     """Return the hints for all possible effects of a write."""
     assert isinstance(operation.request, Propose)
-    ways = Effects(history.operations).ways(operation.request, None)
-    return [Hints(history.operations, log).hint(operation, way) for way in ways]
+    effects = Effects(history.operations).possible(operation.request, None)
+    return [Hints(history.operations, log).hint(operation, effect) for effect in effects]
 
 
 def test_a_write_in_the_log_has_a_place_and_another_has_none() -> None:
@@ -65,12 +65,12 @@ def test_of_the_ways_that_a_condition_allows_the_one_that_it_went() -> None:
     both = asked(history, PutIf("a", b"2", 1), PutIf("b", b"3", 7))
     log = log_of((Put("a", b"1"),), (PutIf("a", b"2", 1), PutIf("b", b"3", 7)))
     assert isinstance(both.request, Propose)
-    ways = Effects(history.operations).ways(both.request, None)
+    effects = Effects(history.operations).possible(both.request, None)
 
-    found = [way.leaves for way in ways if Hints(history.operations, log).hint(both, way) == 1]
+    found = [effect.leaves for effect in effects if Hints(history.operations, log).hint(both, effect) == 1]
 
     assert found == [(("a", b"2"),)]
-    assert len(ways) == 3
+    assert len(effects) == 3
 
 
 def test_of_equal_deletions_the_answered_one_gets_the_reported_place() -> None:
@@ -90,8 +90,8 @@ def test_of_equal_deletions_the_answered_one_gets_the_reported_place() -> None:
     }
     assert isinstance(answered.request, Propose)
     assert isinstance(answered.reply, Applied)
-    (way,) = Effects(history.operations).ways(answered.request, answered.reply)
-    assert Hints(history.operations, log).hint(answered, way) == 1
+    (effect,) = Effects(history.operations).possible(answered.request, answered.reply)
+    assert Hints(history.operations, log).hint(answered, effect) == 1
 
 
 @pytest.mark.parametrize("seed", [0, 5, 7])
