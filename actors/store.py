@@ -58,7 +58,7 @@ class Store(FailStopActor):
             self._answer_waiting()
 
     def apply_entry(self, entry: Entry) -> tuple[Result, ...]:
-        """Apply all commands of an entry, in order."""
+        """Apply one entry and return the results of its commands (a seam: tests replace it by mistakes)."""
         if entry.kind != Kind.COMMANDS:
             return ()
         return tuple(self.keyspace.apply(command) for command in decode_commands(entry.data))

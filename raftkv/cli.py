@@ -144,39 +144,42 @@ def local(
 
 
 @cli.command()
-@click.option("--seed", type=ValueType("N", parse_count(0, 10**15 - 1)), help="Run this one seed.")
+@click.option("--seed", type=ValueType("N", parse_count(0, 10**15 - 1)), help="Run this seed.")
 @click.option("--seeds", metavar="FROM-TO", help="Run all of these seeds, on all cores; 2000 is 0-1999.")
-@click.option("--schedule", type=FILE, help="Replay the faults that --save recorded in this file.")
+@click.option("--schedule", type=FILE, help="Run the schedule in this file.")
 @click.option(
     "--minutes", type=ValueType("M", parse_number(0.001, 100_000)), help="Run as many seeds as fit into this time."
 )
-@click.option("--nodes", type=NODES, help="Number of nodes; by default the seed decides.")
+@click.option("--nodes", type=NODES, help="Number of nodes; by default drawn from the seed.")
 @click.option(
-    "--events", type=ValueType("N", parse_count(1, 10**9)), help="Length of a run, in events before all faults end."
+    "--events",
+    type=ValueType("N", parse_count(1, 10**9)),
+    help="Messages to handle before all faults end.  [default: 20000]",
 )
 @click.option(
     "--faults",
     default="mixed",
     show_default=True,
     metavar="CLASSES",
-    help="Any of network, partition, crash, pause, clock, disk, damage, separated by commas; or none; or each, "
-    "for every one by itself and all mixed.",
+    help="mixed (the seed chooses); network, partition, crash, pause, clock, disk, damage, with commas; none; "
+    "or each: mixed, and each class by itself.",
 )
-@click.option("--trace", is_flag=True, help="Print everything that happens.")
-@click.option("--html", type=FILE, help="Write a picture of the clients' requests to this file.")
-@click.option("--save", type=FILE, help="Record the faults that occurred in this file.")
-@click.option("--shrink", is_flag=True, help="Make a failing run as short as possible, for up to 120 s.")
-@click.option("--jobs", type=ValueType("N", parse_count(1, 999)), help="Processes for --seeds.  [default: all cores]")
-def simulate(**wanted: Any) -> int:
-    """Run simulated clusters in virtual time, with faults, and check every one of them.
+@click.option("--trace", is_flag=True, help="Print every event.")
+@click.option("--html", type=FILE, help="Write a timeline of the clients' requests to this file.")
+@click.option("--save", type=FILE, help="Write the schedule to this file: the faults that took effect.")
+@click.option("--shrink", is_flag=True, help="Make the schedule of a failed run smaller, for up to 120 s.")
+@click.option(
+    "--jobs", type=ValueType("N", parse_count(1, 999)), help="Worker processes for --seeds.  [default: all cores]"
+)
+def simulate(**options: Any) -> int:
+    """Run whole clusters in virtual time, with faults, and check them.
 
-    Exits with status 0 if all runs passed, else 1. A failed run leaves a schedule and a picture in
+    The exit status is 0 if every run passed, else 1. A failed run leaves a schedule of its faults and a timeline in
     .raftkv-simulation.
     """
-    from raftkv.simulation.command import Wanted
-    from raftkv.simulation.command import simulate as do
+    from raftkv.simulation import command
 
-    return do(Wanted(**wanted), say)
+    return command.simulate(command.SimulateOptions(**options), say)
 
 
 if find_spec("raftkv.simulation") is None:

@@ -1,4 +1,10 @@
-"""One life of a cluster, all of it drawn from a seed: trouble first, and then none, when all must be well again."""
+"""One run of a cluster, drawn from a seed: first with faults, then without, when the cluster must recover.
+
+The phases, in virtual time: until the cluster has handled ``RunPlan.events`` messages, clients write and read while the
+``Nemesis`` injects faults. Then all faults end, and within bounded times the cluster must elect a leader, take a write
+and a read through every node, and make all replicas equal. Last, the history of the clients is judged. A plan gives the
+same run, message by message, in every process.
+"""
 
 from __future__ import annotations
 
@@ -15,31 +21,31 @@ from raftkv.actors.store import Store
 from raftkv.config.settings import Limits
 from raftkv.simulation.checks.history import History
 from raftkv.simulation.checks.invariants import Invariants, Violation
-from raftkv.simulation.cluster.clients import Clients
+from raftkv.simulation.clients import Clients
 from raftkv.simulation.cluster.cluster import SIMULATED_LIMITS, SimulatedCluster, SimulatedNode
+from raftkv.simulation.cluster.trace import Trace
 from raftkv.simulation.faults.faults import Fault, Nemesis, draw
-from raftkv.simulation.report.trace import Trace
 
 EVENTS = 20_000
-"""How many messages actors handle in the first phase."""
+"""How many messages actors handle under faults."""
 
 QUIET_MS = 6_000.0
-"""Longer than any client waits."""
+"""How long a quiet end is: longer than any request may take."""
 
 QUIET_EVERY = 4
-"""The lives of which seeds end with such a quiet time."""
+"""Runs of seeds that this divides end with a quiet time."""
 
 LONGEST_MS = 300_000.0
-"""For how long the first phase goes on at most."""
+"""How long the faults last at most."""
 
 FOUNDING_MS = 20_000.0
 RECOVERY_MS = 5_000.0
 CATCHING_UP_MS = 5_000.0
-"""How long a healthy cluster may take to be founded, to have a leader for all, and to be the same everywhere."""
+"""How long a healthy cluster may take to be founded, to have one leader that all follow, to have equal replicas."""
 
 
 class RunPlan(msgspec.Struct, frozen=True):
-    """All that a life is made from."""
+    """Everything that determines a run."""
 
     seed: int
     nodes: int
@@ -58,7 +64,7 @@ def plan(
     classes: Collection[str] | None = None,
     faults: Sequence[Fault] | None = None,
 ) -> RunPlan:
-    """Return the plan of this seed; what is given here is not drawn."""
+    """Return the plan of this seed; an argument that is given replaces what the seed would draw."""
     random = Random(f"plan of {seed}")
     size = random.choice([1, 2, 3, 3, 3, 3, 4, 5, 5, 7])
     shuffled = random.random() < 0.3
@@ -71,11 +77,11 @@ def plan(
 TIGHT_LIMITS = msgspec.structs.replace(
     SIMULATED_LIMITS, append_bytes=2000, inflight_bytes=6000, uncommitted_bytes=20_000, held_requests=5
 )
-"""So tight that every limit is met."""
+"""So tight that runs reach every limit."""
 
 
 class RunResult(msgspec.Struct, frozen=True):
-    """What became of a life; ``violation`` is empty if all was well."""
+    """The result of a run; ``violation`` is empty if the run passed."""
 
     seed: int
     nodes: int
@@ -83,23 +89,24 @@ class RunResult(msgspec.Struct, frozen=True):
     virtual_ms: float
     violation: str
     faults: tuple[Fault, ...]
-    """Those that came to pass."""
+    """The faults that took effect, with the names of their targets."""
     answers: dict[str, int]
+    """How many requests ended with which kind of answer."""
     elections: int
 
     @property
     def ok(self) -> bool:
-        """Whether nothing was found."""
+        """Whether the run passed."""
         return not self.violation
 
 
 class Run:
-    """A cluster, its clients, its faults, and those who watch."""
+    """A cluster with its clients, its faults and its checks."""
 
     def __init__(
         self, plan: RunPlan, *, node_class: type[Node] = Node, write: Callable[[str], None] | None = None
     ) -> None:
-        """Give each line of the trace to ``write``, if that is given."""
+        """Pass each line of the trace to ``write``, if it is given."""
         self.plan = plan
         self.cluster = SimulatedCluster(
             plan.nodes, plan.seed, shuffled=plan.shuffled, node_class=node_class, limits=plan.limits
@@ -109,27 +116,28 @@ class Run:
         self.history = History()
         self.clients = Clients(self.cluster, self.history, plan.seed)
         self.nemesis = Nemesis(self.cluster, plan.faults, plan.seed)
-        self.nemesis.told = self._tell_fault
+        self.nemesis.on_fault = self._on_fault
         self.marks: list[tuple[float, float | None, str, str]] = []
-        """Faults and changes of role, for a picture: from when, until when, where, what."""
+        """Faults and changes of role for the timeline: from when, until when (ms), where, what."""
         self.terms: set[int] = set()
+        """The terms that had a leader."""
         self.cluster.role_changed.append(self._on_role_changed)
         self.cluster.wiped.append(lambda machine: self.history.wiped(machine.name, self.cluster.now_ms))
 
     def run(self) -> RunResult:
-        """Live, and return what became of it."""
+        """Run all phases and return the result."""
         violation = ""
         try:
-            self._live()
+            self._run_with_faults()
             self._recover()
-            self._judge()
+            self._check_history()
         except AssertionError as error:
             violation = f"{error}\n{self.trace.last()}"
         except Exception as error:
-            # Not a word of the cluster's: the simulation itself is wrong, which must not look as if all were well.
+            # The error is not the cluster's but the simulation's, and must not look as if the run had passed.
             violation = f"{type(error).__name__} in the simulation: {error}\n{traceback.format_exc()}"
         for system in self.cluster.simulation.systems.values():
-            # Or coroutines that have not begun yet would complain.
+            # Otherwise coroutines that never started would warn.
             system.loop.close()
         return RunResult(
             self.plan.seed,
@@ -138,19 +146,19 @@ class Run:
             self.cluster.now_ms,
             violation,
             tuple(self.nemesis.done),
-            self.clients.outcomes,
+            self.clients.answers,
             len(self.terms),
         )
 
     # --- phases
 
-    def _live(self) -> None:
+    def _run_with_faults(self) -> None:
         cluster = self.cluster
         cluster.boot()
         if self.plan.calm_start:
             self._until(self._serves, FOUNDING_MS, "a healthy cluster was not founded")
-        self.clients.begin()
-        self.nemesis.begin()
+        self.clients.start()
+        self.nemesis.start()
         scheduler = cluster.simulation.scheduler
         end_ms = scheduler.now_ms + LONGEST_MS
         while cluster.events < self.plan.events and scheduler.now_ms < end_ms and scheduler.step():
@@ -160,103 +168,105 @@ class Run:
     def _recover(self) -> None:
         self.trace.note("", "all faults end")
         self.nemesis.heal()
-        self._until(self._serves, RECOVERY_MS, "without any fault the cluster does not get to a leader for all")
-        self.clients.end()
+        self._until(self._serves, RECOVERY_MS, "with no fault left, no leader is followed by all nodes")
+        self.clients.stop()
         written: set[tuple[str, str]] = set()
-        for name in self._sound():
-            self._ask_until_done(name, "put", Applied, written)
-        self._until(lambda: len(written) == len(self._sound()), RECOVERY_MS, "without any fault writes are not done")
+        for name in self._undamaged():
+            self._request_until_answered(name, "put", Applied, written)
+        self._until(
+            lambda: len(written) == len(self._undamaged()), RECOVERY_MS, "with no fault left, writes are not applied"
+        )
         read: set[tuple[str, str]] = set()
-        for name in self._sound():
+        for name in self._undamaged():
             for kind in ("get", "stale"):
-                self._ask_until_done(name, kind, ReadResult, read)
-        everything = {(name, kind) for name in self._sound() for kind in ("get", "stale")}
-        self._until(lambda: read == everything, RECOVERY_MS, "without any fault reads are not answered")
-        self._until(self._all_equal, CATCHING_UP_MS, "without any fault the replicas do not become equal")
+                self._request_until_answered(name, kind, ReadResult, read)
+        everything = {(name, kind) for name in self._undamaged() for kind in ("get", "stale")}
+        self._until(lambda: read == everything, RECOVERY_MS, "with no fault left, reads are not answered")
+        self._until(self._all_equal, CATCHING_UP_MS, "with no fault left, the replicas do not become equal")
         if self.plan.seed % QUIET_EVERY == 0:
             self.cluster.simulation.run_ms(QUIET_MS)
-            self._nobody_waits()
+            self._check_nothing_waits()
 
-    def _nobody_waits(self) -> None:
-        """See that every request has been forgotten when the time of the longest one is over."""
-        for node in self._sound_nodes():
-            assert node is not None, "a node has ended since all were equal"
+    def _check_nothing_waits(self) -> None:
+        """Check that no request is kept longer than the longest one may take."""
+        for node in self._undamaged_nodes():
+            assert node is not None, "a node has stopped since the replicas became equal"
             replica, store = node.replica, node.actor(Store)
-            assert replica is not None, "a quiet node hands its replica on"
+            assert replica is not None, "the replica changes its role in a quiet cluster"
             rounds = getattr(node.holder, "rounds", None)
             waiting = {
-                "requests passed on": replica.requests.forwarded,
-                "requests held": replica.requests.held,
+                "forwarded requests": replica.requests.forwarded,
+                "held requests": replica.requests.held,
                 "saves": replica.saves.pending,
                 "reads in the store": store.waiting,
-                "reads in a round": rounds.waiting if rounds is not None else (),
+                "reads that wait for a round": rounds.waiting if rounds is not None else (),
             }
-            for what, items in waiting.items():
+            for name, items in waiting.items():
                 if items:
                     raise Violation(
-                        f"{node.machine.name} still keeps {what} after {QUIET_MS / 1000:g} s of quiet: {items}"
+                        f"{node.machine.name} still keeps {name} after {QUIET_MS / 1000:g} s without requests: {items}"
                     )
 
-    def _ask_until_done(self, name: str, kind: str, answer: type, done: set[tuple[str, str]]) -> None:
-        """Ask this node, again if need be: just now, connections may still have been lost."""
+    def _request_until_answered(self, name: str, kind: str, answer: type, done: set[tuple[str, str]]) -> None:
+        """Send a request through this node until it is answered: connections may just have been lost."""
 
         def end(reply: Any) -> None:
             if isinstance(reply, answer):
                 done.add((name, kind))
             else:
-                self._ask_until_done(name, kind, answer, done)
+                self._request_until_answered(name, kind, answer, done)
 
-        self.clients.ask_once(name, kind, end)
+        self.clients.request_once(name, kind, end)
 
-    def _judge(self) -> None:
-        self.invariants.look_at_everything()
-        verdict = self.history.verdict(self._finals(), log=self.invariants.record.committed.carried_out())
+    def _check_history(self) -> None:
+        self.invariants.check_everything()
+        verdict = self.history.verdict(self._finals(), log=self.invariants.record.committed.applied_commands())
         if not verdict.ok:
-            raise Violation(f"the history of the clients can't be explained:\n{verdict.text}")
+            raise Violation(f"the history of the clients has no explanation:\n{verdict.text}")
 
-    # --- looking
+    # --- states of the cluster
 
     def _finals(self) -> dict[str, dict[str, bytes | None]]:
-        """Return what each sound node has in the end for each key that a client asked for."""
+        """Return the value that each undamaged node has at the end under each key of the history."""
         finals: dict[str, dict[str, bytes | None]] = {}
         keys = self.history.keys()
-        for node in self._sound_nodes():
-            assert node is not None, "a node has ended since all were equal"
+        for node in self._undamaged_nodes():
+            assert node is not None, "a node has stopped since the replicas became equal"
             get = node.actor(Store).keyspace.get
             items = {key: get(key) for key in keys}
             finals[node.machine.name] = {key: item.value if item else None for key, item in items.items()}
         return finals
 
-    def _sound(self) -> list[str]:
-        """Return the machines whose disk holds what it should."""
-        return [name for name in self.cluster.names if name not in self.nemesis.out]
+    def _undamaged(self) -> list[str]:
+        """Return the machines whose disk was neither damaged nor wiped."""
+        return [name for name in self.cluster.names if name not in self.nemesis.damaged]
 
-    def _sound_nodes(self) -> list[SimulatedNode | None]:
-        return [self.cluster.machines[name].node for name in self._sound()]
+    def _undamaged_nodes(self) -> list[SimulatedNode | None]:
+        return [self.cluster.machines[name].node for name in self._undamaged()]
 
     def _is_founded(self) -> bool:
-        return all(node is not None and node.replica and node.replica.founding for node in self._sound_nodes())
+        return all(node is not None and node.replica and node.replica.founding for node in self._undamaged_nodes())
 
     def _serves(self) -> bool:
-        """Whether there is a leader that every sound node follows."""
-        replicas = [node.replica if node is not None else None for node in self._sound_nodes()]
+        """Whether there is a leader that every undamaged node follows."""
+        replicas = [node.replica if node is not None else None for node in self._undamaged_nodes()]
         leaders = {(replica.current_term, replica.leader_id) if replica else None for replica in replicas}
         return len(leaders) == 1 and None not in leaders and None not in {leader[1] for leader in leaders if leader}
 
     def _all_equal(self) -> bool:
-        """Whether all sound nodes have applied the same log as a whole."""
+        """Whether all undamaged nodes have the same log and have applied all of it."""
         states = []
-        for node in self._sound_nodes():
+        for node in self._undamaged_nodes():
             replica = node.replica if node is not None else None
             if replica is None or replica.last_applied < replica.log.last_index:
                 return False
             states.append((replica.log.last_index, replica.log.last_term))
         return len(set(states)) == 1
 
-    def _until(self, condition: Callable[[], bool], within_ms: float, otherwise: str) -> None:
+    def _until(self, condition: Callable[[], bool], within_ms: float, failure: str) -> None:
         if not self.cluster.simulation.run_until(condition, within_ms):
             states = "; ".join(self._state(name) for name in self.cluster.names)
-            raise Violation(f"{otherwise} within {within_ms / 1000:g} s: {states}")
+            raise Violation(f"{failure} within {within_ms / 1000:g} s: {states}")
 
     def _state(self, name: str) -> str:
         machine = self.cluster.machines[name]
@@ -270,9 +280,9 @@ class Run:
             f"{replica.log.last_index} committed {replica.commit_index} applied {replica.last_applied}"
         )
 
-    # --- telling
+    # --- hooks
 
-    def _tell_fault(self, fault: Fault, names: list[str]) -> None:
+    def _on_fault(self, fault: Fault, names: list[str]) -> None:
         for name in names or [""]:
             self.trace.note(name, str(fault))
         now_ms = self.cluster.now_ms

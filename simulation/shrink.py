@@ -1,60 +1,42 @@
-"""Making a plan smaller that shows a violation: fewer faults, milder ones, fewer nodes, less time.
+"""Makes a plan that fails smaller: fewer faults, milder ones, fewer nodes, less time.
 
-Faults are left out in ever smaller pieces (delta debugging: Zeller and Hildebrandt, 2002), then what is left is made
-simpler, as long as the same kind of violation comes of it. It goes on until nothing can be left out any more, or
-until so many lives were lived or so much time has passed.
+Faults are removed in ever smaller pieces (delta debugging: Zeller and Hildebrandt, 2002), then the rest is simplified,
+and a change is kept if the run still fails with the same kind of violation. The search ends when no change is kept any
+more, or at a limit of runs or of time.
 """
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterator
 
 import msgspec
 
+from raftkv.simulation.checks.violation import kind_of
 from raftkv.simulation.cluster.cluster import SIMULATED_LIMITS
+from raftkv.simulation.cluster.describe import counted
 from raftkv.simulation.faults.faults import Fault
 from raftkv.simulation.run import Run, RunPlan, RunResult
 
 RUNS = 400
-"""Lives that are lived at most to make a plan smaller."""
+"""How many runs a search takes at most."""
 
 SECONDS = 120.0
-"""For how long it is tried at most, in real time."""
+"""How long a search takes at most, in real time."""
 
-Live = Callable[[RunPlan], RunResult]
+RunFunction = Callable[[RunPlan], RunResult]
 
 
-def live(plan: RunPlan) -> RunResult:
-    """Live a plan."""
+def run_plan(plan: RunPlan) -> RunResult:
+    """Run a plan."""
     return Run(plan).run()
 
 
-def first_line(violation: str) -> str:
-    """Return what is wrong in one line, without all that led to it."""
-    first, *rest = violation.split("\n", 3)
-    return " ".join([first, *(line.strip() for line in rest[:2])]) if first.endswith(":") else first
-
-
-def counted(number: int, one: str) -> str:
-    """Return a number of things, of which ``one`` is the word for a single one."""
-    return f"{number:,} {one}" if number == 1 else f"{number:,} {one}s"
-
-
-def kind_of(violation: str) -> str:
-    """Return what kind of violation this is: its first words, whichever nodes and numbers they tell of."""
-    words = re.split(r"[:(,]", first_line(violation), maxsplit=1)[0]
-    words = re.sub(r"\bn\d+\b", "a node", words)
-    # The status with which a process ends is no number like others: 1 is trouble, 70 is a bug.
-    return re.sub(r"(?<!status )\b\d+\b", "#", words).strip()
-
-
 class Shrunk(msgspec.Struct, frozen=True):
-    """A smaller plan, what becomes of it, and how many lives it took to find."""
+    """A smaller plan, its result, and how many runs it took to find."""
 
     plan: RunPlan
-    outcome: RunResult
+    result: RunResult
     runs: int
     interrupted: bool = False
     """Whether Ctrl-C ended the search."""
@@ -63,43 +45,43 @@ class Shrunk(msgspec.Struct, frozen=True):
 def shrink(
     plan: RunPlan,
     *,
-    live: Live = live,
+    run: RunFunction = run_plan,
     runs: int = RUNS,
     seconds: float = SECONDS,
-    told: Callable[[str], None] | None = None,
+    report: Callable[[str], None] | None = None,
 ) -> Shrunk:
-    """Return the smallest plan that was found; ``told`` is given a line on each smaller one.
+    """Return the smallest plan found; ``report`` gets a line for each smaller one.
 
-    Ctrl-C ends the search with what was found so far. Raises ``ValueError`` for a plan that shows nothing.
+    Ctrl-C ends the search with the smallest plan so far. Raises ``ValueError`` for a plan that does not fail.
     """
-    return _Shrinker(plan, live, runs, seconds, told).shrink()
+    return _Shrinker(plan, run, runs, seconds, report).shrink()
 
 
 class _Shrinker:
     def __init__(
-        self, plan: RunPlan, live: Live, runs: int, seconds: float, told: Callable[[str], None] | None
+        self, plan: RunPlan, run: RunFunction, runs: int, seconds: float, report: Callable[[str], None] | None
     ) -> None:
-        self._live = live
+        self._run = run
         self._runs_left = runs
         self._until_s = time.monotonic() + seconds
-        self._told = told
+        self._report = report
         self._runs = 1
         self._plan = plan
-        self._outcome = live(plan)
-        if self._outcome.ok:
-            raise ValueError("this plan shows no violation")
-        self._kind = kind_of(self._outcome.violation)
+        self._result = run(plan)
+        if self._result.ok:
+            raise ValueError("this plan does not fail")
+        self._kind = kind_of(self._result.violation)
         self._tried: set[bytes] = set()
 
     def shrink(self) -> Shrunk:
         try:
             self._search()
         except KeyboardInterrupt:
-            return Shrunk(self._plan, self._outcome, self._runs, interrupted=True)
-        return Shrunk(self._plan, self._outcome, self._runs)
+            return Shrunk(self._plan, self._result, self._runs, interrupted=True)
+        return Shrunk(self._plan, self._result, self._runs)
 
     def _search(self) -> None:
-        self._try(_as_lived(self._plan, self._outcome))
+        self._try(_as_executed(self._plan, self._result))
         steps = (self._fewer_faults, self._fewer_nodes, self._simpler, self._milder, self._earlier, self._fewer_events)
         while True:
             before = self._plan
@@ -112,21 +94,21 @@ class _Shrinker:
         return self._runs_left > 0 and time.monotonic() < self._until_s
 
     def _try(self, plan: RunPlan) -> bool:
-        """Take this plan if the same comes of it."""
+        """Keep this plan if it fails in the same way."""
         name = msgspec.json.encode(plan)
         if plan == self._plan or name in self._tried or not self._may_go_on():
             return False
         self._tried.add(name)
         self._runs_left -= 1
         self._runs += 1
-        outcome = self._live(plan)
-        if outcome.ok or kind_of(outcome.violation) != self._kind:
+        result = self._run(plan)
+        if result.ok or kind_of(result.violation) != self._kind:
             return False
-        # What did not come to pass is of no use, nor is what comes after the violation.
-        self._plan, self._outcome = _as_lived(plan, outcome), outcome
-        if self._told is not None:
-            faults, nodes = counted(len(outcome.faults), "fault"), counted(plan.nodes, "node")
-            self._told(f"{faults}, {nodes}, {counted(outcome.events, 'event')}")
+        # Faults that had no effect, and those after the violation, go at once.
+        self._plan, self._result = _as_executed(plan, result), result
+        if self._report is not None:
+            faults, nodes = counted(len(result.faults), "fault"), counted(plan.nodes, "node")
+            self._report(f"{faults}, {nodes}, {counted(result.events, 'event')}")
         return True
 
     def _change(self, **fields: object) -> bool:
@@ -169,7 +151,7 @@ class _Shrinker:
                     break
 
     def _earlier(self) -> None:
-        """Shorten the time that passes before each fault, for it and all that come later."""
+        """Shorten the time before each fault, for it and all later ones."""
         for place in range(len(self._plan.faults)):
             for part in (0.0, 0.5):
                 faults = self._plan.faults
@@ -187,8 +169,8 @@ class _Shrinker:
                 return
 
 
-def _as_lived(plan: RunPlan, outcome: RunResult) -> RunPlan:
-    return msgspec.structs.replace(plan, faults=outcome.faults, events=max(1, min(plan.events, outcome.events)))
+def _as_executed(plan: RunPlan, result: RunResult) -> RunPlan:
+    return msgspec.structs.replace(plan, faults=result.faults, events=max(1, min(plan.events, result.events)))
 
 
 _MILDER_IF_SMALLER = frozenset(
@@ -197,9 +179,9 @@ _MILDER_IF_SMALLER = frozenset(
 
 
 def _milder(fault: Fault) -> Iterator[dict[str, object]]:
-    """Give changes that make a fault simpler, the greatest first."""
+    """Yield changes that make a fault simpler, the largest first."""
     names = fault.target.split(",")
-    # For the other kinds, the place of a name among them matters.
+    # In the other kinds, the position of a name matters.
     if len(names) > 1 and fault.kind not in ("ring", "bridge", "slow-way"):
         for name in names:
             yield {"target": ",".join(each for each in names if each != name)}

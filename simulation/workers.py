@@ -1,6 +1,6 @@
-"""Processes that live one life after the other, and tell in JSON what came of each.
+"""Worker processes that do one run after the other; tasks and results travel as JSON.
 
-They are ended at once where that is wanted. One that dies, or that lives for ever, is a finding as any other.
+A worker can be ended at any time. One that crashes, or whose run does not end, is reported as a failed run.
 """
 
 from __future__ import annotations
@@ -10,26 +10,51 @@ import logging
 import multiprocessing
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from raftkv.simulation.sweep import Result, Task, live
+from raftkv.simulation.checks.violation import first_line
+from raftkv.simulation.report import timeline
+from raftkv.simulation.run import Run
+from raftkv.simulation.schedule import save
+from raftkv.simulation.sweep import Task, TaskResult
 
 LONGEST_S = 900.0
-"""For how long a life may go on, in real time: most take about a second."""
+"""How long a run may take, in real time; most take about a second."""
 
-ENDING_S = 10.0
-"""How long a process may take from its last word to its end."""
+EXIT_S = 10.0
+"""How long a worker may take to exit after it has closed its pipe."""
 
-LOOK_S = 1.0
-"""After how long without any result whoever waits for one gets to act."""
+IDLE_S = 1.0
+"""How often ``results`` yields None while no run ends."""
+
+
+def run_task(task: Task) -> TaskResult:
+    """Do one run in this process; a failure leaves a schedule and a timeline in the task's directory."""
+    started_s = time.process_time()
+    run = Run(task.plan())
+    result = run.run()
+    schedule = picture = ""
+    if not result.ok:
+        schedule = str(Path(task.directory) / f"{task.name}.json")
+        picture = str(Path(task.directory) / f"{task.name}.html")
+        executed = msgspec.structs.replace(run.plan, faults=result.faults)
+        save(Path(schedule), executed, first_line(result.violation))
+        timeline.save(run, result, Path(picture), str(task.origin))
+    kinds = Counter(fault.kind for fault in result.faults)
+    cpu_s = time.process_time() - started_s
+    return TaskResult(
+        task, result.violation, result.events, result.virtual_ms, kinds, result.answers, cpu_s, schedule, picture
+    )
 
 
 class Workers:
-    """So many processes; used as a context, at whose end they are gone."""
+    """A number of worker processes; a context manager, at whose end they are gone."""
 
     def __init__(self, jobs: int) -> None:
         self._jobs = jobs
@@ -43,8 +68,8 @@ class Workers:
         for worker in (*self._idle, *self._busy.values()):
             worker.end()
 
-    def results(self, tasks: Iterator[Task]) -> Iterator[Result | None]:
-        """Give out tasks, and give what came of them, in any order; None where there was nothing for a while."""
+    def results(self, tasks: Iterator[Task]) -> Iterator[TaskResult | None]:
+        """Hand out the tasks and yield their results in any order, and None whenever no run has ended for a while."""
         more = True
         while more or self._busy:
             while more and len(self._busy) < self._jobs:
@@ -52,23 +77,23 @@ class Workers:
                 more = task is not None
                 if task is not None:
                     worker = self._idle.pop() if self._idle else _Worker()
-                    worker.give(task)
+                    worker.start(task)
                     self._busy[worker.connection] = worker
-            ready = wait(list(self._busy), LOOK_S) if self._busy else []
+            ready = wait(list(self._busy), IDLE_S) if self._busy else []
             for connection in ready:
-                yield self._take(self._busy.pop(connection))
+                yield self._receive(self._busy.pop(connection))
             for worker in self._busy.values():
                 if worker.is_late():
                     worker.end()
             if not ready:
                 yield None
 
-    def _take(self, worker: _Worker) -> Result:
+    def _receive(self, worker: _Worker) -> TaskResult:
         try:
-            result = msgspec.json.decode(worker.connection.recv_bytes(), type=Result)
+            result = msgspec.json.decode(worker.connection.recv_bytes(), type=TaskResult)
         except (EOFError, OSError):
-            why = "it went on for too long" if worker.is_late() else f"its process ended with status {worker.status()}"
-            return Result(worker.task, f"this life has no end: {why}")
+            reason = "it took too long" if worker.is_late() else f"its process ended with status {worker.status()}"
+            return TaskResult(worker.task, f"the run did not end: {reason}")
         self._idle.append(worker)
         return result
 
@@ -82,38 +107,38 @@ class _Worker:
         self._process = context.Process(target=_work, args=(other,), daemon=True)
         self._process.start()
         other.close()
-        self._since_s = 0.0
+        self._started_s = 0.0
 
-    def give(self, task: Task) -> None:
-        """Let it live a life."""
+    def start(self, task: Task) -> None:
+        """Start a run."""
         self.task = task
-        self._since_s = time.monotonic()
-        # Whether anybody is there is seen when there is no answer.
+        self._started_s = time.monotonic()
+        # If the process is gone, the missing result shows it.
         with contextlib.suppress(OSError):
             self.connection.send_bytes(msgspec.json.encode(task))
 
     def is_late(self) -> bool:
-        """Whether a life goes on for too long."""
-        return time.monotonic() - self._since_s > LONGEST_S
+        """Whether the run takes too long."""
+        return time.monotonic() - self._started_s > LONGEST_S
 
     def status(self) -> int | None:
-        """Return the status of a process that is about to end."""
-        self._process.join(ENDING_S)
+        """Return the exit status of a process that is about to exit."""
+        self._process.join(EXIT_S)
         self.end()
         return self._process.exitcode
 
     def end(self) -> None:
-        """End the process at once, if it has not ended yet."""
+        """Kill the process if it still runs."""
         self._process.kill()
         self._process.join()
 
 
 def _work(connection: Connection) -> None:
-    """Be a worker, until nobody is there any more who gives tasks."""
-    # A Ctrl-C reaches all processes of a terminal; this one is ended by who started it.
+    """Do runs until the other end of the pipe is closed."""
+    # A Ctrl-C reaches all processes of a terminal; the parent ends this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.disable(logging.CRITICAL)
     with contextlib.suppress(EOFError, OSError):
         while True:
             task = msgspec.json.decode(connection.recv_bytes(), type=Task)
-            connection.send_bytes(msgspec.json.encode(live(task)))
+            connection.send_bytes(msgspec.json.encode(run_task(task)))

@@ -1,8 +1,8 @@
-"""What a write learned of the store and what it left there, in values alone, though its conditions speak of revisions.
+"""The effect of a conditional write in terms of values: what it saw of the store, and what it left.
 
-A revision stands for the value that came with it, as far as anybody was told: who wrote it, or who read it. So whoever
-is told that a condition held has seen that value; whoever is told that it did not has seen that it is not there, and
-what came with the revision that is there instead.
+The search for an order knows values, not revisions. A revision stands for the value that came with it, as the client
+that wrote it or a client that read it knows. So a write whose condition held has seen that value; one whose condition
+did not hold has seen another value, namely that of the revision in the answer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from raftkv.actors.messages.requests import (
     ReadResult,
 )
 from raftkv.simulation.checks.linearizability import SOMETHING, Not, Seen, Value, fits
-from raftkv.simulation.checks.operation import NOT_TOLD, Operation
+from raftkv.simulation.checks.operation import NOT_REPORTED, Operation
 from raftkv.store.commands import (
     NOT_THERE,
     THERE,
@@ -36,112 +36,112 @@ from raftkv.store.commands import (
 Facts = tuple[tuple[str, Seen], ...]
 
 
-class Way(NamedTuple):
-    """How a request may have gone: what it saw before it changed anything, and what it left."""
+class Effect(NamedTuple):
+    """One possible effect of a request: the values it saw before it changed any, and the values it left."""
 
     sees: Facts = ()
     leaves: tuple[tuple[str, Value], ...] = ()
 
 
 class Effects:
-    """The effects of the writes of a history, by what its clients know of revisions all together."""
+    """The effects of the writes of a history, from all that its clients know of revisions."""
 
     def __init__(self, operations: Sequence[Operation]) -> None:
         self._values = dict(_values(operations))
-        """What came to be under a key at a revision."""
+        """The value of a (key, revision)."""
         puts = (put for operation in operations if operation.outcome != "failed" for put in operation.puts)
         self._sources = Counter((put.key, put.value) for put in puts)
-        """How many commands have left a value, or may have."""
+        """How many commands have left a value under a key, or may have."""
 
-    def ways(self, request: Propose, applied: Applied | None) -> list[Way]:
-        """Return the one way in which a request went, or without a reply all in which it may have changed something."""
+    def possible(self, request: Propose, applied: Applied | None) -> list[Effect]:
+        """Return the effect of a request, or without a reply all effects that would have changed something."""
         if applied is None:
-            ways = [Way()]
+            possible = [Effect()]
             for command in request.commands:
-                ways = [after for way in ways for after in self._may_follow(way, command)]
-            return list(dict.fromkeys(way for way in ways if way.leaves and _can_be(way)))
-        way = Way()
+                possible = [after for effect in possible for after in self._may_follow(effect, command)]
+            return list(dict.fromkeys(effect for effect in possible if effect.leaves and _can_be(effect)))
+        effect = Effect()
         for command, result in zip(request.commands, applied.results, strict=False):
-            way = self._follows(way, command, result)
-        return [way]
+            effect = self._follows(effect, command, result)
+        return [effect]
 
-    def _may_follow(self, way: Way, command: Command) -> Iterator[Way]:
+    def _may_follow(self, effect: Effect, command: Command) -> Iterator[Effect]:
         if isinstance(command, Put | Delete):
-            yield _and_leaves(way, command)
+            yield _and_leaves(effect, command)
             return
-        held = _and_saw(way, ((command.key, self._held(command)),))
+        held = _and_saw(effect, ((command.key, self._held(command)),))
         if held is not None:
             yield _and_leaves(held, command)
-        missed = _and_saw(way, self._missed(command))
+        missed = _and_saw(effect, self._missed(command))
         if missed is not None:
             yield missed
 
-    def _follows(self, way: Way, command: Command, result: Result) -> Way:
+    def _follows(self, effect: Effect, command: Command, result: Result) -> Effect:
         changes = not isinstance(result, Unmatched)
         saw: Facts = ()
         if isinstance(result, Unmatched):
             saw = self._missed(command) if isinstance(command, PutIf | DeleteIf) else ()
-            if result.modify_revision != NOT_TOLD:
+            if result.modify_revision != NOT_REPORTED:
                 saw += ((command.key, self._at(command.key, result.modify_revision)),)
         elif isinstance(command, PutIf | DeleteIf):
             saw = ((command.key, self._held(command)),)
         elif isinstance(result, DeleteDone):
             saw = ((command.key, SOMETHING if result.existed else None),)
-            # What was not there already is a read.
+            # Deleting an absent key is a read.
             changes = result.existed
-        known = _and_saw(way, saw)
+        known = _and_saw(effect, saw)
         if known is None:
-            # It was told of what it did itself, and that can't be.
-            known = way._replace(sees=(*way.sees, (command.key, None), (command.key, SOMETHING)))
+            # The answer contradicts the request's own earlier commands: make it impossible to place.
+            known = effect._replace(sees=(*effect.sees, (command.key, None), (command.key, SOMETHING)))
         return _and_leaves(known, command) if changes else known
 
     def _held(self, command: PutIf | DeleteIf) -> Seen:
-        """Return what there was if the condition held."""
+        """Return what the command saw if its condition held."""
         return SOMETHING if command.revision == THERE else self._at(command.key, command.revision)
 
     def _at(self, key: str, revision: int) -> Seen:
-        """Return what was under a key when that was its modify revision; who wrote that may not have been told so."""
+        """Return the value of a key at this modify revision; it may be unknown."""
         return None if revision == NOT_THERE else self._values.get((key, revision), SOMETHING)
 
     def _missed(self, command: PutIf | DeleteIf) -> Facts:
-        """Return what is known of what there was if the condition did not hold."""
+        """Return what is known of the key if the condition did not hold."""
         key, revision = command.key, command.revision
         if revision in (NOT_THERE, THERE):
             return ((key, SOMETHING if revision == NOT_THERE else None),)
         value = self._values.get((key, revision))
-        # A value that was left twice may be there again, at another revision.
+        # A value that was written twice may be there again, at another revision.
         return () if value is None or self._sources[key, value] > 1 else ((key, Not(value)),)
 
 
 def _values(operations: Iterable[Operation]) -> Iterator[tuple[tuple[str, int], bytes]]:
-    """Return which values came to be under which keys at which revisions, by those who wrote them and who read them."""
+    """Yield the value of each (key, revision) that a write or a read reported."""
     for operation in operations:
         request, reply = operation.request, operation.reply
         if isinstance(request, Read) and isinstance(reply, ReadResult):
             for query, item in zip(request.queries, reply.items, strict=False):
-                if item is not None and item.modify_revision != NOT_TOLD:
+                if item is not None and item.modify_revision != NOT_REPORTED:
                     yield (query.key, item.modify_revision), item.value
         elif isinstance(request, Propose) and isinstance(reply, Applied):
             for command, result in zip(request.commands, reply.results, strict=False):
-                if isinstance(command, Put | PutIf) and isinstance(result, PutDone) and result.revision != NOT_TOLD:
+                if isinstance(command, Put | PutIf) and isinstance(result, PutDone) and result.revision != NOT_REPORTED:
                     yield (command.key, result.revision), command.value
 
 
-def _and_saw(way: Way, facts: Facts) -> Way | None:
-    """Add what a request saw; None if that can't be, after what it did itself."""
-    left = dict(way.leaves)
+def _and_saw(effect: Effect, facts: Facts) -> Effect | None:
+    """Add what a request saw; None if its own earlier commands contradict that."""
+    left = dict(effect.leaves)
     if not all(fits(seen, left[key]) for key, seen in facts if key in left):
         return None
     news = [(key, seen) for key, seen in facts if key not in left]
-    return way._replace(sees=tuple(dict.fromkeys((*way.sees, *news))))
+    return effect._replace(sees=tuple(dict.fromkeys((*effect.sees, *news))))
 
 
-def _can_be(way: Way) -> bool:
-    """Whether a store can hold all that was seen; only of what nobody was told is it worth to ask that."""
-    held = {key: seen for key, seen in way.sees if not isinstance(seen, Not)}
-    return all(fits(seen, held[key]) for key, seen in way.sees if key in held)
+def _can_be(effect: Effect) -> bool:
+    """Whether a store can hold all that was seen; only effects without a reply need to be asked."""
+    held = {key: seen for key, seen in effect.sees if not isinstance(seen, Not)}
+    return all(fits(seen, held[key]) for key, seen in effect.sees if key in held)
 
 
-def _and_leaves(way: Way, command: Command) -> Way:
+def _and_leaves(effect: Effect, command: Command) -> Effect:
     value = command.value if isinstance(command, Put | PutIf) else None
-    return way._replace(leaves=tuple({**dict(way.leaves), command.key: value}.items()))
+    return effect._replace(leaves=tuple({**dict(effect.leaves), command.key: value}.items()))

@@ -1,7 +1,7 @@
-"""Where in the order of a history its writes probably stand: where a search does well to try them.
+"""Hints for the search for an order: where in the history each write probably took effect.
 
-It goes by what servers say, and by the log where that is known; all of it may be wrong. That changes no verdict, only
-how soon a search comes to one: without hints, a hundred requests of unknown outcome may be more than it can try.
+They come from the answers of servers, or from the log if it is known, and may be wrong: hints change no verdict, only
+how soon the search reaches one. Without them, a hundred requests without an answer may be too many to try.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from typing import NamedTuple
 
 from raftkv.actors.messages.requests import Applied, Propose
 from raftkv.simulation.checks import positions
-from raftkv.simulation.checks.committed import Carried
-from raftkv.simulation.checks.effect import Way
+from raftkv.simulation.checks.committed import AppliedCommand
+from raftkv.simulation.checks.effect import Effect
 from raftkv.simulation.checks.linearizability import Value
 from raftkv.simulation.checks.operation import Operation
 from raftkv.store.commands import Command, Delete, DeleteIf, Put, PutIf, Unmatched
 
 
 class _Place(NamedTuple):
-    """Where in the log a request was carried out: the revision before it, and what it left."""
+    """Where in the log a request was applied: the revision before it, and the values it left."""
 
     revision: int
     leaves: dict[str, Value]
 
 
 def _earliest_places(operations: Iterable[Operation]) -> dict[int, int]:
-    """Return, for each operation, the place in the log after all that had been answered when it began."""
+    """Return, for each operation, the first index after all writes that had been answered when it began."""
     events = [(operation.began, operation) for operation in operations]
     events += [(operation.ended, operation) for operation in operations if isinstance(operation.reply, Applied)]
     earliest, places = 0, {}
@@ -41,36 +41,36 @@ def _earliest_places(operations: Iterable[Operation]) -> dict[int, int]:
 
 
 def _doubt(operation: Operation) -> int:
-    """Return how much doubt there is where in the log a write is: deletions look all alike, a value is written once."""
+    """Return how uncertain the index of a write is: deletions look all alike, a value is written once."""
     if isinstance(operation.reply, Applied):
         return 0
     return 2 if all(isinstance(each, Delete | DeleteIf) for each in getattr(operation.request, "commands", ())) else 1
 
 
 class Hints:
-    """The revisions at which writes took effect: by the whole ``log`` if it is given, else by what was read."""
+    """The revisions at which writes took effect: from the whole ``log`` if it is given, else from reads."""
 
-    def __init__(self, operations: Sequence[Operation], log: Iterable[Carried] = ()) -> None:
+    def __init__(self, operations: Sequence[Operation], log: Iterable[AppliedCommand] = ()) -> None:
         self._log = list(log)
         self._read = {} if self._log else positions.revisions(operations)
         self._places: dict[int, _Place] = {}
-        """By the number of the operation; what is not there was not done."""
+        """By number of the operation; one that is missing was not applied."""
         if self._log:
             self._find_places(operations)
 
-    def hint(self, operation: Operation, way: Way) -> float:
-        """Return the revision before an operation that went this way, ``inf`` if it seems that it never did."""
+    def hint(self, operation: Operation, effect: Effect) -> float:
+        """Return the revision before an operation with this effect, ``inf`` if it seems to have had no effect."""
         if isinstance(operation.reply, Applied):
             return positions.before(operation)
         if not self._log:
-            return min(self._read.get(fact, inf) for fact in way.leaves) - 1
+            return min(self._read.get(fact, inf) for fact in effect.leaves) - 1
         place = self._places.get(operation.number)
-        return place.revision if place is not None and place.leaves == dict(way.leaves) else inf
+        return place.revision if place is not None and place.leaves == dict(effect.leaves) else inf
 
     def _find_places(self, operations: Iterable[Operation]) -> None:
         where: dict[Command, list[int]] = defaultdict(list)
-        for number, carried in enumerate(self._log):
-            where[carried.command].append(number)
+        for number, applied in enumerate(self._log):
+            where[applied.command].append(number)
         taken: set[int] = set()
         earliest = _earliest_places(operations)
         for operation in sorted(operations, key=_doubt):
@@ -85,11 +85,13 @@ class Hints:
 
     def _is_at(self, first: int, operation: Operation, earliest: int) -> bool:
         assert isinstance(operation.request, Propose)
-        carried = self._log[first : first + len(operation.request.commands)]
-        place = carried[0].place
-        if place != operation.reply.index if isinstance(operation.reply, Applied) else place < earliest:
+        applied = self._log[first : first + len(operation.request.commands)]
+        index = applied[0].entry_index
+        if index != operation.reply.index if isinstance(operation.reply, Applied) else index < earliest:
             return False
-        return tuple([each.command for each in carried]) == operation.request.commands and carried[-1].place == place
+        return (
+            tuple([each.command for each in applied]) == operation.request.commands and applied[-1].entry_index == index
+        )
 
     def _place(self, first: int, count: int) -> _Place:
         leaves: dict[str, Value] = {}

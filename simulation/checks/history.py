@@ -1,9 +1,8 @@
-"""What clients asked and were told, and whether a store that keeps its promises could have told them that.
+"""The requests and answers of all clients, and the verdict whether a correct store could have given these answers.
 
-Three checks that know nothing of each other: whether values and times fit one order of all that is linearizable
-(``linearizability``), whether the indexes and revisions that came with them fit each other and the times
-(``positions``), and, where it is known what the nodes hold when all is over, whether that is one thing, and a last
-read of it fits too.
+Three independent checks: whether values and times fit one linear order (``linearizability``); whether the indexes and
+revisions in the answers agree with each other and with the times (``positions``); and, if the final contents of the
+nodes are known, whether these are equal and a last read of them fits the order too.
 """
 
 from __future__ import annotations
@@ -19,31 +18,30 @@ from raftkv.actors.messages.requests import (
     ReadResult,
     Refused,
 )
-from raftkv.simulation.checks import positions
-from raftkv.simulation.checks.committed import Carried
+from raftkv.simulation.checks import explanation, positions
+from raftkv.simulation.checks.committed import AppliedCommand
 from raftkv.simulation.checks.effect import Effects
 from raftkv.simulation.checks.hints import Hints
 from raftkv.simulation.checks.linearizability import LIMIT, Call, Value, linearize
-from raftkv.simulation.checks.operation import NEVER, NOT_TOLD, Anomaly, Moment, shown
+from raftkv.simulation.checks.operation import NEVER, NOT_REPORTED, Anomaly, Moment, shown
 from raftkv.simulation.checks.operation import Operation as Operation
-from raftkv.simulation.report import story
 from raftkv.store.commands import Get, Item
 
 Finals = Mapping[str, Mapping[str, Value]]
-"""What each node holds under each key when all is over; a key that is missing is not there."""
+"""The value of each node under each key at the end; a missing key has no value."""
 
 
 class HistoryVerdict(NamedTuple):
-    """What became of a history. Only what is certain is ``ok``: what remained undecided is not."""
+    """The verdict on a history. ``ok`` means certainly correct: an undecided history is not ``ok``."""
 
     ok: bool
     text: str
-    """The story: what was found, and which operations show it."""
-    faults: tuple[Anomaly, ...]
+    """The explanation: the anomalies, and the operations that show them."""
+    anomalies: tuple[Anomaly, ...]
     undecided: tuple[str, ...]
-    """The keys of stores for which the search gave up, a line for each."""
+    """A line for each group of keys for which the search gave up."""
     configurations: int
-    """How many the search for an order has tried."""
+    """How many the search for an order tried."""
 
 
 class History:
@@ -52,11 +50,11 @@ class History:
     def __init__(self) -> None:
         self.operations: list[Operation] = []
         self.wipes: list[tuple[str, Moment]] = []
-        """Which nodes began again with nothing on their disk, and when."""
+        """Nodes that restarted with an empty disk, and when."""
         self._recorded = 0
 
     def begin(self, client: str, node: str, at_ms: float, request: Propose | Read) -> Operation:
-        """Note that a client asks a node."""
+        """Note that a client sends a request to a node."""
         operation = Operation(len(self.operations), client, node, request, self._moment(at_ms))
         self.operations.append(operation)
         return operation
@@ -64,13 +62,13 @@ class History:
     def end(
         self, operation: Operation, at_ms: float, reply: Applied | ReadResult | Refused | None, answer: str = ""
     ) -> None:
-        """Note what a client was told, or with ``None`` that it has stopped to wait.
+        """Note the reply that a client got, or with ``None`` that it has stopped waiting.
 
-        ``answer`` is for people; without it, it is the reply's name or its code. Raises ``ValueError`` for the reply to
-        another kind of request, and for a second one.
+        ``answer`` is a text for people; by default the code of a refusal. Raises ``ValueError`` for a reply to another
+        kind of request, and for a second reply.
         """
         if operation.ended != NEVER:
-            raise ValueError(f"this one has ended already: {operation}")
+            raise ValueError(f"the operation has ended already: {operation}")
         if isinstance(reply, ReadResult if isinstance(operation.request, Propose) else Applied):
             raise ValueError(f"{reply} does not answer {operation}")
         operation.ended = self._moment(max(at_ms, operation.invoked_ms))
@@ -85,40 +83,42 @@ class History:
             operation.answer = answer
 
     def wiped(self, node: str, at_ms: float) -> None:
-        """Note that a node begins again with an empty disk: what it had shown to readers binds it no more."""
+        """Note that a node restarts with an empty disk: it may show readers less than before."""
         self.wipes.append((node, self._moment(at_ms)))
 
     def keys(self) -> list[str]:
-        """Return the keys that anybody asked for, in order."""
+        """Return the keys of all requests, in order."""
         return sorted({key for operation in self.operations for key in operation.keys})
 
-    def verdict(self, finals: Finals | None = None, limit: int = LIMIT, log: Iterable[Carried] = ()) -> HistoryVerdict:
-        """Judge it all; ``limit`` is to the configurations that the search for an order tries for one store.
+    def verdict(
+        self, finals: Finals | None = None, limit: int = LIMIT, log: Iterable[AppliedCommand] = ()
+    ) -> HistoryVerdict:
+        """Return the verdict; ``limit`` is the number of configurations that the search tries for one group of keys.
 
-        ``log`` is what was carried out, where somebody knows that: it tells where to look first, and no more.
+        ``log`` is the applied commands, if they are known: they only tell the search where to look first.
         """
         last = _last_reads(len(self.operations), self.operations, finals or {})
         everything = [*self.operations, *last]
-        faults: list[Anomaly] = []
+        anomalies: list[Anomaly] = []
         undecided: list[str] = []
         tried = 0
         for found in linearize(_calls(everything, log), limit):
             tried += found.configurations
-            if found.outcome == "not linearizable":
-                faults.append(story.of(found, everything))
-            elif found.outcome == "undecided":
-                undecided.append(story.undecided(found))
-        faults += _differences(finals or {}) + positions.contradictions(self.operations, self.wipes)
-        told = story.whole(self.operations, faults, undecided)
-        return HistoryVerdict(not faults and not undecided, told, tuple(faults), tuple(undecided), tried)
+            if found.judgement == "not linearizable":
+                anomalies.append(explanation.of(found, everything))
+            elif found.judgement == "undecided":
+                undecided.append(explanation.undecided(found))
+        anomalies += _differences(finals or {}) + positions.contradictions(self.operations, self.wipes)
+        text = explanation.whole(self.operations, anomalies, undecided)
+        return HistoryVerdict(not anomalies and not undecided, text, tuple(anomalies), tuple(undecided), tried)
 
     def _moment(self, at_ms: float) -> Moment:
         self._recorded += 1
         return Moment(at_ms, self._recorded)
 
 
-def _calls(operations: Sequence[Operation], log: Iterable[Carried]) -> list[Call]:
-    """Return what must be linearizable, with ranks as times; labels are the places of the operations."""
+def _calls(operations: Sequence[Operation], log: Iterable[AppliedCommand]) -> list[Call]:
+    """Return the calls that must be linearizable; times are ranks, labels are positions in ``operations``."""
     moments = sorted({moment for operation in operations for moment in (operation.began, operation.ended)})
     ranks = {moment: float(rank) for rank, moment in enumerate(moments)}
     hints = Hints(operations, log)
@@ -129,12 +129,12 @@ def _calls(operations: Sequence[Operation], log: Iterable[Carried]) -> list[Call
         request, reply = operation.request, operation.reply
         if isinstance(request, Propose) and operation.outcome != "failed":
             applied = reply if isinstance(reply, Applied) else None
-            ways = effects.ways(request, applied)
-            for way in ways:
-                sees, leaves = way
-                hint = hints.hint(operation, way)
+            possible = effects.possible(request, applied)
+            for effect in possible:
+                sees, leaves = effect
+                hint = hints.hint(operation, effect)
                 if applied is None:
-                    name = str(place) if len(ways) > 1 else ""
+                    name = str(place) if len(possible) > 1 else ""
                     calls.append(Call(began, inf, sees, leaves, str(place), hint, name))
                 elif sees or leaves:
                     calls.append(Call(began, ended, sees, leaves, str(place), hint))
@@ -144,7 +144,7 @@ def _calls(operations: Sequence[Operation], log: Iterable[Carried]) -> list[Call
 
 
 def _last_reads(first: int, operations: Iterable[Operation], finals: Finals) -> list[Operation]:
-    """Return reads, after everything, of what the nodes hold in the end: one for each key and value."""
+    """Return reads of the final contents of the nodes, after all operations: one for each key and value."""
     touched = {key for operation in operations for key in operation.keys}
     after_ms = max(
         [moment.ms for each in operations for moment in (each.began, each.ended) if moment.ms < inf] or [0.0]
@@ -156,21 +156,21 @@ def _last_reads(first: int, operations: Iterable[Operation], finals: Finals) -> 
         for node in sorted(finals):
             holders.setdefault(finals[node].get(key), []).append(node)
         for value, nodes in holders.items():
-            item = None if value is None else Item(value, NOT_TOLD, NOT_TOLD, NOT_TOLD)
-            reply = ReadResult(NOT_TOLD, NOT_TOLD, (item,))
+            item = None if value is None else Item(value, NOT_REPORTED, NOT_REPORTED, NOT_REPORTED)
+            reply = ReadResult(NOT_REPORTED, NOT_REPORTED, (item,))
             read = Read((Get(key),), "linearizable", 0.0)
-            told = "when all was over"
+            answer = "at the end"
             place = first + len(reads)
-            reads.append(Operation(place, "the end", " and ".join(nodes), read, began, ended, "ok", reply, told))
+            reads.append(Operation(place, "the end", " and ".join(nodes), read, began, ended, "ok", reply, answer))
     return reads
 
 
 def _differences(finals: Finals) -> list[Anomaly]:
-    """Return the keys under which the nodes hold different things in the end."""
-    faults = []
+    """Return an anomaly for each key under which the nodes hold different values at the end."""
+    anomalies = []
     for key in sorted({key for held in finals.values() for key in held}):
         values = {node: finals[node].get(key) for node in sorted(finals)}
         if len(set(values.values())) > 1:
-            told = ", ".join(f"{node} has {shown(value)}" for node, value in values.items())
-            faults.append(Anomaly(f"{key}: the nodes differ in the end: {told}", ()))
-    return faults
+            contents = ", ".join(f"{node} has {shown(value)}" for node, value in values.items())
+            anomalies.append(Anomaly(f"{key}: the nodes differ at the end: {contents}", ()))
+    return anomalies

@@ -1,25 +1,26 @@
-"""Whether calls to a store of keys could have taken effect one after the other, each at one moment while it lasted.
+"""Linearizability: whether calls to a key-value store fit one order, each taking effect at a moment while it lasted.
 
-The search is that of Wing and Gong ("Testing and verifying concurrent objects", 1993): what began before the first
-open end may be next. With Lowe's memory of configurations that led nowhere ("Testing for linearizability", 2017): which
-calls have their place, and what the store holds then. It believes values and times only, never an index or a revision
-that a server told. What it may leave out, and why no verdict changes by it:
+The search is the one of Wing and Gong ("Testing and verifying concurrent objects", 1993): the next call of the order is
+one that began before the first end of a call without a place. It remembers the configurations that led nowhere (Lowe,
+"Testing for linearizability", 2017): which calls have a place, and what the store holds then. It uses values and times
+only, never an index or a revision that a server reported. The search skips orders where this changes no verdict:
 
-- A call that changes nothing gets its place as soon as it fits: for those after it nothing is different.
-- A call that never ended and whose effect nobody saw was never done, for all that anybody can tell. The condition of
-  another one that never ended counts as seen, as long as somebody saw the effect of that one.
-- A value that a single call leaves was there before the first call that saw it ended, and so that call was done. Where
-  the one that saw it never ended, this holds from the moment on by which that one was done for the same reason.
-- Of calls that never ended and do the same on the same condition, the one that began first is done first.
-- A call that never ended is done right before something that notices it, or after which its condition might not hold:
-  earlier is as good as that.
-- A value that somebody has yet to see is not overwritten where nobody will leave it again. Who never ended need not.
-- One value that nobody saw, or saw missing, is as good as another.
-- Where the store holds the same and the same calls that were done have their place, fewer of those that never ended are
-  as good: whatever may follow may follow then, too.
+- A call that changes nothing gets its place as soon as it fits: it makes no difference to the calls after it.
+- A call that never ended, and whose effect no call saw, counts as not done. The condition of another call that never
+  ended counts as having seen an effect, as long as some call saw the effect of that other call.
+- If one call only leaves a value, that call was done before the first call that saw the value ended. If the call that
+  saw it never ended, take the moment by which that call was done for the same reason.
+- Of calls that never ended, with the same effect and the same condition, the one that began first is done first.
+- A call that never ended is done right before a call that notices it, or after which its condition might not hold:
+  any earlier place is equivalent.
+- A value that a call has yet to see is not overwritten if no other call will leave it again. Calls that never ended do
+  not count here.
+- All values that no call saw, or missed, are equivalent.
+- With the same store and the same finished calls placed, fewer placed calls that never ended are at least as good:
+  everything that may follow may follow then too.
 
-Keys that no call connects are different stores. What is left is exponential in the worst case, and so there is a
-limit to the configurations that are tried; a search that reaches it is ``undecided``, which is not a pass.
+Groups of keys without a call in common are separate stores. The rest is exponential in the worst case, so the number of
+configurations is limited; a search that reaches the limit is ``undecided``, which does not count as passed.
 """
 
 from __future__ import annotations
@@ -31,35 +32,34 @@ from math import inf
 from typing import Final, Literal, NamedTuple
 
 Value = bytes | None
-"""What the store holds under a key; ``None`` when it is not there."""
+"""The value under a key; ``None`` if the key is absent."""
 
 
 class Not(NamedTuple):
-    """What a call saw of a key of which it only learned that it did not hold this value."""
+    """What a call saw if it only learned that a key did not hold this value."""
 
     value: Value
 
 
 SOMETHING: Final = Not(None)
-"""What a call saw of a key of which it only learned that it was there."""
+"""What a call saw if it only learned that a key was present."""
 
 Seen = Value | Not
 
 Judgement = Literal["linearizable", "not linearizable", "undecided"]
 
 LIMIT = 100_000
-"""Configurations that are tried for one store: some seconds, and less than a hundred megabytes."""
+"""Configurations to try for one store: some seconds, and less than a hundred megabytes."""
 
 CULPRITS = 5
-"""Calls without a place that are looked for before the search leaves it at that."""
+"""How many calls without a place an explanation looks for."""
 
 
 class Call(NamedTuple):
-    """What a client did at one moment between ``invoked`` and ``returned``: it saw values, and then left others.
+    """What a client did at one moment between ``invoked`` and ``returned``: it saw values, then left others.
 
-    A call that ended never (``inf``) may have been done at any moment since it began, or not at all. What it saw is
-    then what it must have seen to leave what it leaves, were it done. Calls that were certainly not done, and reads
-    without an answer, are no calls.
+    A call that never ended (``inf``) was done at some moment since it began, or not at all; ``sees`` is then what it
+    must have seen if it was done. Requests that were certainly not done, and reads without an answer, are not calls.
     """
 
     invoked: float
@@ -67,11 +67,11 @@ class Call(NamedTuple):
     sees: tuple[tuple[str, Seen], ...] = ()
     leaves: tuple[tuple[str, Value], ...] = ()
     label: str = ""
-    """For people."""
+    """The operation's position, for explanations."""
     hint: float = inf
-    """Calls with smaller ones are tried earlier. It changes no verdict, only how soon a search comes to one."""
+    """Calls with smaller hints are tried first. Hints change no verdict, only how soon the search reaches one."""
     request: str = ""
-    """Of calls that never ended and name the same one, at most one was done: they are the ways in which it went."""
+    """Calls that never ended and have the same request are its possible effects: at most one was done."""
 
     @property
     def keys(self) -> list[str]:
@@ -80,32 +80,32 @@ class Call(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What became of the calls to one store.
+    """The judgement on the calls to one store.
 
-    ``order`` explains them, or else all that had ended before the first of the ``unexplained`` did: with that one's
-    end, no order is left. The others are what has no place even so, were that one forgiven; ``CULPRITS`` at most.
+    ``order`` explains them all, or else those that had ended before the first of the ``unexplained`` did: with its
+    end, no order is left. The others have no place even without the first; at most ``CULPRITS``.
     """
 
     keys: tuple[str, ...]
-    outcome: Judgement
+    judgement: Judgement
     order: tuple[Call, ...]
     unexplained: tuple[Call, ...]
     configurations: int
-    """How many were tried before it was clear, or the search gave up."""
+    """How many the search tried."""
 
 
 def fits(seen: Seen, held: Value) -> bool:
-    """Return whether a key that held this may have been seen so."""
+    """Return whether a call may have seen this of a key that held ``held``."""
     return held != seen.value if isinstance(seen, Not) else held == seen
 
 
 def linearize(calls: Iterable[Call], limit: int = LIMIT) -> list[Verdict]:
-    """Find an order for the calls to each store; nothing is in any of them in the beginning."""
+    """Find an order for the calls to each store; all stores are empty at first."""
     return [_verdict(store, limit) for store in stores(_useful(list(calls)))]
 
 
 def stores(calls: Iterable[Call]) -> list[list[Call]]:
-    """Return the calls in groups that have no key, and no request, in common, in the order of their first keys."""
+    """Return the calls in groups without a common key or request, in the order of their first keys."""
     calls = list(calls)
     above: dict[str, str] = {key: key for call in calls for key in call.keys}
 
@@ -119,10 +119,10 @@ def stores(calls: Iterable[Call]) -> list[list[Call]]:
     for call in calls:
         first, *others = call.keys
         if call.request:
-            # The ways in which it may have gone exclude each other, whatever keys they are about.
+            # The possible effects of a request exclude each other, whatever their keys.
             others.append(requests.setdefault(call.request, first))
         for other in others:
-            # The smaller one stays, so that the groups come in the same order whatever the order of the calls.
+            # The smaller root stays, so that the groups do not depend on the order of the calls.
             low, high = sorted((root(first), root(other)))
             above[high] = low
     groups: dict[str, list[Call]] = defaultdict(list)
@@ -134,42 +134,42 @@ def stores(calls: Iterable[Call]) -> list[list[Call]]:
 def _verdict(calls: list[Call], limit: int) -> Verdict:
     keys = tuple(sorted({key for call in calls for key in call.keys}))
     search = _Search(calls, limit)
-    outcome: Judgement = "linearizable"
+    judgement: Judgement = "linearizable"
     if not search.follow_hints():
         search = _Search(calls, limit)
-        outcome = search.run()
-    if outcome != "not linearizable":
-        order = search.order() if outcome == "linearizable" else []
-        return Verdict(keys, outcome, tuple(order), (), search.configurations)
+        judgement = search.run()
+    if judgement != "not linearizable":
+        order = search.order() if judgement == "linearizable" else []
+        return Verdict(keys, judgement, tuple(order), (), search.configurations)
     explanation = _Explanation(calls, limit)
     explanation.find_culprits()
-    return Verdict(keys, outcome, tuple(explanation.order), tuple(explanation.culprits), search.configurations)
+    return Verdict(keys, judgement, tuple(explanation.order), tuple(explanation.culprits), search.configurations)
 
 
 class _Explanation:
-    """Looks for the call with whose end a history stops being linearizable, and then for the next one.
+    """Finds the call whose end makes a history not linearizable, and then the next one.
 
-    Whoever goes on with a history that is not linearizable does not make it so. So the first end after which there is
-    no order can be found by halving, which does not depend on the way that a search has taken.
+    A history that is not linearizable does not become so by further calls. So bisection finds the first end after
+    which there is no order, whatever path a search has taken.
     """
 
     def __init__(self, calls: list[Call], limit: int) -> None:
         self.calls = calls
         self.left = limit
-        """Configurations that may still be tried, in all searches together."""
+        """Configurations left to try, in all searches together."""
         known = [number for number, call in enumerate(calls) if call.returned < inf]
         self.ends = sorted(known, key=lambda number: (calls[number].returned, calls[number].invoked))
         self.forgiven: set[int] = set()
         self.order: list[Call] = []
-        """What explains all that ended before the first culprit did."""
+        """An order of all calls that ended before the first culprit."""
 
     @property
     def culprits(self) -> list[Call]:
-        """What was found, in the order of the ends."""
+        """The calls found, in the order of their ends."""
         return [self.calls[number] for number in self.ends if number in self.forgiven]
 
     def find_culprits(self) -> None:
-        """Find one after the other, until all is well without them."""
+        """Find one after the other, until the rest is linearizable."""
         good, bad = 0, len(self.ends)
         while len(self.forgiven) < CULPRITS:
             while bad - good > 1:
@@ -184,16 +184,16 @@ class _Explanation:
                 return
 
     def _is_bad(self, ended: int) -> bool:
-        """Whether there is certainly no order for what is known when so many calls have ended."""
+        """Whether there is certainly no order for the history up to this number of ends."""
         search = _Search(self._prefix(ended), self.left)
-        outcome = search.run()
+        judgement = search.run()
         self.left -= search.configurations
-        if outcome == "linearizable" and not self.forgiven:
+        if judgement == "linearizable" and not self.forgiven:
             self.order = search.order()
-        return outcome == "not linearizable"
+        return judgement == "not linearizable"
 
     def _prefix(self, ended: int) -> list[Call]:
-        """Return the history up to that end: what ends later is open, and what begins later is not there."""
+        """Return the history up to that end: calls that end later are open, calls that begin later are missing."""
         until = self.calls[self.ends[ended - 1]].returned
         known = set(self.ends[:ended]) - self.forgiven
         prefix = []
@@ -201,16 +201,15 @@ class _Explanation:
             if number in known or (call.returned == inf and call.invoked <= until):
                 prefix.append(call)
             elif call.leaves and call.invoked <= until:
-                # What it is going to see is not known yet.
+                # What it will see is not known yet.
                 prefix.append(call._replace(returned=inf, sees=()))
         return prefix
 
 
 def _useful(calls: list[Call]) -> list[Call]:
-    """Return the calls without those that never ended and whose effect nobody saw.
+    """Return the calls without those that never ended and whose effect no call saw.
 
-    Were such a call done, nobody had seen any of its keys before the next call changed that. Without it, nobody may
-    be left who saw what another one leaves.
+    Removing one may leave another one without a call that saw its effect, so this repeats.
     """
     while True:
         kept = _noticed(calls)
@@ -236,9 +235,9 @@ def _noticed(calls: list[Call]) -> list[Call]:
 
 
 def _settled(calls: list[Call]) -> list[float]:
-    """Return when each call had been done: at its end, or earlier where what others saw tells that.
+    """Return when each call had certainly been done: at its end, or earlier if another call saw its effect.
 
-    Without this, each call that never ended would double the configurations from there on to the end.
+    Without this, each call that never ended would double the number of configurations after it.
     """
     sources = Counter(fact for call in calls for fact in call.leaves)
     settled = [call.returned for call in calls]
@@ -249,24 +248,24 @@ def _settled(calls: list[Call]) -> list[float]:
                 seen[fact] = min(seen.get(fact, inf), done)
         earlier = []
         for call, done in zip(calls, settled, strict=True):
-            # What is not there comes from nobody, in the beginning.
+            # An absent key needs no call: stores are empty at first.
             ends = [seen.get(fact, inf) for fact in call.leaves if fact[1] is not None and sources[fact] == 1]
-            # Somebody who saw it before it began is wrong, but that is for the search to find.
+            # A call that saw it before it began is wrong, but the search finds that.
             earlier.append(max(call.invoked, min([done, *ends])))
         if earlier == settled:
             return settled
-        # Where that one has seen something too, whoever left it had been done even earlier.
+        # This may settle, even earlier, the calls whose effects those calls saw.
         settled = earlier
 
 
 class _Event:
-    """The beginning or the end of a call, in a list of those of all calls that have no place yet."""
+    """The beginning or the end of a call, in the linked list of those of all calls without a place."""
 
     __slots__ = ("after", "before", "move")
 
     def __init__(self, move: _Move | None) -> None:
         self.move = move
-        """The call that begins here, if one does."""
+        """The call that begins here, or None at an end."""
         self.before: _Event = self
         self.after: _Event | None = None
 
@@ -276,14 +275,14 @@ class _Event:
             self.after.before = self.before
 
     def relink(self) -> None:
-        """Undo ``unlink``; whatever was unlinked since must have been linked again."""
+        """Undo ``unlink``; in the reverse order of the calls of ``unlink``."""
         self.before.after = self
         if self.after is not None:
             self.after.before = self
 
 
 State = tuple[int, ...]
-"""The number of what is under each key."""
+"""The number of the value under each key."""
 
 
 ABSENT = 0
@@ -291,10 +290,10 @@ UNSEEN = 1
 
 
 class _Move:
-    """A call with numbers for its keys and for what is under them.
+    """A call with numbers for its keys and values.
 
-    ``ABSENT`` is nothing, ``UNSEEN`` is any value that nobody saw or missed: one is as good as the other. Of what was
-    seen, ``~number`` is anything but that.
+    ``ABSENT`` stands for no value, ``UNSEEN`` for all values that no call saw or missed. In ``sees``, ``~number``
+    stands for anything but that value.
     """
 
     __slots__ = ("beginning", "bit", "call", "done", "end", "hint", "leaves", "rivals", "sees", "twin")
@@ -302,36 +301,35 @@ class _Move:
     def __init__(self, call: Call, done: float, bit: int) -> None:
         self.call = call
         self.done = done
-        """When it certainly had been."""
+        """When it had certainly been done."""
         self.bit = bit
         self.hint = call.hint
         self.sees: list[tuple[int, int]] = []
         self.leaves: list[tuple[int, int]] = []
         self.twin = 0
-        """The bit of the call that does the same, is as little known to have been done, and began right before it."""
+        """The bit of the call with the same effect that never ended either and began right before it."""
         self.rivals = 0
-        """The bits of the calls of the same request: it went in one way at most."""
+        """The bits of the other possible effects of the same request."""
         self.beginning = _Event(self)
         self.end: _Event | None = None
 
     def fits(self, state: State) -> bool:
-        """Whether it would see what it saw."""
+        """Whether the store holds what it saw."""
         return all(_fits(value, state[key]) for key, value in self.sees)
 
     def changed(self, state: State) -> State:
-        """Return what it makes of ``state``."""
+        """Return ``state`` after the call."""
         values = list(state)
         for key, value in self.leaves:
             values[key] = value
         return tuple(values)
 
     def notices(self, other: _Move, before: State, after: State) -> bool:
-        """Whether this one, if it were next, could tell that ``other`` has just been done.
+        """Whether this call, if it came next, could tell that ``other`` has just been done.
 
-        It can if it saw what it would not have seen before. It can also if it leaves some of the same keys: afterwards
-        the store would be another if the two had gone the other way round; or if it leaves some that the other saw,
-        which might have found something else then. But where it leaves all that has changed, the other had better not
-        be done at all.
+        It can if it saw a value that it would not have seen before. It can also if it leaves some of the same keys,
+        because the store would differ if the two had their places exchanged, or some keys that the other call saw,
+        which might then have seen something else. But if it overwrites every change, the other call need not be done.
         """
         for key, value in self.sees:
             if before[key] != after[key] and _fits(value, after[key]) and not _fits(value, before[key]):
@@ -348,9 +346,9 @@ def _fits(seen: int, held: int) -> bool:
 
 
 class _Step(NamedTuple):
-    """A change and then all those that fit, with what may be tried next, the most likely last.
+    """A change and then all reads that fit, with the changes to try next, the most likely one last.
 
-    ``state`` was before, in the first step what is.
+    ``state`` is the one before the step; in the first step, the present one.
     """
 
     moves: list[_Move]
@@ -363,7 +361,7 @@ def _hint(move: _Move) -> float:
 
 
 class _Search:
-    """Gives one call after the other its place; only what began before the first open end can be the next one."""
+    """Places one call after the other; only calls that began before the first open end can be next."""
 
     def __init__(self, calls: list[Call], limit: int) -> None:
         self.limit = limit
@@ -371,23 +369,23 @@ class _Search:
         settled = sorted(zip(useful, _settled(useful), strict=True), key=lambda pair: (pair[0].invoked, pair[1]))
         self.moves = [_Move(call, done, 1 << number) for number, (call, done) in enumerate(settled)]
         self.placed = 0
-        """The bits of the calls that have their place."""
+        """The bits of the calls that have a place."""
         self.left = sum(move.done < inf for move in self.moves)
-        """Calls that were done and have no place yet."""
+        """How many calls were certainly done and have no place yet."""
         self.state: State = ()
         self.waiting: list[list[int]] = []
-        """How many calls that were done and have no place have seen each value under each key."""
+        """How many calls that were certainly done and have no place have seen each value under each key."""
         self.sources: list[list[int]] = []
-        """How many calls without a place leave it there."""
+        """How many calls without a place leave each value under each key."""
         self.steps: list[_Step] = []
         self.configurations = 0
-        """How many were tried."""
+        """How many have been tried."""
         self.optional = sum(move.bit for move in self.moves if move.done == inf)
         """The bits of the calls that may not have been done."""
         self.tried: dict[tuple[int, State], list[int]] = {}
-        """The calls that had a place and what they left, wherever the search has been; the optional ones by themselves.
+        """Where the search has been: by placed calls that were certainly done and state, the placed optional calls.
 
-        None of those is part of another one of the same configuration.
+        No entry of a list is a subset of another.
         """
         self._count_values()
         self._find_rivals()
@@ -395,7 +393,7 @@ class _Search:
         self.head = self._link_events()
 
     def order(self) -> list[Call]:
-        """Return the calls that have a place, one after the other."""
+        """Return the placed calls in their order."""
         return [move.call for step in self.steps for move in step.moves]
 
     def _count_values(self) -> None:
@@ -407,7 +405,7 @@ class _Search:
                 numbers.setdefault(key, {None: ABSENT})
             for key, seen in dict.fromkeys(move.call.sees):
                 value = seen.value if isinstance(seen, Not) else seen
-                # Number 1 is for what nobody saw.
+                # Number 1 is UNSEEN.
                 number = numbers[key].setdefault(value, len(numbers[key]) + 1)
                 move.sees.append((keys[key], ~number if isinstance(seen, Not) else number))
         for move in self.moves:
@@ -435,20 +433,20 @@ class _Search:
     def _find_twins(self) -> None:
         families: dict[object, list[_Move]] = defaultdict(list)
         for move in self.moves:
-            # What has rivals may not be done any more when it is the turn of its twin.
+            # A call with rivals may be excluded by the time its twin could be placed.
             if move.done == inf and not move.rivals:
                 families[tuple(move.sees), tuple(move.leaves)].append(move)
         for family in families.values():
             for earlier, move in pairwise(family):
                 move.twin = earlier.bit
-            # Whichever of them was done first, here it is the one that began first.
+            # The one that began first takes the smallest hint.
             for move, hint in zip(family, sorted(move.hint for move in family), strict=True):
                 move.hint = hint
 
     def _link_events(self) -> _Event:
         events: list[tuple[float, int, _Event]] = []
         for move in self.moves:
-            # Of two events at the same moment the beginning goes first: nothing says that they did not overlap.
+            # At the same moment, beginnings come before ends: the calls may have overlapped.
             events.append((move.call.invoked, 0, move.beginning))
             if move.done < inf:
                 move.end = _Event(None)
@@ -460,10 +458,10 @@ class _Search:
         return head
 
     def follow_hints(self) -> bool:
-        """Try the one order that the hints tell, as far as they do: whether it explains all."""
+        """Try the one order that the hints give; return whether it explains all calls."""
         self.steps.append(_Step(self._place_all_that_fit(), self.state, []))
         while self.left:
-            # The most likely one comes last.
+            # The most likely change comes last.
             move = next((move for move in reversed(self._changes()) if self._is_possible(move)), None)
             if move is None or move.hint == inf or self.configurations >= self.limit:
                 return False
@@ -474,7 +472,7 @@ class _Search:
         return True
 
     def run(self) -> Judgement:
-        """Try one change after the other; where none can be next, take the last one back and try another."""
+        """Try one change after the other; if none can be next, take back the last one and try another."""
         self.steps.append(_Step(self._place_all_that_fit(), self.state, self._changes()))
         while self.left:
             changes = self.steps[-1].changes
@@ -513,12 +511,12 @@ class _Search:
             old = self.state[key]
             own = move.done < inf and (key, old) in move.sees
             if old != value and self.waiting[key][old] > own and not self.sources[key][old]:
-                # Somebody else has yet to see what nobody would leave there any more.
+                # Another call has yet to see the old value, and no call would leave it again.
                 return False
         return not self._was_tried(self.placed | move.bit, move.changed(self.state))
 
     def _was_tried(self, placed: int, state: State) -> bool:
-        """Whether the search has been there, or where no call that may not have been done had a place but these."""
+        """Whether the search has been there, or there with a subset of the optional calls."""
         used = placed & self.optional
         return any(earlier & ~used == 0 for earlier in self.tried.get((placed & ~self.optional, state), ()))
 
@@ -527,14 +525,14 @@ class _Search:
         self.tried[known] = [used, *(earlier for earlier in self.tried.get(known, ()) if used & ~earlier)]
 
     def _try(self, move: _Move) -> None:
-        """Give a change its place, and all that fit then; take it back where that was not worth it."""
+        """Place a change, and all reads that fit then; take it back if no call notices it."""
         before, self.state = self.state, move.changed(self.state)
         placed = self.placed | move.bit
         self._place(move)
         seen = self._place_all_that_fit()
         self.steps.append(_Step([move, *seen], before, self._changes()))
         if move.done == inf and not self._is_noticed(move, seen, before):
-            # The configuration is not tried: what came before this change may be worth it in another order.
+            # Do not remember this configuration: another order may reach it through a change that is noticed.
             self._take_back()
         else:
             self._remember(placed, self.state)
@@ -550,7 +548,7 @@ class _Search:
         return False
 
     def _place_all_that_fit(self) -> list[_Move]:
-        """Give every call that changes nothing and can be next its place."""
+        """Place every call that changes nothing and can be next."""
         moves = []
         event = self.head.after
         while event is not None and (move := event.move) is not None:
@@ -561,7 +559,7 @@ class _Search:
         return moves
 
     def _place(self, move: _Move) -> None:
-        # The end goes first, or what comes after the beginning could still be that very end.
+        # Unlink the end first: it may directly follow the beginning.
         if move.end is not None:
             move.end.unlink()
             self.left -= 1

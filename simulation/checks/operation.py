@@ -1,4 +1,4 @@
-"""One request of a client and what came of it, as the client knows it."""
+"""One request of a client and its completion, as far as the client knows it."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from raftkv.actors.messages.requests import (
     ReadResult,
     Refused,
 )
-from raftkv.store.commands import NOT_THERE, THERE, Command, DeleteDone, DeleteIf, Put, PutIf, Result, Unmatched
+from raftkv.simulation.cluster.describe import condition
+from raftkv.store.commands import NOT_THERE, Command, DeleteDone, Put, PutIf, Result, Unmatched
 
-NOT_TOLD = -1
-"""An index, a term, a revision or a version that the client did not get to know."""
+NOT_REPORTED = -1
+"""Stands for an index, term, revision or version that the answer did not contain."""
 
 SHOWN_BYTES = 40
-"""As much of a value as is told of it."""
+"""How many characters of a value are shown."""
 
 Completion = Literal["ok", "failed", "unknown"]
 
 
 class Moment(NamedTuple):
-    """A time, and how much the history had recorded before: that orders what happens within one millisecond."""
+    """A time, and the number of events recorded before: the order of events at the same millisecond."""
 
     ms: float
     number: int
@@ -39,50 +40,50 @@ NEVER = Moment(inf, 0)
 class Operation:
     """A request, and its reply if there was one.
 
-    ``failed`` was certainly not done. ``unknown`` may have been done since ``began``, or may yet be, or never will;
-    that is also what it is until there is an answer. ``ended`` is when the client stopped to wait for it.
+    A ``failed`` request certainly had no effect. An ``unknown`` one may have had an effect since ``began``, may have
+    one later, or never; so does one without an answer yet. ``ended`` is when the client stopped waiting.
     """
 
     number: int
-    """Its place in the history."""
+    """Its position in the history."""
     client: str
     node: str
-    """Which was asked."""
+    """The node that the client asked."""
     request: Propose | Read
     began: Moment
     ended: Moment = NEVER
     outcome: Completion = "unknown"
     reply: Applied | ReadResult | Refused | None = None
     answer: str = ""
-    """What the client was told, in a word or two, or why nothing."""
+    """The answer in a few words, or why there was none."""
 
     @property
     def invoked_ms(self) -> float:
-        """When the client asked."""
+        """When the client sent the request, in ms."""
         return self.began.ms
 
     @property
     def answered_ms(self) -> float:
-        """When the client stopped to wait, with an answer or without; ``inf`` if it never did."""
+        """When the client stopped waiting, with an answer or without, in ms; ``inf`` if it never did."""
         return self.ended.ms
 
     @property
     def kind(self) -> Literal["write", "read", "stale read"]:
-        """What it is for the history: stale reads are not part of what must be linearizable."""
+        """Its kind: stale reads need not be linearizable."""
         if isinstance(self.request, Propose):
             return "write"
         return "stale read" if self.request.level == "stale" else "read"
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """The keys that it is about, each once."""
+        """Its keys, each once."""
         request = self.request
         parts = request.commands if isinstance(request, Propose) else request.queries
         return tuple(dict.fromkeys(part.key for part in parts))
 
     @property
     def puts(self) -> tuple[Put | PutIf, ...]:
-        """Its commands that left a value, or may have: not those that were told that their condition did not hold."""
+        """Its commands that left a value, or may have: all puts but those whose condition did not hold."""
         if not isinstance(self.request, Propose):
             return ()
         results = self.reply.results if isinstance(self.reply, Applied) else ()
@@ -95,8 +96,8 @@ class Operation:
             ]
         )
 
-    def told(self) -> str:
-        """Return what it did, or saw, in words."""
+    def describe(self) -> str:
+        """Return what it wrote or read, in words."""
         if isinstance(self.request, Propose):
             results = self.reply.results if isinstance(self.reply, Applied) else ()
             parts = [_command(command) for command in self.request.commands]
@@ -111,21 +112,21 @@ class Operation:
         )
 
     def __str__(self) -> str:
-        """Return it as one line."""
+        """Return the operation in one line."""
         end = f"{self.answered_ms:.3f}" if self.answered_ms < inf else "never"
         place = ""
-        if isinstance(self.reply, Applied | ReadResult) and self.reply.revision != NOT_TOLD:
-            index = "" if self.reply.index == NOT_TOLD else f"index {self.reply.index}, "
+        if isinstance(self.reply, Applied | ReadResult) and self.reply.revision != NOT_REPORTED:
+            index = "" if self.reply.index == NOT_REPORTED else f"index {self.reply.index}, "
             place = f" at {index}revision {self.reply.revision}"
         why = f" ({self.answer})" if self.answer else ""
         return (
             f"#{self.number} {self.invoked_ms:.3f} to {end} ms, {self.client} at {self.node}: "
-            f"{self.kind} {self.told()}: {self.outcome}{place}{why}"
+            f"{self.kind} {self.describe()}: {self.outcome}{place}{why}"
         )
 
 
 def shown(value: bytes | None) -> str:
-    """Return a value, or its beginning, for people."""
+    """Return a value, or its beginning, as text."""
     if value is None:
         return "nothing"
     try:
@@ -135,19 +136,10 @@ def shown(value: bytes | None) -> str:
     return text if len(text) <= SHOWN_BYTES else text[:SHOWN_BYTES] + "…"
 
 
-def condition(command: Command) -> str:
-    """Return on which condition a command is done, to be said behind it; nothing where there is none."""
-    if not isinstance(command, PutIf | DeleteIf):
-        return ""
-    places = {NOT_THERE: "not there", THERE: "there"}
-    return f" if {places.get(command.revision, f'at {command.revision}')}"
-
-
 def _command(command: Command) -> str:
-    what = (
-        f"put {command.key} = {shown(command.value)}" if isinstance(command, Put | PutIf) else f"delete {command.key}"
-    )
-    return what + condition(command)
+    if isinstance(command, Put | PutIf):
+        return f"put {command.key} = {shown(command.value)}{condition(command)}"
+    return f"delete {command.key}{condition(command)}"
 
 
 def _result(result: Result) -> str:
@@ -157,7 +149,7 @@ def _result(result: Result) -> str:
 
 
 class Anomaly(NamedTuple):
-    """A promise that was broken, in words, and by which operations; ``order`` explains all before, if anything does."""
+    """A broken promise in words, and the operations that break it; ``order`` explains those before, if one does."""
 
     text: str
     operations: tuple[Operation, ...]

@@ -1,1 +1,1 @@
-"""Simulated clusters: nodes, disks, network, clients."""
+"""The simulated cluster: machines with disks and clocks, the network between them, and the trace of what happens."""

@@ -1,4 +1,9 @@
-"""A cluster of simulated machines: each has a disk and a clock, which outlive the processes that run on it."""
+"""A cluster of simulated machines, each with a disk and a clock that outlive the processes on it.
+
+A process is a real node: its actors, its gateway and its recovery from disk are those of ``raftkv serve``. Only the
+system base, the clock, the disk and the transport are simulated. ``SimulatedCluster`` has hooks (lists of functions) by
+which the checks and the trace see every handled message.
+"""
 
 from __future__ import annotations
 
@@ -40,16 +45,16 @@ NODE = "node"
 DIRECTORY = "/data"
 
 SEGMENT_BYTES = 64 << 10
-"""Small, so that a run of some thousand entries fills several."""
+"""Small, so that some thousand entries fill several segments."""
 
 NORMAL_HANDLING_MS = 0.02
-"""How long it takes, on average, to handle a message on a machine that is well."""
+"""How long a healthy machine takes to handle a message, on average."""
 
 SIMULATED_LIMITS = Limits(segment_bytes=SEGMENT_BYTES)
 
 
 class SimulatedNode:
-    """One life of a node: the process from its start to its end."""
+    """One process of a node, from its start to its end."""
 
     def __init__(self, machine: Machine, system: EventLoopSystem, node: ActorAddress) -> None:
         self.machine = machine
@@ -58,23 +63,22 @@ class SimulatedNode:
         self.address = node
         self.recovered = False
         self.roles: list[Role] = []
-        """The role actors, once there are."""
+        """The role actors; empty before the node has created them."""
         self.holder: Role | None = None
-        """Who had the replica last."""
+        """The role that had the replica last."""
         rng = Random(machine.cluster.simulation.random.random())
-        self.client = Gateway(self._ask, rng=rng, loop=self.base.loop)
-        """The front end's."""
+        self.gateway = Gateway(self._ask, rng=rng, loop=self.base.loop)
         self.rng = rng
 
     def _ask(self, message: object, timeout_s: float) -> Any:
         return self.system.ask(self.address, message, timeout_s)
 
     def tell(self, message: Any) -> None:
-        """Send the node's parent actor a message from outside."""
+        """Send a message to the node's parent actor."""
         self.system.tell(self.address, message)
 
     def actor(self, of: type) -> Any:
-        """Return the actor of this class, or None."""
+        """Return the node's actor of this class, or None."""
         for receiver in self.base.receivers.values():
             if isinstance(receiver, ActorCell) and isinstance(receiver.instance, of):
                 return receiver.instance
@@ -82,7 +86,7 @@ class SimulatedNode:
 
     @property
     def replica(self) -> Replica | None:
-        """The replica; None while it is not made yet or on its way from one role to another."""
+        """The replica; None before it exists and while one role hands it to another."""
         holder = self.holder
         if holder is not None and holder.has_replica:
             return holder.replica
@@ -96,7 +100,7 @@ class SimulatedNode:
 
 
 class Machine:
-    """A disk, a clock, and the process that runs there, if one does: what the network calls a host."""
+    """A disk, a clock, and the process that runs there, if any; a ``Host`` of the network."""
 
     def __init__(self, cluster: SimulatedCluster, name: str) -> None:
         self.cluster = cluster
@@ -104,25 +108,25 @@ class Machine:
         self.disk = SimulatedDisk()
         self.clock = VirtualClock(cluster.simulation.scheduler, cluster.simulation.random.uniform(0.0, 1e6))
         self.node: SimulatedNode | None = None
-        self.life = 0
+        self.process_number = 0
         self.incarnations = 0
         self.is_stopped = False
         self.ended: tuple[int, str] | None = None
-        """The status and the line with which the last process stopped itself."""
+        """The exit status and the line with which the last process stopped itself."""
         self.is_lost = False
-        """Whether the machine went as a whole: nobody is left to close its connections."""
+        """Whether the machine went down with its process, so that no connection was closed."""
         self.handling_ms = NORMAL_HANDLING_MS
-        """How long it takes, on average, to handle a message."""
+        """How long handling a message takes, on average."""
         self.sync_ms: tuple[float, float] = (0.1, 1.0)
-        """How long it takes to write a batch of the journal and sync it."""
+        """How long writing and syncing a batch of the journal takes: (least, most)."""
         self.hangs_until_ms = 0.0
-        """Before this moment, no sync ends."""
+        """No sync ends before this moment."""
         self.resigned = False
         """Whether the process was asked to stop."""
         self.crashed_ms = float("-inf")
-        """When power failed last."""
+        """When power last failed."""
         self.troubled_ms = float("-inf")
-        """When the process was last seen to stand still or be slow, or its clock to be wrong."""
+        """When the process was last paused or slow, or its clock wrong."""
 
     # --- a host
 
@@ -137,31 +141,31 @@ class Machine:
         return self.node is not None and self.node.recovered
 
     def tell(self, message: Any) -> None:
-        """Give the node a message of its own link."""
+        """Deliver a message of the node's own link."""
         if self.node is not None:
             self.node.tell(message)
 
     def deliver(self, source: str, target: str, sender: str, message: Any) -> None:
-        """Give the node a message of a peer."""
+        """Deliver a message of a peer."""
         if self.node is not None:
             self.node.base.deliver(source, target, sender, message)
 
     def send(self, peer: str, target: str, source: str, message: Any) -> None:
-        """Be the node's transport."""
+        """Send a message of the node to a peer (as its transport)."""
         self.cluster.network.send(self.name, peer, target, source, message)
 
     def is_well_since(self, node: SimulatedNode, since_ms: float) -> bool:
-        """Whether this process has been able all the time to do what it should, and to do it in time."""
+        """Whether this process has run without interruption, delay or clock fault since that time."""
         troubled = self.is_stopped or self.handling_ms > NORMAL_HANDLING_MS or self.clock.rate != 1.0 or self.resigned
         return self.node is node and not troubled and self.troubled_ms < since_ms
 
     # --- a process
 
     def boot(self) -> None:
-        """Start a process with what the disk holds; it may end at once, as ``ended`` says then."""
+        """Start a process from the disk; it may stop itself at once, see ``ended``."""
         assert self.node is None, f"{self.name} is up already"
         cluster = self.cluster
-        self.life += 1
+        self.process_number += 1
         self.ended = None
         self.resigned = False
         self.is_lost = False
@@ -199,12 +203,12 @@ class Machine:
             ),
         )
         self.node.tell(boot)
-        cluster.network.look()
+        cluster.network.update_connections()
 
     def crash(self, random: Random | None = None) -> None:
-        """Lose power: the process is gone, and what was not synced, or any part of that.
+        """Lose power: the process is gone, and everything that was not synced, or with ``random`` any part of it.
 
-        Others may be told at once, by whoever sees to the machine, or notice nothing until it has been silent for long.
+        Peers may see their connections end at once, or notice only the silence.
         """
         if random is not None:
             self._write_in_part(random)
@@ -215,12 +219,13 @@ class Machine:
             self.disk.crash()
         else:
             self.disk.crash_at_random(random)
-        self.cluster.network.look()
+        self.cluster.network.update_connections()
 
     def _write_in_part(self, random: Random) -> None:
-        """Let the journal come as far as it may have come with what it writes just now.
+        """Write a part of the batch that the journal is writing.
 
-        Its dispatcher does all of that at the end of the time that it takes, so nothing is half-written in between.
+        The dispatcher of the journal does all of the work at the end of its duration, so that nothing is half-written
+        before.
         """
         journal = None if self.node is None else self.node.actor(Journal)
         if journal is not None and type(journal._myRef.dispatcher.next_message) is Flush and not self.disk.is_cut:
@@ -229,16 +234,16 @@ class Machine:
                 journal.receiveMessage(Flush(), None)
 
     def lose_power(self) -> None:
-        """Crash in the middle of something, as the disk was told to."""
+        """Crash in the middle of a disk operation, as ``SimulatedDisk.cut_after`` planned."""
         self.crash(self.cluster.simulation.random)
-        for tell in self.cluster.power_lost:
-            tell(self)
+        for hook in self.cluster.power_lost:
+            hook(self)
 
     def kill(self) -> None:
-        """End the process at once; what it had written is in the system's memory still."""
+        """Kill the process; its writes remain in the page cache of the system."""
         self._end()
         self.disk.kill()
-        self.cluster.network.look()
+        self.cluster.network.update_connections()
 
     def _end(self) -> None:
         if self.node is not None:
@@ -247,25 +252,25 @@ class Machine:
         self.is_stopped = False
 
     def stop(self) -> None:
-        """Let the process stand still, as a SIGSTOP does."""
+        """Pause the process, as SIGSTOP does."""
         if self.node is not None and not self.is_stopped:
             self.is_stopped = True
             self.node.base.pause()
-            self.cluster.network.look()
+            self.cluster.network.update_connections()
 
     def go_on(self) -> None:
-        """Let the process go on."""
+        """Resume the process, as SIGCONT does."""
         if self.node is not None and self.is_stopped:
             self.is_stopped = False
             self.node.base.resume()
-            self.cluster.network.look()
+            self.cluster.network.update_connections()
 
     def wipe(self) -> None:
-        """Take the disk away; the node comes back as another incarnation."""
+        """Kill the process and replace the disk by an empty one; the node restarts as another incarnation."""
         self.kill()
         self.disk.wipe()
-        for tell in self.cluster.wiped:
-            tell(self)
+        for hook in self.cluster.wiped:
+            hook(self)
 
     def _new_incarnation(self) -> str:
         self.incarnations += 1
@@ -279,15 +284,15 @@ class Machine:
     def _on_event(self, event: RoleChanged | AdvertiseAddress) -> None:
         node = self.node
         if node is not None and isinstance(event, RoleChanged):
-            node.client.on_role_changed(event)
+            node.gateway.on_role_changed(event)
             if not node.recovered:
                 node.recovered = True
-                self.cluster.network.look()
+                self.cluster.network.update_connections()
             self.cluster.on_role_changed(event)
 
     def _task_failed(self, error: BaseException) -> None:
-        told = "".join(traceback.format_exception(error))
-        raise AssertionError(f"a task of {self.name} ended with {error!r}, of which nobody is told:\n{told}")
+        text = "".join(traceback.format_exception(error))
+        raise AssertionError(f"a task of {self.name} ended with an unhandled {error!r}:\n{text}")
 
     def _cost(self, receiver: Receiver, message: Any) -> float:
         random = self.cluster.simulation.random
@@ -298,12 +303,12 @@ class Machine:
 
     @property
     def node_dispatcher(self) -> Any:
-        """The dispatcher of all actors that have none of their own."""
+        """The dispatcher of all actors without a thread of their own."""
         return None if self.node is None else self.node.base.dispatcher
 
 
 class SimulatedCluster:
-    """Machines n1, n2, … and the network between them."""
+    """The machines n1, n2, … and the network between them."""
 
     def __init__(
         self,
@@ -327,14 +332,15 @@ class SimulatedCluster:
         random = Random(self.simulation.random.random())
         self.network = Network(self.simulation.scheduler, random, dict(self.machines))
         self.handled: list[Callable[[SimulatedNode, ActorCell, Any, Any], None]] = []
-        """Told of each message that an actor has handled."""
+        """Called after each message that an actor has handled: node, cell, message, sender."""
         self.ended: list[Callable[[Machine, int, str], None]] = []
-        """Told of each process that has stopped itself."""
+        """Called after a process has stopped itself: machine, exit status, line."""
         self.power_lost: list[Callable[[Machine], None]] = []
-        """Told of each machine whose power failed in the middle of something."""
+        """Called after the power of a machine failed in the middle of a disk operation."""
         self.wiped: list[Callable[[Machine], None]] = []
-        """Told of each machine that has lost its disk."""
+        """Called after the disk of a machine was replaced by an empty one."""
         self.role_changed: list[Callable[[RoleChanged], None]] = []
+        """Called with each change of role, term or leader of a node."""
 
     @property
     def names(self) -> Sequence[str]:
@@ -343,11 +349,11 @@ class SimulatedCluster:
 
     @property
     def now_ms(self) -> float:
-        """The time that no machine knows."""
+        """Virtual time, which no machine's clock shows."""
         return self.simulation.scheduler.now_ms
 
     def boot(self, names: Collection[str] | None = None) -> None:
-        """Start those that are not up."""
+        """Start the machines that are not up; all by default."""
         for name in self.names if names is None else names:
             if not self.machines[name].is_up:
                 self.machines[name].boot()
@@ -361,14 +367,14 @@ class SimulatedCluster:
         return {name: machine.node for name, machine in self.machines.items() if machine.node is not None}
 
     def on_ended(self, machine: Machine, status: int, line: str) -> None:
-        """Tell who wants to know that a process has stopped itself."""
-        for tell in self.ended:
-            tell(machine, status, line)
+        """Call the hooks after a process has stopped itself."""
+        for hook in self.ended:
+            hook(machine, status, line)
 
     def on_role_changed(self, event: RoleChanged) -> None:
-        """Tell who wants to know of a new role, term or leader."""
-        for tell in self.role_changed:
-            tell(event)
+        """Call the hooks with a change of role, term or leader."""
+        for hook in self.role_changed:
+            hook(event)
 
     def _raised(self, base: SimulatedBase, error: BaseException) -> None:
         if isinstance(error, PowerCut):
@@ -384,5 +390,5 @@ class SimulatedCluster:
             node.roles = [actor for actor in actors if isinstance(actor, Role)]
         elif type(message) is Assume and isinstance(cell.instance, Role):
             node.holder = cell.instance
-        for tell in self.handled:
-            tell(node, cell, message, sender)
+        for hook in self.handled:
+            hook(node, cell, message, sender)

@@ -1,25 +1,25 @@
-"""A disk in memory that forgets and fails as real ones do: what was not synced is lost in part, in any part.
+"""A disk in memory that loses and fails as real disks do: a crash loses any part of what was not synced.
 
-What has been written but not synced is a list of pieces (``SimulatedDisk.pending``): sectors of 512 bytes, sizes of
-files, names in directories. ``crash`` keeps the pieces it is told to keep and loses the rest; ``kill`` ends the
-process alone, whose writes the system still holds in memory.
+Writes that are not synced are a list of pieces (``SimulatedDisk.pending``): sectors of 512 bytes, sizes of files, names
+in directories. ``crash`` keeps the pieces that its argument selects and loses the rest; ``kill`` ends only the process,
+whose writes stay in the page cache.
 
-Faults are asked for, and chance is the caller's ``random.Random``; ``happened`` tells which came to pass. The disk
-has no clock: how long a sync takes is up to whoever waits for it. This is what a disk may do here, and no more:
+The caller requests faults, and passes a ``random.Random``; ``events`` lists those that took effect. The disk has no
+clock: its user decides how long a sync takes. These are all the faults:
 
-- Lose power ahead of any operation (``cut_after``), and keep any part of what was pending (``crash_at_random``).
-  A sector is written whole or not at all, so a torn write is one that misses sectors. The journal stands on that
-  (``raftkv/journal/format.py``), and so there are no half sectors.
-- Fail an operation (``fail``), and be full (``capacity``). What a failed sync was to save is lost, while memory
-  shows it until the file is opened again.
-- Damage what it holds: ``flip_bit``, and ``misdirect_next_write``, whose data goes elsewhere while all seems well.
-  One at a time: while anything is damaged (``is_damaged``) both decline, because two can hide each other.
-- Say that a sync is done when it is not: never. Nothing that relies on its own disk can survive that.
+- Power fails before any operation (``cut_after``), and any part of what was pending remains (``crash_at_random``). A
+  sector is written whole or not at all, so a torn write lacks sectors. The journal relies on that
+  (``raftkv/journal/format.py``).
+- An operation fails (``fail``), or the disk is full (``capacity``). The data of a failed sync is lost, but the page
+  cache shows it until the file is opened again, as on Linux.
+- Data is damaged: ``flip_bit``, and ``misdirect_next_write``, whose data goes to another place without an error. While
+  anything is damaged (``is_damaged``), both do nothing, because two damages can hide each other.
+- A sync that succeeds without syncing is not simulated: nothing that relies on its own disk can survive it.
 
-**What no journal can notice is not done.** Nothing points at what was written last, so if that batch goes astray to
-where nobody looks for batches it is as if it had never been, and the node goes on without what it acknowledged.
-Hence a write that is misdirected has content (zeros would wipe another) and lands in a file of the same kind, at
-a sector's start: the reader comes upon it there. Such a file must stay as long as the gap that the data left.
+**Damage that no journal can detect is not simulated.** Nothing points to the last batch, so if it went to a place where
+no batch is read, it would be lost without a trace, although the node acknowledged it. So a misdirected write has
+content (zeros would wipe another batch) and lands in a file of the same kind, at the start of a sector, where the
+reader finds it. That file must stay as long as the gap that the data left.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ SECTOR = 512
 
 
 class Piece(NamedTuple):
-    """Something that may be lost: ``kind`` is ``sector``, ``size`` or ``name``, ``number`` tells several apart."""
+    """Something that a crash may lose: ``kind`` is ``sector``, ``size`` or ``name``, ``number`` counts them."""
 
     kind: str
     path: str
     number: int
 
 
-class Happened(NamedTuple):
-    """A fault that came to pass.
+class DiskEvent(NamedTuple):
+    """A fault that took effect.
 
     ``kind`` is ``cut``, ``lost`` (pieces of it, at a crash), ``failed``, ``full``, ``flipped`` or ``misdirected``;
-    ``detail`` is for people.
+    ``detail`` is text for people.
     """
 
     kind: str
@@ -57,28 +57,28 @@ class Happened(NamedTuple):
 
 
 class PowerCut(BaseException):
-    """Raised where the machine stops, and by whatever is tried after: no code of the program's may catch it."""
+    """Raised when the power fails, and by every operation after that; no code of a node may catch it."""
 
 
 def fails_with(number: int, path: str) -> OSError:
-    """Return the ``OSError`` of this number as the system would make it."""
+    """Return the ``OSError`` of this number as the operating system raises it."""
     return OSError(number, os.strerror(number), path)
 
 
 class _Inode:
-    """A file's content: as a reader sees it, and as it is on disk."""
+    """The content of a file: as a reader sees it, and as it is on disk."""
 
     def __init__(self, content: bytes = b"") -> None:
         self.cached = bytearray(content)
         self.durable = bytearray(content)
         self.unsynced: list[range] = []
         """The sectors of each write since the last sync."""
-        self.astray: dict[int, tuple[_Inode, int, Happened]] = {}
-        """Unsynced sectors that will get to disk in another place: where, and how that is told."""
+        self.astray: dict[int, tuple[_Inode, int, DiskEvent]] = {}
+        """Unsynced sectors that will be written to another place: the place, and the event to report."""
         self.stale: set[int] = set()
-        """Sectors that memory shows in another way than the disk does, though nothing waits to be written."""
+        """Sectors whose page cache differs from the disk although nothing waits to be written."""
         self.damaged: set[int] = set()
-        """Sectors that hold on disk what was never to be there."""
+        """Sectors that hold wrong data on disk."""
 
     @property
     def dirty(self) -> list[int]:
@@ -86,7 +86,7 @@ class _Inode:
         return sorted({sector for run in self.unsynced for sector in run})
 
     def write(self, offset: int, data: bytes) -> None:
-        """Change what a reader sees."""
+        """Change the content that a reader sees."""
         if not data:
             return
         end = offset + len(data)
@@ -101,36 +101,36 @@ class _Inode:
             self.astray = {sector: place for sector, place in self.astray.items() if sector not in touched}
 
     def keep_size(self) -> None:
-        """Get the size to disk."""
+        """Write the size to disk."""
         missing = len(self.cached) - len(self.durable)
         if missing > 0:
             self.durable.extend(bytes(missing))
 
-    def keep_sector(self, sector: int) -> Happened | None:
-        """Get one sector to disk, or to where the disk puts it; then say so."""
+    def keep_sector(self, sector: int) -> DiskEvent | None:
+        """Write one sector to disk, or to another place; return the event of the latter."""
         start, end = sector * SECTOR, min((sector + 1) * SECTOR, len(self.cached))
         if sector in self.astray:
-            other, place, happened = self.astray[sector]
+            other, place, event = self.astray[sector]
             self.stale.add(sector)
             self.damaged.add(sector)
-            # What goes beyond the end of the other file lands where nobody has anything.
+            # A sector beyond the end of the other file has no effect.
             if (place + 1) * SECTOR <= len(other.durable):
                 other.durable[place * SECTOR : (place + 1) * SECTOR] = self.cached[start:end]
                 other.stale.add(place)
                 other.damaged.add(place)
-            return happened
+            return event
         self.durable.extend(bytes(max(0, end - len(self.durable))))
         self.durable[start:end] = self.cached[start:end]
         self.damaged.discard(sector)
         return None
 
-    def sync(self) -> list[Happened]:
-        """Get everything to disk; return what went wrong unnoticed."""
+    def sync(self) -> list[DiskEvent]:
+        """Write everything to disk; return the events of misdirected writes."""
         self.keep_size()
         if self.astray:
-            told = [happened for sector in self.dirty if (happened := self.keep_sector(sector))]
+            failed = [event for sector in self.dirty if (event := self.keep_sector(sector))]
             self.forget_unsynced()
-            return list(dict.fromkeys(told))
+            return list(dict.fromkeys(failed))
         for run in self.unsynced:
             start, end = run.start * SECTOR, run.stop * SECTOR
             self.durable[start:end] = self.cached[start:end]
@@ -140,24 +140,24 @@ class _Inode:
         return []
 
     def fail_sync(self) -> None:
-        """Give up what was to be synced, as Linux does: it still reads well."""
+        """Drop the unsynced data, as Linux does; a reader still sees it."""
         self.stale.update(self.dirty)
         self.forget_unsynced()
 
     def forget_unsynced(self) -> None:
-        """Have nothing that waits to be written."""
+        """Drop all waiting writes."""
         self.unsynced.clear()
         self.astray.clear()
 
     def forget_cache(self) -> None:
-        """See what is on disk, where nothing else waits to get there."""
+        """Read the stale sectors from disk again."""
         for sector in self.stale:
             start, end = sector * SECTOR, min((sector + 1) * SECTOR, len(self.cached))
             self.cached[start:end] = self.durable[start:end].ljust(end - start, b"\0")
         self.stale.clear()
 
     def crash(self) -> None:
-        """Have nothing but what is on disk."""
+        """Lose everything that is not on disk."""
         if self.cached != self.durable:
             self.cached[:] = self.durable
         self.forget_unsynced()
@@ -165,7 +165,7 @@ class _Inode:
 
 
 class _Directory:
-    """The names in a directory, and those changes of them that are in memory only."""
+    """The names in a directory, and the changes that are not synced."""
 
     def __init__(self) -> None:
         self.live: dict[str, _Inode] = {}
@@ -200,32 +200,32 @@ class _Failure(NamedTuple):
 
 
 def _nothing(operation: str, path: str) -> None:
-    """Let an operation be done."""
+    """Allow every operation."""
 
 
 class SimulatedDisk:
-    """A ``Disk`` in memory. ``capacity`` is in bytes and may be changed at any time.
+    """A ``Disk`` in memory. ``capacity`` is in bytes and may change at any time.
 
-    ``before`` is called ahead of every operation and may raise: an ``OSError``, or what ends the process there.
+    ``before`` is called before every operation and may raise an ``OSError``, or ``PowerCut``.
     """
 
     def __init__(self, capacity: int = 1 << 40) -> None:
         self.capacity = capacity
         self.before: Callable[[str, str], None] = _nothing
-        self.happened: list[Happened] = []
+        self.events: list[DiskEvent] = []
         self._directories: dict[str, _Directory] = {"/": _Directory()}
         self._locks: set[str] = set()
         self._open: list[_OpenFile] = []
-        # What ``used`` counted last, until a file grows or a name changes.
+        # The last result of ``used``, until a file grows or a name changes.
         self._used: int | None = 0
         self._misdirect: tuple[Random, str] | None = None
         self._failures: dict[str, _Failure] = {}
         self.disarm()
 
-    # --- What a program may do with it.
+    # --- the Disk protocol
 
     def open(self, path: str, *, create: bool = False) -> File:
-        """Open a file; one that exists is seen as it is on disk, but for what has yet to be synced."""
+        """Open a file; its content is what is on disk, and what waits for a sync."""
         self._operation("create" if create else "open", path)
         directory = self._directory_of(path)
         if path in self._directories:
@@ -243,7 +243,7 @@ class SimulatedDisk:
         return _OpenFile(self, inode, path)
 
     def rename(self, old: str, new: str) -> None:
-        """Rename, replacing ``new``."""
+        """Rename within a directory, replacing ``new``."""
         self._operation("rename", new)
         assert dirname(old) == dirname(new), "renaming is within a directory only"
         self._change(self._directory_of(old), {basename(old): None, basename(new): self._inode(old)})
@@ -274,7 +274,7 @@ class SimulatedDisk:
         self._directories[path] = _Directory()
 
     def sync_directory(self, path: str) -> None:
-        """Return when the names in a directory are on disk."""
+        """Sync the names in a directory."""
         self._operation("sync_directory", path)
         self._directory(path).sync()
 
@@ -294,12 +294,12 @@ class SimulatedDisk:
         self._locks.add(path)
         return _OpenFile(self, directory.live[basename(path)], path, is_lock=True)
 
-    # --- What may happen to it.
+    # --- faults
 
     def cut_after(self, operations: int) -> None:
-        """Let the power fail ahead of the operation of this number from now, the next being 1.
+        """Make the power fail before the operation with this number from now on; the next one is 1.
 
-        It raises ``PowerCut``, as does everything after it, until ``crash`` says what was on disk by then.
+        That operation and all later ones raise ``PowerCut`` until ``crash`` decides what is on disk.
         """
         assert operations >= 1, operations
         self._cut_in = operations
@@ -311,22 +311,22 @@ class SimulatedDisk:
         return bool(self._cut_in) or self._is_off
 
     def fail(self, operation: str, number: int = errno.EIO, *, after: int = 0, written: int = 0) -> None:
-        """Let ``operation`` fail once with this error, when it has succeeded ``after`` times more.
+        """Make ``operation`` fail once with this error, after it has succeeded ``after`` more times.
 
-        It is the name of a method of ``Disk`` or ``File``, ``create`` when ``open`` is told to. Of a write, the
-        first ``written`` sectors get to the file all the same.
+        It is the name of a method of ``Disk`` or ``File``, or ``create`` for ``open(create=True)``. A write that fails
+        still writes its first ``written`` sectors.
         """
         self._failures[operation] = _Failure(after, number, written)
         self._armed = True
 
     def crash(self, keep: Callable[[Piece], bool] = lambda piece: False) -> None:
-        """Lose power: of what was pending only what ``keep`` answers true to is there afterwards."""
+        """Lose power: of the pending pieces, only those for which ``keep`` returns true remain."""
         kept = {piece for piece in self.pending() if keep(piece)}
         for path, directory in self._directories.items():
             for name, inode in directory.live.items():
                 file = f"{path.rstrip('/')}/{name}"
-                told = [inode.keep_sector(sector) for sector in inode.dirty if ("sector", file, sector) in kept]
-                self.happened += dict.fromkeys(filter(None, told))
+                events = [inode.keep_sector(sector) for sector in inode.dirty if ("sector", file, sector) in kept]
+                self.events += dict.fromkeys(filter(None, events))
                 if ("size", file, len(inode.cached)) in kept:
                     inode.keep_size()
             for number, change in enumerate(directory.pending):
@@ -340,7 +340,7 @@ class SimulatedDisk:
         self.kill()
 
     def crash_at_random(self, random: Random) -> None:
-        """Lose power, and of what was pending any part: often nothing, everything, or everything but one piece."""
+        """Lose power and any part of the pending pieces: often none, all, or a single one."""
         pieces = self.pending()
         way = random.randrange(4)
         if way == 0 or not pieces:
@@ -355,11 +355,11 @@ class SimulatedDisk:
         for path in dict.fromkeys(piece.path for piece in pieces if piece in lost):
             numbers = [f"{piece.kind} {piece.number}" for piece in pieces if piece in lost and piece.path == path]
             of = sum(piece.path == path for piece in pieces)
-            self.happened.append(Happened("lost", path, f"{len(numbers)} of {of} unsynced pieces, {numbers[0]} first"))
+            self.events.append(DiskEvent("lost", path, f"{len(numbers)} of {of} unsynced pieces, {numbers[0]} first"))
         self.crash(lambda piece: piece not in lost)
 
     def kill(self) -> None:
-        """End the process: its files are closed and its locks gone, its writes stay where they are."""
+        """End the process: its files are closed and its locks released; its writes stay in the page cache."""
         self._locks.clear()
         for file in self._open:
             file.is_open = False
@@ -368,7 +368,7 @@ class SimulatedDisk:
         self.disarm()
 
     def disarm(self) -> None:
-        """Have no fault to come; the power is on."""
+        """Cancel all planned faults; the power is on."""
         self._armed = False
         self._is_off = False
         self._cut_in = 0
@@ -376,15 +376,15 @@ class SimulatedDisk:
         self._misdirect = None
 
     def wipe(self) -> None:
-        """Put an empty disk of the same capacity in its place."""
+        """Become an empty disk of the same capacity."""
         self.kill()
         self._directories = {"/": _Directory()}
         self._used = 0
 
-    def flip_bit(self, random: Random, files: str = ".wal") -> Happened | None:
-        """Change a bit on disk, between the start and the last byte of content of a file whose name ends so.
+    def flip_bit(self, random: Random, files: str = ".wal") -> DiskEvent | None:
+        """Flip a random bit on disk, in a file whose name ends in ``files``, before its trailing zeros.
 
-        Returns None, with nothing changed, when there is no such bit or something is damaged already.
+        Returns None and changes nothing if there is no such bit, or if something is damaged already.
         """
         choices = [(path, size) for path, inode in self._files(files) if (size := len(inode.durable.rstrip(b"\0")))]
         if self.is_damaged() or not choices:
@@ -392,27 +392,27 @@ class SimulatedDisk:
         path, size = random.choice(choices)
         offset, mask = random.randrange(size), 1 << random.randrange(8)
         self.flip(path, offset, mask)
-        self.happened.append(Happened("flipped", path, f"{mask:#04x} of byte {offset}"))
-        return self.happened[-1]
+        self.events.append(DiskEvent("flipped", path, f"{mask:#04x} of byte {offset}"))
+        return self.events[-1]
 
     def misdirect_next_write(self, random: Random, files: str = ".wal") -> None:
-        """Let the next write go to another place: in its own file, or in another whose name ends alike.
+        """Send the next write to another place in its own file, or in another one with the same ending.
 
-        That is a write of whole sectors, the first not all zeros, to a file whose name ends in ``files``. The
-        program sees nothing of it before it opens the files again. Nothing comes of it while anything is damaged.
+        This affects the next write of whole sectors, the first not all zeros, to a file whose name ends in ``files``.
+        The program sees it only after it opens the files again. It has no effect while anything is damaged.
         """
         self._misdirect = (random, files)
 
-    # --- What may be asked about it.
+    # --- the state of the disk
 
     def used(self) -> int:
-        """Return the bytes that files take, in whole sectors."""
+        """Return the bytes that files occupy, in whole sectors."""
         if self._used is None:
             self._used = sum(_whole_sectors(len(inode.cached)) for _, inode in self._files())
         return self._used
 
     def pending(self) -> Sequence[Piece]:
-        """Return everything that a crash may lose, in an order that depends on nothing but what was done."""
+        """Return everything that a crash may lose, in a deterministic order."""
         pieces = []
         for path, directory in self._directories.items():
             pieces += [Piece("name", path, number) for number in range(len(directory.pending))]
@@ -424,20 +424,20 @@ class SimulatedDisk:
         return pieces
 
     def is_damaged(self) -> bool:
-        """Whether the disk holds anything wrong, or will after the next sync, that was not written anew since."""
+        """Whether the disk holds wrong data that was not overwritten since, or will after the next sync."""
         inodes = [inode for directory in self._directories.values() for inode in directory.live.values()]
         return any(inode.damaged or inode.astray for inode in inodes)
 
     def open_files(self) -> Sequence[str]:
-        """Return the paths of the files that the process has open, locks among them."""
+        """Return the paths of the open files, including locks."""
         return sorted(file.path for file in self._open)
 
     def files(self) -> dict[str, bytes]:
-        """Return the content of every file by path, as a reader sees it."""
+        """Return the content of every file as a reader sees it, by path."""
         return {path: bytes(inode.cached) for path, inode in self._files()}
 
     def clone(self) -> SimulatedDisk:
-        """Return a disk in the same state for another process; no fault is to come to it."""
+        """Return a copy of this disk for another process, without planned faults."""
         copies: dict[int, _Inode] = {}
 
         def copy(inode: _Inode) -> _Inode:
@@ -445,7 +445,7 @@ class SimulatedDisk:
                 twin = copies[id(inode)] = _Inode()
                 twin.cached, twin.durable = inode.cached[:], inode.durable[:]
                 twin.unsynced, twin.stale, twin.damaged = inode.unsynced[:], set(inode.stale), set(inode.damaged)
-                twin.astray = {at: (copy(other), to, told) for at, (other, to, told) in inode.astray.items()}
+                twin.astray = {at: (copy(other), to, event) for at, (other, to, event) in inode.astray.items()}
             return copies[id(inode)]
 
         other = SimulatedDisk(self.capacity)
@@ -459,27 +459,27 @@ class SimulatedDisk:
             ]
         return other
 
-    # --- What may be put there, for damage of all sorts.
+    # --- direct changes, for tests
 
     def put(self, path: str, data: bytes) -> None:
-        """Make a file have this content, durably, however it came to that."""
+        """Create or replace a file with this content, durably."""
         self.make_directory(dirname(path))
         directory = self._directories[dirname(path)]
         directory.live[basename(path)] = directory.durable[basename(path)] = _Inode(data)
         self._used = None
 
     def flip(self, path: str, offset: int, mask: int = 0xFF) -> None:
-        """Change the bits of ``mask`` in a byte, on disk."""
+        """Flip the bits of ``mask`` in a byte, on disk."""
         inode = self._inode(path)
         inode.cached[offset] ^= mask
         if offset < len(inode.durable):
             inode.durable[offset] ^= mask
             inode.damaged.add(offset // SECTOR)
 
-    # --- Inside.
+    # --- internals
 
     def _operation(self, operation: str, path: str) -> None:
-        """Stand ahead of every operation: where one fails."""
+        """Raise the planned fault of this operation, if there is one."""
         self.before(operation, path)
         if not self._armed:
             return
@@ -487,26 +487,26 @@ class SimulatedDisk:
             self._cut_in -= 1
             if not self._cut_in:
                 self._is_off = True
-                self.happened.append(Happened("cut", path, f"ahead of {operation}"))
+                self.events.append(DiskEvent("cut", path, f"before {operation}"))
         if self._is_off:
             raise PowerCut
         failure = self._failures.get(operation)
         if failure is not None and failure.after:
             self._failures[operation] = failure._replace(after=failure.after - 1)
         elif failure is not None:
-            # Whoever writes takes it away: it has to know how much of the data is there all the same.
+            # A write removes its failure itself, because it has to know how much is written anyway.
             if operation != "write":
                 del self._failures[operation]
-            self.happened.append(Happened("failed", path, f"{operation}: {os.strerror(failure.number)}"))
+            self.events.append(DiskEvent("failed", path, f"{operation}: {os.strerror(failure.number)}"))
             raise fails_with(failure.number, path)
 
-    def _written_all_the_same(self) -> int:
-        """Return how many bytes a write has written that failed just now."""
+    def _written_by_failed_write(self) -> int:
+        """Return how many bytes the write that has just failed wrote anyway."""
         failure = self._failures.pop("write", None)
         return failure.written * SECTOR if failure else 0
 
     def _astray(self, inode: _Inode, path: str, offset: int, data: bytes) -> None:
-        """Send a write that has been done to another place, if there is one where it will show."""
+        """Send a finished write to another place, if there is one where a reader can find it."""
         assert self._misdirect is not None
         random, files = self._misdirect
         aligned = offset % SECTOR == 0 and len(data) % SECTOR == 0
@@ -527,11 +527,11 @@ class SimulatedDisk:
             place += 1
         count = len(data) // SECTOR
         detail = f"{count} sectors from sector {own} to sector {place} of {name}"
-        happened = Happened("misdirected", path, detail)
-        inode.astray = {own + i: (other, place + i, happened) for i in range(count)}
+        event = DiskEvent("misdirected", path, detail)
+        inode.astray = {own + i: (other, place + i, event) for i in range(count)}
 
     def _files(self, ending: str = "") -> Iterator[tuple[str, _Inode]]:
-        """Give all files whose names end so."""
+        """Yield all files whose names have this ending."""
         for path, directory in self._directories.items():
             prefix = path.rstrip("/")
             for name, inode in directory.live.items():
@@ -560,7 +560,7 @@ class SimulatedDisk:
 
 
 class _OpenFile:
-    """An open file of a ``SimulatedDisk``; of no use after its process has ended."""
+    """An open file of a ``SimulatedDisk``; it fails after its process has ended."""
 
     def __init__(self, disk: SimulatedDisk, inode: _Inode, path: str, *, is_lock: bool = False) -> None:
         self._disk = disk
@@ -576,29 +576,29 @@ class _OpenFile:
         return bytes(memoryview(self._inode.cached)[offset : offset + size])
 
     def write(self, offset: int, data: bytes) -> None:
-        """Write; where the disk gets full, a part of it."""
+        """Write; if the disk becomes full, only a part."""
         disk, inode = self._disk, self._inode
         try:
             self._operation("write")
         except OSError:
-            self._write_in_room(offset, data[: disk._written_all_the_same()])
+            self._write_in_room(offset, data[: disk._written_by_failed_write()])
             raise
         if offset + len(data) <= len(inode.cached):
             inode.write(offset, data)
         elif not self._write_in_room(offset, data):
-            disk.happened.append(Happened("full", self.path, f"a write of {len(data)} bytes at {offset}"))
+            disk.events.append(DiskEvent("full", self.path, f"a write of {len(data)} bytes at {offset}"))
             raise fails_with(errno.ENOSPC, self.path)
         if disk._misdirect is not None:
             disk._astray(inode, self.path, offset, data)
 
     def sync(self) -> None:
-        """Return when content and size are on disk; where that fails, what was to be synced never will be."""
+        """Sync content and size; if that fails, the unsynced data is lost."""
         try:
             self._operation("sync")
         except OSError:
             self._inode.fail_sync()
             raise
-        self._disk.happened += self._inode.sync()
+        self._disk.events += self._inode.sync()
 
     def size(self) -> int:
         """Return the file's size."""
@@ -614,7 +614,7 @@ class _OpenFile:
                 self._disk._locks.discard(self.path)
 
     def _write_in_room(self, offset: int, data: bytes) -> bool:
-        """Write as much as there is room for; return whether that is all."""
+        """Write as much as fits; return whether that is everything."""
         disk, inode = self._disk, self._inode
         free_bytes = max(0, disk.capacity - disk.used()) // SECTOR * SECTOR
         limit = _whole_sectors(len(inode.cached)) + free_bytes
@@ -624,7 +624,7 @@ class _OpenFile:
 
     def _operation(self, operation: str) -> None:
         if not self.is_open:
-            # A process that has no power does not learn that its files are closed.
+            # Without power, a process must not see its files as closed.
             raise PowerCut if self._disk._is_off else fails_with(errno.EBADF, self.path)
         self._disk._operation(operation, self.path)
 

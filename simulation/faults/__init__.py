@@ -1,1 +1,1 @@
-"""Faults: which there are, and the schedules that record them."""
+"""The faults of a run: their kinds, how a seed draws them, and how each is injected and undone."""

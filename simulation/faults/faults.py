@@ -1,8 +1,8 @@
-"""Faults: what may go wrong, how a seed chooses among them, and how each is done and undone.
+"""Faults: their kinds, how a seed draws them, and how ``Nemesis`` injects and undoes each.
 
-Every seed has another mix (swarm testing: Groce and others, 2012): where everything goes wrong at once, one fault
-hides what another would show. The faults of a life are a list, drawn before it begins, so that it can be written down,
-run again and made smaller.
+Every seed uses another subset of kinds (swarm testing: Groce and others, 2012): with all kinds at once, one fault hides
+what another would show. The faults of a run are a list that is drawn before it starts, so that they can be saved, run
+again and made fewer.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from raftkv.simulation.cluster.cluster import NORMAL_HANDLING_MS, Machine, Simul
 from raftkv.simulation.cluster.network import Pair
 
 SPAN_MS = 600_000.0
-"""For how long faults are drawn; lives are shorter."""
+"""The time for which faults are drawn; runs are shorter."""
 
 
 class Fault(msgspec.Struct, frozen=True):
-    """One fault: when it begins, of which kind, whom it befalls, for how long, and how bad it is.
+    """One fault: when it starts, its kind, its target, how long it lasts, and its value.
 
     ``target`` is names of machines with commas between them, or ``leader``, ``follower``, ``any``, ``all`` or ``most``
-    (any majority): who that is, is seen when it begins. For ``halves`` the names are those of one half, for ``ring``
-    all in their order, for ``bridge`` the bridge and those on one side of it, for ``slow-way`` from whom and to whom.
-    What ``value`` means depends on the kind; whatever else is left to chance comes from ``seed``.
+    (any majority), resolved when the fault starts. For ``halves`` the names are those of one half, for ``ring`` all in
+    their order, for ``bridge`` the bridge and the nodes on one side of it, for ``slow-way`` source and target. The
+    meaning of ``value`` depends on the kind; all other random choices come from ``seed``.
     """
 
     at_ms: float
@@ -38,7 +38,7 @@ class Fault(msgspec.Struct, frozen=True):
     seed: int = 0
 
     def __str__(self) -> str:
-        """Return it for people."""
+        """Return the fault as text, without its time."""
         span = f" for {self.for_ms:.0f} ms" if self.for_ms else ""
         value = f" ({self.value:g})" if self.value else ""
         return f"{self.kind} {self.target}{value}{span}".replace("  ", " ")
@@ -52,11 +52,11 @@ def _some(*choices: float) -> Draw:
 
 
 def _short(random: Random) -> float:
-    """Return a span that is mostly short, sometimes long: longer than elections, than time-outs of links."""
+    """Return a duration in ms, mostly short, sometimes longer than an election or a time-out of a link."""
     return random.choice([30.0, 200.0, 700.0, 3000.0]) * random.uniform(0.5, 1.5)
 
 
-ANYBODY = ("leader", "leader", "follower", "any", "any")
+ANY_NODE = ("leader", "leader", "follower", "any", "any")
 
 KINDS: dict[str, dict[str, tuple[Sequence[str], Draw, Draw]]] = {
     "network": {
@@ -66,47 +66,47 @@ KINDS: dict[str, dict[str, tuple[Sequence[str], Draw, Draw]]] = {
         "latency": (("",), _short, _some(3.0, 20.0, 100.0, 300.0)),
         "order": (("",), _short, _some(0.0)),
         "slow-way": (("any",), _short, _some(20.0, 150.0, 400.0)),
-        "disconnect": (ANYBODY, _some(0.0), _some(0.0)),
+        "disconnect": (ANY_NODE, _some(0.0), _some(0.0)),
     },
     "partition": {
         "halves": (("",), _short, _some(0.0)),
-        "isolate": (ANYBODY, _short, _some(0.0)),
-        "one-way-out": (ANYBODY, _short, _some(0.0)),
-        "one-way-in": (ANYBODY, _short, _some(0.0)),
+        "isolate": (ANY_NODE, _short, _some(0.0)),
+        "one-way-out": (ANY_NODE, _short, _some(0.0)),
+        "one-way-in": (ANY_NODE, _short, _some(0.0)),
         "ring": (("",), _short, _some(0.0)),
-        "bridge": (ANYBODY, _short, _some(0.0)),
-        "flap": (ANYBODY, _short, _some(20.0, 100.0, 250.0)),
+        "bridge": (ANY_NODE, _short, _some(0.0)),
+        "flap": (ANY_NODE, _short, _some(20.0, 100.0, 250.0)),
     },
     "crash": {
-        "crash": ((*ANYBODY, "most", "all"), _short, _some(0.0)),
-        "kill": ((*ANYBODY, "most", "all"), _short, _some(0.0)),
-        "restart": ((*ANYBODY, "most", "all"), _some(0.0), _some(0.0, 1.0)),
-        "resign": (ANYBODY, _short, _some(0.0)),
+        "crash": ((*ANY_NODE, "most", "all"), _short, _some(0.0)),
+        "kill": ((*ANY_NODE, "most", "all"), _short, _some(0.0)),
+        "restart": ((*ANY_NODE, "most", "all"), _some(0.0), _some(0.0, 1.0)),
+        "resign": (ANY_NODE, _short, _some(0.0)),
     },
     "pause": {
-        "pause": ((*ANYBODY, "most"), _short, _some(0.0)),
+        "pause": ((*ANY_NODE, "most"), _short, _some(0.0)),
         "stun": (("leader", "leader", "any"), _short, _some(50.0, 300.0)),
-        "starve": (ANYBODY, _short, _some(0.5, 3.0, 15.0)),
+        "starve": (ANY_NODE, _short, _some(0.5, 3.0, 15.0)),
     },
     "clock": {
-        "rate": ((*ANYBODY, "all"), _short, _some(0.5, 0.9, 1.1, 2.0)),
-        "jump": (ANYBODY, _some(0.0), _some(100.0, 500.0, 5000.0)),
+        "rate": ((*ANY_NODE, "all"), _short, _some(0.5, 0.9, 1.1, 2.0)),
+        "jump": (ANY_NODE, _some(0.0), _some(100.0, 500.0, 5000.0)),
     },
     "disk": {
-        "slow-sync": ((*ANYBODY, "all"), _short, _some(5.0, 50.0, 200.0)),
-        "hang-sync": (ANYBODY, _some(0.0), _some(200.0, 1200.0, 5000.0, 60_000.0)),
-        "write-error": (ANYBODY, _some(0.0), _some(0.0, 3.0)),
-        "sync-error": (ANYBODY, _some(0.0), _some(0.0, 3.0)),
-        "power-cut": (ANYBODY, _some(0.0), _some(1.0, 2.0, 5.0, 20.0)),
-        "full": ((*ANYBODY, "most", "all"), _short, _some(0.0, 2000.0, 150_000.0)),
+        "slow-sync": ((*ANY_NODE, "all"), _short, _some(5.0, 50.0, 200.0)),
+        "hang-sync": (ANY_NODE, _some(0.0), _some(200.0, 1200.0, 5000.0, 60_000.0)),
+        "write-error": (ANY_NODE, _some(0.0), _some(0.0, 3.0)),
+        "sync-error": (ANY_NODE, _some(0.0), _some(0.0, 3.0)),
+        "power-cut": (ANY_NODE, _some(0.0), _some(1.0, 2.0, 5.0, 20.0)),
+        "full": ((*ANY_NODE, "most", "all"), _short, _some(0.0, 2000.0, 150_000.0)),
     },
     "damage": {
-        "flip": (ANYBODY, _some(0.0), _some(0.0)),
-        "misdirect": (ANYBODY, _some(0.0), _some(0.0)),
-        "wipe": (ANYBODY, _short, _some(0.0)),
+        "flip": (ANY_NODE, _some(0.0), _some(0.0)),
+        "misdirect": (ANY_NODE, _some(0.0), _some(0.0)),
+        "wipe": (ANY_NODE, _short, _some(0.0)),
     },
 }
-"""By class and kind: whom it may befall, for how long, how badly."""
+"""By class and kind: possible targets, duration in ms, value."""
 
 CLASSES = tuple(KINDS)
 
@@ -114,13 +114,13 @@ SEEDS = 1_000_000
 
 
 def draw(seed: int, classes: Iterable[str] | None = None) -> list[Fault]:
-    """Return the faults of this seed, of these classes or of some that the seed chooses."""
+    """Return the faults of this seed; by default the seed also chooses the classes."""
     random = Random(f"faults of {seed}")
     if classes is None:
         count = random.choice([1, 2, 2, 3, 4, len(CLASSES)])
         classes = random.sample(CLASSES, count)
     kinds = [(kind, *rest) for each in sorted(classes) for kind, rest in KINDS[each].items()]
-    # A part of the kinds only, each with a weight of its own.
+    # Only a part of the kinds, each with a weight of its own.
     kinds = [each for each in kinds if random.random() < 0.7] or kinds
     weights = [random.choice([1, 1, 3, 10]) for _ in kinds]
     mean_ms = random.choice([100.0, 400.0, 1500.0, 5000.0])
@@ -128,45 +128,45 @@ def draw(seed: int, classes: Iterable[str] | None = None) -> list[Fault]:
     at_ms = random.expovariate(1 / mean_ms)
     while kinds and at_ms < SPAN_MS:
         kind, targets, span, value = random.choices(kinds, weights)[0]
-        target, for_ms, bad = random.choice(targets), round(span(random), 3), round(value(random), 3)
-        faults.append(Fault(round(at_ms, 3), kind, target, for_ms, bad, random.randrange(SEEDS)))
+        target, for_ms, amount = random.choice(targets), round(span(random), 3), round(value(random), 3)
+        faults.append(Fault(round(at_ms, 3), kind, target, for_ms, amount, random.randrange(SEEDS)))
         at_ms += random.expovariate(1 / mean_ms)
     return faults
 
 
 class Nemesis:
-    """Does to a cluster what a list of faults says, and undoes it all in the end."""
+    """Injects a list of faults into a cluster, and undoes them all at the end."""
 
     def __init__(self, cluster: SimulatedCluster, faults: Sequence[Fault], seed: int) -> None:
         self._cluster = cluster
         self._random = Random(f"nemesis of {seed}")
         self.faults = faults
         self.done: list[Fault] = []
-        """What has been done, in order, with the names of those whom it befell: done again, it comes to the same."""
-        self.told: Callable[[Fault, list[str]], None] | None = None
-        """Told of each fault and whom it befalls."""
+        """The faults that took effect, in order, with the names of their targets: injected again, they do the same."""
+        self.on_fault: Callable[[Fault, list[str]], None] | None = None
+        """Called with each fault that takes effect, and the names of its targets."""
         self.healed = False
-        self.out: set[str] = set()
-        """Machines whose disk was damaged or taken away: their nodes may have to stay out for ever."""
+        self.damaged: set[str] = set()
+        """Machines whose disk was damaged or wiped: their nodes may never be able to return."""
         self.may_damage = False
-        """Whether the cluster is founded: before that, every node is needed."""
+        """Whether disks may be damaged: only in a founded cluster, because the founding needs every node."""
         self._cuts: dict[int, set[Pair]] = {}
         self._cut_number = 0
         self._active: dict[tuple[str, str], list[float]] = {}
-        """How bad what goes on is, by kind, and by machine or way; "" is the whole network."""
+        """The values of the faults that are active, by kind and by machine or way; "" is the whole network."""
         self._down: dict[str, int] = {}
         cluster.ended.append(self._on_ended)
         cluster.power_lost.append(self._boot_soon)
 
-    def begin(self) -> None:
-        """Let the faults come, from now on."""
+    def start(self) -> None:
+        """Schedule all faults, counted from now."""
         scheduler = self._cluster.simulation.scheduler
         start_ms = scheduler.now_ms
         for fault in self.faults:
-            scheduler.at(start_ms + fault.at_ms, self._do, fault)
+            scheduler.at(start_ms + fault.at_ms, self._inject, fault)
 
     def heal(self) -> None:
-        """Undo everything; what is out of order for good stays so."""
+        """Undo all faults but damage and wipes of disks."""
         self.healed = True
         cluster = self._cluster
         self._cuts.clear()
@@ -178,16 +178,16 @@ class Nemesis:
             self._apply(machine.name)
             machine.disk.disarm()
             if machine.hangs_until_ms > cluster.now_ms:
-                # Nothing but a new process helps where a sync does not end.
+                # A sync that hangs ends with its process only.
                 machine.hangs_until_ms = 0.0
                 machine.kill()
             if machine.is_up and machine.resigned:
                 machine.kill()
             self._boot(machine)
 
-    # --- doing
+    # --- injecting
 
-    def _do(self, fault: Fault) -> None:
+    def _inject(self, fault: Fault) -> None:
         if self.healed:
             return
         names = self._names(fault)
@@ -198,8 +198,8 @@ class Nemesis:
             return
         done = msgspec.structs.replace(fault, target=",".join(names))
         self.done.append(done)
-        if self.told is not None:
-            self.told(done, names)
+        if self.on_fault is not None:
+            self.on_fault(done, names)
         if undo is not None:
             self._cluster.simulation.scheduler.after(fault.for_ms, self._undo, undo)
 
@@ -208,9 +208,9 @@ class Nemesis:
             undo()
 
     def _names(self, fault: Fault) -> list[str]:
-        """Return whom a fault befalls, as things are now."""
+        """Return the names of a fault's targets in the present state of the cluster."""
         random = Random(f"whom fault {fault.seed} befalls")
-        names = self._one_or_more(fault.target, random)
+        names = self._resolve(fault.target, random)
         rest = [name for name in self._cluster.names if name not in names]
         random.shuffle(rest)
         if fault.kind == "halves" and not names:
@@ -223,7 +223,7 @@ class Nemesis:
             return names + rest[:1]
         return names
 
-    def _one_or_more(self, target: str, random: Random) -> list[str]:
+    def _resolve(self, target: str, random: Random) -> list[str]:
         names, leaders = list(self._cluster.names), self._cluster.leaders()
         if target == "leader":
             return leaders[-1:]
@@ -241,10 +241,10 @@ class Nemesis:
     def _machines(self, names: Iterable[str]) -> list[Machine]:
         return [self._cluster.machines[name] for name in names]
 
-    # --- what goes on for some time
+    # --- faults with a value that lasts
 
     def _hold(self, kind: str, names: Iterable[str], value: float) -> Callable[[], None]:
-        """Let something hold until the returned function is called, or anything else of its kind after that."""
+        """Activate a value for a kind; the returned function ends it, and other active values of the kind remain."""
         for name in names:
             self._active.setdefault((kind, name), []).append(value)
             self._apply(name)
@@ -257,7 +257,7 @@ class Nemesis:
         return undo
 
     def _apply(self, name: str) -> None:
-        """Make it so for a machine, for a way ("n1,n2"), or with "" for all ways: the worst of a kind counts."""
+        """Apply the worst active value of each kind to a machine, to a way ("n1,n2") or, with "", to the network."""
 
         def worst(kind: str, otherwise: float = 0.0) -> float:
             return max(self._active.get((kind, name), ()), default=otherwise)
@@ -283,7 +283,7 @@ class Nemesis:
         rates = self._active.get(("rate", name)) or [1.0]
         if machine.clock.rate != rates[-1]:
             machine.clock.run_at(rates[-1])
-        if machine.life in self._active.get(("pause", name), ()):
+        if machine.process_number in self._active.get(("pause", name), ()):
             machine.stop()
         else:
             machine.go_on()
@@ -350,7 +350,7 @@ class Nemesis:
         return self._cut({(other, names[0]) for other in self._others(names[0])})
 
     def _ring(self, fault: Fault, names: list[str]) -> Callable[[], None]:
-        """Let each see a majority, and each another one: its neighbours in a ring."""
+        """Let each node see only its neighbours in a ring: a majority, and a different one for each."""
         size = len(names)
         reach = max(1, size // 4)
         together = {
@@ -361,13 +361,13 @@ class Nemesis:
         return self._cut({(one, other) for one in names for other in names if one != other} - together)
 
     def _bridge(self, fault: Fault, names: list[str]) -> Callable[[], None]:
-        """Let two halves have one node in common that sees all."""
+        """Cut two halves off from each other; one node sees both."""
         some = names[1:]
         others = [name for name in self._cluster.names if name not in names]
         return self._cut({pair for one in some for other in others for pair in ((one, other), (other, one))})
 
     def _flap(self, fault: Fault, names: list[str]) -> Callable[[], None]:
-        """Cut a node off and let it back again and again."""
+        """Cut a node off and reconnect it, again and again."""
         scheduler = self._cluster.simulation.scheduler
         over = False
         undo_cut: Callable[[], None] | None = None
@@ -408,7 +408,7 @@ class Nemesis:
         return None if boot else False
 
     def _take_down(self, names: list[str], power: Random | None = None) -> Callable[[], None] | bool:
-        """End processes; with ``power`` their machines lose theirs, and with it any part of what is not synced."""
+        """Kill processes; with ``power``, their machines lose power and any part of what is not synced."""
         machines = [machine for machine in self._machines(names) if machine.is_up]
         if not machines:
             return False
@@ -431,8 +431,8 @@ class Nemesis:
             machine.boot()
 
     def _on_ended(self, machine: Machine, status: int, line: str) -> None:
-        """Start a process again that has ended itself, as whoever runs nodes would; but not one that can't run."""
-        if status == EXIT_UNUSABLE and machine.name in self.out:
+        """Restart a process that has stopped itself, as a supervisor would; but not one on a damaged disk."""
+        if status == EXIT_UNUSABLE and machine.name in self.damaged:
             return
         self._boot_soon(machine)
 
@@ -440,18 +440,18 @@ class Nemesis:
         self._cluster.simulation.scheduler.after(self._random.uniform(50.0, 1500.0), self._boot, machine)
 
     def _resign(self, fault: Fault, names: list[str]) -> Callable[[], None] | bool:
-        """Stop a node as SIGTERM does: it hands leadership over, and ends."""
+        """Stop a node as SIGTERM does: it hands over leadership and exits."""
         machine = self._cluster.machines[names[0]]
         node = machine.node
         if node is None or machine.is_stopped:
             return False
         machine.resigned = True
         node.tell(Resign(1000.0))
-        life = machine.life
+        process = machine.process_number
         boot: list[Callable[[], None]] = []
 
         def end() -> None:
-            if machine.life == life and machine.is_up and not self.healed:
+            if machine.process_number == process and machine.is_up and not self.healed:
                 taken = self._take_down([machine.name])
                 if callable(taken):
                     boot.append(taken)
@@ -461,19 +461,23 @@ class Nemesis:
         return lambda: boot[0]() if boot else None
 
     def _pause(self, fault: Fault, names: list[str]) -> Callable[[], None] | bool:
-        """Let processes stand still; those that come after them do not."""
-        undo = [self._hold("pause", [machine.name], machine.life) for machine in self._machines(names) if machine.is_up]
+        """Pause processes; a process that starts later on the same machine is not paused."""
+        undo = [
+            self._hold("pause", [machine.name], machine.process_number)
+            for machine in self._machines(names)
+            if machine.is_up
+        ]
         return _all_of(undo) if undo else False
 
     def _stun(self, fault: Fault, names: list[str]) -> Callable[[], None] | bool:
-        """Let a machine stand still, and be cut off a little longer: it goes on with what it held for true."""
-        go_on = self._pause(fault, names)
-        if not callable(go_on):
+        """Pause a machine and cut it off a little longer: it resumes with an old view of the cluster."""
+        resume = self._pause(fault, names)
+        if not callable(resume):
             return False
         connect = self._isolate(fault, names)
 
         def undo() -> None:
-            go_on()
+            resume()
             self._cluster.simulation.scheduler.after(fault.value, self._undo, connect)
 
         return undo
@@ -507,7 +511,7 @@ class Nemesis:
         self._cluster.machines[names[0]].disk.fail("sync", after=int(fault.value))
 
     def _power_cut(self, fault: Fault, names: list[str]) -> None:
-        """Let the power fail in the middle of a write."""
+        """Make the power fail in the middle of disk operations."""
         self._cluster.machines[names[0]].disk.cut_after(int(fault.value))
 
     def _full(self, fault: Fault, names: list[str]) -> Callable[[], None]:
@@ -517,23 +521,23 @@ class Nemesis:
         ]
         return _all_of(undo)
 
-    # --- what does not heal
+    # --- damage, which is not undone
 
     def _may_lose(self, name: str) -> bool:
-        """Whether this machine may be out for good: a minority may be."""
-        return name in self.out or len(self.out) < (len(self._cluster.names) - 1) // 2
+        """Whether this machine may lose its data: a minority may."""
+        return name in self.damaged or len(self.damaged) < (len(self._cluster.names) - 1) // 2
 
     def _flip(self, fault: Fault, names: list[str]) -> bool | None:
         disk = self._cluster.machines[names[0]].disk
         if not self.may_damage or not self._may_lose(names[0]) or disk.flip_bit(Random(fault.seed)) is None:
             return False
-        self.out.add(names[0])
+        self.damaged.add(names[0])
         return None
 
     def _misdirect(self, fault: Fault, names: list[str]) -> bool | None:
         if not self.may_damage or not self._may_lose(names[0]):
             return False
-        self.out.add(names[0])
+        self.damaged.add(names[0])
         self._cluster.machines[names[0]].disk.misdirect_next_write(Random(fault.seed))
         return None
 
@@ -541,7 +545,7 @@ class Nemesis:
         machine = self._cluster.machines[names[0]]
         if not self._may_lose(names[0]):
             return False
-        self.out.add(names[0])
+        self.damaged.add(names[0])
         machine.wipe()
         self._down[machine.name] = self._down.get(machine.name, 0) + 1
 
@@ -561,7 +565,7 @@ def _all_of(functions: Sequence[Callable[[], None]]) -> Callable[[], None]:
 
 
 EVERYWHERE = frozenset({"loss", "repeat", "replay", "latency", "order"})
-"""Kinds that befall all traffic."""
+"""Kinds that affect all traffic and have no target."""
 
 NORMAL_SYNC_MS = (0.1, 1.0)
 PLENTY = 1 << 40

@@ -1,1 +1,1 @@
-"""What a run shows people: traces, stories, timelines, summaries."""
+"""What people see of runs: summaries, a progress bar, and the timeline of a run as an HTML page."""

@@ -1,4 +1,4 @@
-"""The bar that shows on a terminal how far many lives are."""
+"""The progress bar of a sweep, on a terminal."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from contextlib import contextmanager
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from raftkv.simulation.report import report
-from raftkv.simulation.sweep import Result, Tally
+from raftkv.simulation.report import summary
+from raftkv.simulation.sweep import Tally, TaskResult
 
 
 @contextmanager
-def bar(tally: Tally, total: int | None) -> Iterator[Callable[[Result | None], None]]:
-    """Show a bar as long as the context lasts; give a function that brings it up to date."""
+def bar(tally: Tally, total: int | None) -> Iterator[Callable[[TaskResult | None], None]]:
+    """Show a bar while the context lasts; yield a function that updates it."""
     columns = (
         BarColumn(20),
         MofNCompleteColumn(),
@@ -23,9 +23,9 @@ def bar(tally: Tally, total: int | None) -> Iterator[Callable[[Result | None], N
     with Progress(*columns) as progress:
         task = progress.add_task("", total=total)
 
-        def show(result: Result | None) -> None:
-            progress.update(task, completed=tally.lives.total(), description=report.pace(tally))
+        def show(result: TaskResult | None) -> None:
+            progress.update(task, completed=tally.runs.total(), description=summary.pace(tally))
             if result is not None and result.violation:
-                progress.console.print(report.failure(result), markup=False, highlight=False, soft_wrap=True)
+                progress.console.print(summary.of_failure(result), markup=False, highlight=False, soft_wrap=True)
 
         yield show

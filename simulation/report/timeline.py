@@ -1,7 +1,7 @@
-"""A history as a picture: one HTML file that needs nothing else, to look at what a verdict says.
+"""The timeline of a run: one HTML file, which loads nothing else, to look at a verdict.
 
-A lane for each client with a bar for each operation, and a band above for what happened meanwhile: faults, crashes,
-changes of leader. Operations without a place stand out, and the story is told beside them.
+It has a lane for each client with a bar for each operation, and above these, lanes for faults and changes of leader.
+Operations without a place in any order stand out, next to the explanation.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from itertools import zip_longest
 from math import inf
+from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
@@ -21,24 +22,27 @@ from raftkv.actors.messages.requests import (
     ReadResult,
 )
 from raftkv.simulation.checks.history import History, HistoryVerdict
-from raftkv.simulation.checks.operation import NOT_TOLD, Anomaly, Operation, condition, shown
+from raftkv.simulation.checks.operation import NOT_REPORTED, Anomaly, Operation, shown
+from raftkv.simulation.checks.violation import first_line
+from raftkv.simulation.cluster.describe import condition
 from raftkv.simulation.report.timeline_page import PAGE
+from raftkv.simulation.run import Run, RunResult
 from raftkv.store.commands import Put, PutIf, Unmatched
 
 Mark = tuple[float, float | None, str, str]
-"""From when, until when (milliseconds; None: at one moment), in which lane, and what."""
+"""From when, until when (ms; None: a moment), in which lane, and its text."""
 
 ROW = 24
 BAR = 20
 GAP = 10
-"""Pixels from row to row, of a bar, and between two lanes."""
+"""In pixels: from row to row, the height of a bar, and between two lanes."""
 
 KEYS = 3
-"""Keys that are named in a bar."""
+"""Keys that a bar names."""
 
 
 class Bar(NamedTuple):
-    """What is drawn between two times; ``attributes`` and ``label`` are ready for HTML."""
+    """A bar between two times; ``attributes`` is HTML, ``label`` is text."""
 
     from_ms: float
     until_ms: float
@@ -47,7 +51,7 @@ class Bar(NamedTuple):
 
 
 class TimelineRow(NamedTuple):
-    """Bars in rows, so that none lies on another."""
+    """The lane of a client or of marks: bars in rows, so that none covers another."""
 
     name: str
     kind: str
@@ -62,10 +66,10 @@ def draw(
     violation: str = "",
     origin: str = "",
 ) -> str:
-    """Return the page. It can be opened from a disk: it loads nothing.
+    """Return the page, which loads nothing else.
 
-    ``violation`` is what ended the life, in one line: the history alone may well be good. ``origin`` says what was
-    lived, and how to live it again.
+    ``violation`` is what ended the run, in one line: the history by itself may be correct. ``origin`` is the name of
+    the run and the command that repeats it.
     """
     marks = sorted(marks, key=lambda mark: (mark[0], mark[2], mark[3]))
     moments = sorted(_moments(history.operations, marks))
@@ -78,13 +82,13 @@ def draw(
         "head": escape(head),
         "origin": f'<p class="origin">{escape(origin)}</p>' if origin else "",
         "outcome": "wrong" if violation else _outcome(verdict),
-        "faults": "".join(_told(number, fault) for number, fault in enumerate(verdict.faults))
+        "anomalies": "".join(_anomaly(number, anomaly) for number, anomaly in enumerate(verdict.anomalies))
         + "".join(f'<p class="undecided">{escape(line)}</p>' for line in verdict.undecided),
         "names": names,
         "lanes": ground,
         "bars": bars,
         "height": str(height),
-        "data": _data(history.operations, verdict.faults, start, end, moments, bool(violation)),
+        "data": _data(history.operations, verdict.anomalies, start, end, moments, bool(violation)),
     }
     page = PAGE
     for name, text in filled.items():
@@ -92,8 +96,15 @@ def draw(
     return page
 
 
+def save(run: Run, result: RunResult, path: Path, origin: str) -> None:
+    """Write the timeline of a run to a file; ``origin`` is its name and the command that repeats it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    violation = first_line(result.violation)
+    path.write_text(draw(run.history, run.history.verdict(), run.marks, violation=violation, origin=origin))
+
+
 def _outcome(verdict: HistoryVerdict) -> str:
-    return "undecided" if verdict.undecided and not verdict.faults else "ok" if verdict.ok else "wrong"
+    return "undecided" if verdict.undecided and not verdict.anomalies else "ok" if verdict.ok else "wrong"
 
 
 def _moments(operations: Iterable[Operation], marks: Iterable[Mark]) -> set[float]:
@@ -105,27 +116,27 @@ def _moments(operations: Iterable[Operation], marks: Iterable[Mark]) -> set[floa
 
 def _data(
     operations: Sequence[Operation],
-    faults: Iterable[Anomaly],
+    anomalies: Iterable[Anomaly],
     start: float,
     end: float,
     moments: Sequence[float],
     violated: bool,
 ) -> str:
-    """Return what the script needs beside the bars, as JSON that can stand in HTML."""
+    """Return what the script needs besides the bars, as JSON that is safe inside HTML."""
     data = {
         "start": start,
         "end": end,
         "violated": violated,
         "moments": moments,
-        "told": [_details(operation) for operation in operations],
+        "details": [_details(operation) for operation in operations],
         "keys": [operation.keys for operation in operations],
-        "faults": [
+        "anomalies": [
             {
-                "culprits": [each.number for each in fault.operations],
-                "order": [each.number for each in fault.order],
-                "keys": fault.operations[0].keys if fault.operations else (),
+                "culprits": [each.number for each in anomaly.operations],
+                "order": [each.number for each in anomaly.order],
+                "keys": anomaly.operations[0].keys if anomaly.operations else (),
             }
-            for fault in faults
+            for anomaly in anomalies
         ],
     }
     return msgspec.json.encode(data).decode().replace("<", "\\u003c")
@@ -138,7 +149,7 @@ def _marked(marks: Sequence[Mark]) -> list[TimelineRow]:
     lanes: dict[str, list[Bar]] = {}
     for from_ms, until_ms, name, text in marks:
         kind = "moment" if until_ms is None else "span"
-        attributes = f'class="mark {kind}" data-told="{escape(text)}"'
+        attributes = f'class="mark {kind}" data-text="{escape(text)}"'
         lanes.setdefault(name, []).append(Bar(from_ms, from_ms if until_ms is None else until_ms, attributes, text))
     return [TimelineRow(name, "marks", _rows(lanes[name])) for name in sorted(lanes, key=_natural)]
 
@@ -150,22 +161,22 @@ def _clients(operations: Iterable[Operation], end: float) -> list[TimelineRow]:
         attributes = f'class="operation {kind} {operation.outcome}" data-number="{operation.number}"'
         bar = Bar(operation.invoked_ms, min(operation.answered_ms, end), attributes, _label(operation))
         lanes.setdefault(operation.client, []).append(bar)
-    # Clients of one kind stand together; those who came first stand first.
+    # Clients of one kind are next to each other, kinds in the order of their first operation.
     kinds = list(dict.fromkeys(re.sub("[0-9]", "", name) for name in lanes))
     names = sorted(lanes, key=lambda name: (kinds.index(re.sub("[0-9]", "", name)), _natural(name)))
     return [TimelineRow(name, "clients", _rows(lanes[name])) for name in names]
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """Return what sorts c10 behind c9."""
+    """Return a key that sorts c10 after c9."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]+)", name)]
 
 
 def _rows(bars: Iterable[Bar]) -> list[list[Bar]]:
-    """Put each bar into the first row where there is room for it."""
+    """Put each bar into the first row with room for it."""
     rows: list[list[Bar]] = []
     for bar in bars:
-        # Two moments at one time would hide each other.
+        # Two marks at one moment would cover each other.
         free = (row for row in rows if row[-1].until_ms <= bar.from_ms and row[-1].from_ms < bar.from_ms)
         row = next(free, None)
         if row is None:
@@ -176,7 +187,7 @@ def _rows(bars: Iterable[Bar]) -> list[list[Bar]]:
 
 
 def _place(lanes: Iterable[TimelineRow]) -> tuple[str, str, str, int]:
-    """Return the lanes' names, what is drawn below and what above the lines of the grid, and the height of all."""
+    """Return the names of the lanes, their background, their bars, and the total height."""
     names, ground, drawn = [], [], []
     top = GAP
     kind = ""
@@ -201,11 +212,11 @@ def _place(lanes: Iterable[TimelineRow]) -> tuple[str, str, str, int]:
     return "".join(names), "".join(ground), "\n".join(drawn), top
 
 
-# --- words
+# --- text
 
 
 def _label(operation: Operation) -> str:
-    """Return what is written on a bar: as short as can be understood."""
+    """Return the label of a bar, as short as possible."""
     if isinstance(operation.request, Propose):
         results = operation.reply.results if isinstance(operation.reply, Applied) else ()
         parts = [
@@ -224,31 +235,31 @@ def _label(operation: Operation) -> str:
 
 
 def _details(operation: Operation) -> list[str]:
-    """Return what is told of an operation that is pointed at, line by line."""
+    """Return the lines that are shown while the pointer is on an operation."""
     lasted = operation.answered_ms - operation.invoked_ms
     times = f"{operation.invoked_ms:.3f} ms to "
     times += f"{operation.answered_ms:.3f} ms ({lasted:.3f} ms)" if lasted < inf else "the end, without an answer"
     reply = operation.reply
     place = []
     if isinstance(reply, Applied | ReadResult):
-        place = [f"index {reply.index}"] if reply.index != NOT_TOLD else []
-        place += [f"revision {reply.revision}"] if reply.revision != NOT_TOLD else []
+        place = [f"index {reply.index}"] if reply.index != NOT_REPORTED else []
+        place += [f"revision {reply.revision}"] if reply.revision != NOT_REPORTED else []
     answered = f"{operation.outcome}{': ' + operation.answer if operation.answer else ''}"
     return [
         f"#{operation.number} {operation.kind}, {operation.client} at {operation.node}",
-        operation.told(),
+        operation.describe(),
         ", ".join([answered, *place]),
         times,
     ]
 
 
-def _told(number: int, fault: Anomaly) -> str:
-    """Return a fault as something to click at: its first line, and the story below it."""
-    head, _, story = fault.text.partition("\n")
-    # What looks like the number of an operation leads to it.
-    linked = re.sub("#([0-9]+)", r'<a data-to="\1">#\1</a>', escape(story, quote=False))
-    story = f"<pre>{linked}</pre>" if story else ""
+def _anomaly(number: int, anomaly: Anomaly) -> str:
+    """Return an anomaly as an element to click on: its first line, and the explanation below it."""
+    head, _, explanation = anomaly.text.partition("\n")
+    # The number of an operation becomes a link to its bar.
+    linked = re.sub("#([0-9]+)", r'<a data-to="\1">#\1</a>', escape(explanation, quote=False))
+    explanation = f"<pre>{linked}</pre>" if explanation else ""
     return (
-        f'<details class="fault" data-fault="{number}"{" open" * (number == 0)}>'
-        f"<summary>{escape(head)}</summary>{story}</details>"
+        f'<details class="anomaly" data-anomaly="{number}"{" open" * (number == 0)}>'
+        f"<summary>{escape(head)}</summary>{explanation}</details>"
     )

@@ -1,4 +1,4 @@
-"""The page around the picture of a history: how it looks, and what moves when somebody zooms or points at something."""
+"""The HTML page of a timeline: its style, and the script for zooming, pointing and following links."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ h1::before { content: ""; display: inline-block; width: 10px; height: 10px; bord
 h1.wrong::before { background: var(--wrong); }
 h1.undecided::before { background: var(--unknown); }
 .origin { margin: 0 0 6px; color: var(--faint); }
-details.fault { margin: 4px 0; border-left: 3px solid transparent; padding-left: 8px; }
-details.fault.chosen { border-left-color: var(--wrong); }
+details.anomaly { margin: 4px 0; border-left: 3px solid transparent; padding-left: 8px; }
+details.anomaly.chosen { border-left-color: var(--wrong); }
 summary { cursor: pointer; font-weight: 600; }
 pre { margin: 4px 0 6px; font: 12px/1.5 ui-monospace, monospace; white-space: pre-wrap; }
 .tools { display: flex; flex-wrap: wrap; gap: 6px 14px; align-items: center; padding: 6px 16px; flex: none;
@@ -87,13 +87,13 @@ const byNumber = new Map(operations.map(bar => [Number(bar.dataset.number), bar]
 const BAR = 80, EVEN = 40, FADE = 26, LEAST = 4, MARGIN = 16, WIDEST = 400000;
 const span = Math.max(data.end - data.start, 1e-6);
 
-// What makes a bar of usual length wide enough for its label.
+// The scale at which a bar of usual length is wide enough for its label.
 const lengths = operations.map(bar => bar.dataset.until - bar.dataset.from).sort((a, b) => a - b);
 const usual = Math.max(lengths[lengths.length >> 1] || 1, span / 20000);
 let evenly = span / usual * BAR > 30000;
 let scale = 1;
 
-// Evenly: each moment at which anything begins or ends is as far from the next, however long nothing happened.
+// Evenly: moments at which something begins or ends are equally far apart, however long nothing happens between them.
 function rank(ms) {
   let low = 0, high = data.moments.length - 1;
   while (high - low > 1) {
@@ -168,10 +168,10 @@ function fit() {
   layOut();
 }
 
-// A fault: what has no place stands out, and what is about other keys steps back.
+// Choosing an anomaly highlights its operations and dims those of other keys.
 let chosen = null, places = new Map();
 function choose(number) {
-  chosen = number === null ? null : data.faults[number] || null;
+  chosen = number === null ? null : data.anomalies[number] || null;
   places = new Map((chosen ? chosen.order : []).map((each, at) => [each, at + 1]));
   const keys = new Set(chosen ? chosen.keys : []), culprits = new Set(chosen ? chosen.culprits : []);
   for (const bar of operations) {
@@ -179,8 +179,8 @@ function choose(number) {
     bar.classList.toggle("culprit", culprits.has(each));
     bar.classList.toggle("other", keys.size > 0 && !data.keys[each].some(key => keys.has(key)));
   }
-  for (const fault of document.querySelectorAll(".fault"))
-    fault.classList.toggle("chosen", chosen !== null && Number(fault.dataset.fault) === number);
+  for (const anomaly of document.querySelectorAll(".anomaly"))
+    anomaly.classList.toggle("chosen", chosen !== null && Number(anomaly.dataset.anomaly) === number);
   shine();
   show();
 }
@@ -192,7 +192,7 @@ function shine() {
 }
 function show(bar = first()) {
   if (!bar) {
-    // A life ends with its violation: what led to it is at the end.
+    // A run ends with its violation: the cause is at the end.
     if (data.violated) chart.scrollLeft = chart.scrollWidth;
     return;
   }
@@ -208,10 +208,10 @@ function point(bar, event) {
   let lines;
   if (bar.dataset.number === undefined) {
     const until = bar.classList.contains("span") ? " to " + (+bar.dataset.until).toFixed(3) : "";
-    lines = [bar.dataset.told, (+bar.dataset.from).toFixed(3) + until + " ms"];
+    lines = [bar.dataset.text, (+bar.dataset.from).toFixed(3) + until + " ms"];
   } else {
     const number = Number(bar.dataset.number), keys = new Set(data.keys[number]);
-    lines = [...data.told[number]];
+    lines = [...data.details[number]];
     if (places.has(number)) lines.push("number " + places.get(number) + " in the order that there was before");
     if (chosen && chosen.culprits.includes(number)) lines.push("has no place in any order");
     for (const other of operations)
@@ -240,7 +240,7 @@ for (const link of document.querySelectorAll("[data-to]"))
     for (const other of operations) other.classList.toggle("found", other === bar);
     show(bar);
   };
-// What began left of what is to be seen has its label where that begins.
+// A bar that starts left of the visible part has its label at the edge.
 chart.addEventListener("scroll", () => {
   for (const mark of marks)
     if (mark.classList.contains("span")) {
@@ -254,12 +254,12 @@ document.getElementById("evenly").onchange = event => {
 document.addEventListener("keydown", event => {
   if (event.key === "+") zoom(1.6); else if (event.key === "-") zoom(1 / 1.6); else if (event.key === "0") fit();
 });
-for (const fault of document.querySelectorAll(".fault"))
-  fault.querySelector("summary").addEventListener("click", () => choose(Number(fault.dataset.fault)));
+for (const anomaly of document.querySelectorAll(".anomaly"))
+  anomaly.querySelector("summary").addEventListener("click", () => choose(Number(anomaly.dataset.anomaly)));
 document.getElementById("evenly").checked = evenly;
-document.getElementById("wrong").hidden = data.faults.length === 0 && !data.violated;
+document.getElementById("wrong").hidden = data.anomalies.length === 0 && !data.violated;
 layOut();
-choose(data.faults.length ? 0 : null);
+choose(data.anomalies.length ? 0 : null);
 """
 
 PAGE = (
@@ -270,7 +270,7 @@ PAGE = (
     + STYLE
     + """</style></head>
 <body>
-<header><h1 class="<!--outcome-->"><!--head--></h1><!--origin--><!--faults--></header>
+<header><h1 class="<!--outcome-->"><!--head--></h1><!--origin--><!--anomalies--></header>
 <div class="tools">
 <span><button id="further" title="key -">−</button> <button id="nearer" title="key +, or Ctrl and the wheel">+</button>
 <button id="fit" title="key 0">all of it</button> <button id="wrong">where it goes wrong</button></span>

@@ -1,10 +1,11 @@
-"""A cluster whose doings are written down as a story: who says what to whom and when, in words."""
+"""A cluster that writes down its messages between nodes as a story in plain words."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from raftkv.actors.messages.node import RoleChanged
+from raftkv.actors.messages.base import PeerMessage
+from raftkv.actors.messages.node import AdvertiseAddress, RoleChanged
 from raftkv.actors.messages.raft import (
     AppendEntries,
     AppendEntriesReply,
@@ -31,99 +32,99 @@ from tests.support.in_memory import InMemoryCluster
 
 
 class Line(NamedTuple):
-    """What one node did or said at some moment."""
+    """One event: the time, the node or the two nodes, and what happened."""
 
     ms: float
     who: str
     what: str
 
     def __str__(self) -> str:
-        """Return it as it is told."""
+        """Return the line of the story."""
         return f"{self.ms:8.1f} ms  {self.who:<12}  {self.what}"
 
 
 class Storyteller(InMemoryCluster):
-    """Writes down every message between nodes when it is sent, but for heartbeats that tell nothing new."""
+    """Writes down every message between nodes when it is sent, except heartbeats without news."""
 
     def __init__(self, size: int, seed: int) -> None:
         self.lines: list[str | Line] = []
-        self.telling = False
+        self.is_recording = False
         self.routine = 0
-        """Heartbeats and answers since the last line that were left out."""
+        """How many heartbeats and replies were left out since the last line."""
         self.known: dict[tuple[str, str], object] = {}
-        """What each node has last told each other one with a heartbeat or an answer to one."""
-        self.told_changes = 0
-        self.told_replies = 0
+        """The content of the last heartbeat, or reply to one, from each node to each other one."""
+        self.shown_changes = 0
+        self.shown_replies = 0
         super().__init__(size, seed)
 
     # --- telling
 
     def chapter(self, title: str, *text: str) -> None:
-        """Begin a part of the story."""
-        self._tell_routine()
+        """Start a chapter of the story."""
+        self._add_routine()
         self.lines += ["", f"== {title} ==", *text, ""]
 
     def story(self) -> str:
-        """Return what has been told."""
-        self._tell_routine()
+        """Return the story so far."""
+        self._add_routine()
         return "\n".join(map(str, self.lines)).strip("\n") + "\n"
 
     def asks(self, asker: str, name: str, message: Propose | Read) -> None:
-        """Let a client ask a node."""
+        """Send a client's request to a node."""
         what = ", ".join(map(_command, message.commands)) if isinstance(message, Propose) else _queries(message)
-        self._tell(f"{asker} -> {name}", what)
+        self._add(f"{asker} -> {name}", what)
         self.ask(name, message, asker)
 
     def happens(self, name: str, what: str) -> None:
-        """Tell of something that no message says."""
-        self._tell(f"{name} !", what)
+        """Add an event that is not a message."""
+        self._add(f"{name} !", what)
 
     def step(self) -> None:
-        """Do what the cluster does, and tell of changes of role and of answers to clients."""
+        """Run one step of the cluster, and add changes of role and answers to clients."""
         super().step()
-        for change in self.changes[self.told_changes :]:
-            self._tell_change(change)
-        self.told_changes = len(self.changes)
-        for asker, reply in self.replies[self.told_replies :]:
-            self._tell(f"{asker} <-", _reply(reply))
-        self.told_replies = len(self.replies)
+        for change in self.changes[self.shown_changes :]:
+            self._add_change(change)
+        self.shown_changes = len(self.changes)
+        for asker, reply in self.replies[self.shown_replies :]:
+            self._add(f"{asker} <-", _reply(reply))
+        self.shown_replies = len(self.replies)
 
     def _post(self, source: str, target: str, message: Any) -> None:
         lost = (source, target) in self.cut or target not in self.stage.actors
         if self._is_routine(source, target, message):
-            self.routine += self.telling
+            self.routine += self.is_recording
         else:
-            self._tell(f"{source} {'-x' if lost else '->'} {target}", in_words(message))
+            self._add(f"{source} {'-x' if lost else '->'} {target}", in_words(message))
         super()._post(source, target, message)
 
     def _is_routine(self, source: str, target: str, message: Any) -> bool:
-        """Whether a message repeats what its sender has told this node before."""
+        """Whether a message has the same content as the last one of its kind to this node."""
         if isinstance(message, AppendEntries) and not message.entries:
             news: object = (message.term, message.prev_log_index, message.leader_commit, message.read_round)
         elif isinstance(message, AppendEntriesReply) and message.success:
             news = (message.term, message.match_index, message.read_round)
         else:
-            return not self.telling
+            return not self.is_recording
         before, self.known[source, target] = self.known.get((source, target)), news
         return news == before
 
-    def _tell_change(self, change: RoleChanged) -> None:
-        """Tell of a change before what the node said in its new role at the same moment."""
-        self._tell(f"{change.id} *", f"{change.role} in term {change.term}: {change.reason}")
+    def _add_change(self, change: RoleChanged) -> None:
+        """Add a change of role before the messages that the node sent in the new role at the same time."""
+        self._add(f"{change.id} *", f"{change.role} in term {change.term}: {change.reason}")
         place = len(self.lines) - 1
-        while self.telling and place > 0 and self._said_now(self.lines[place - 1], change.id):
+        while self.is_recording and place > 0 and self._was_sent_now(self.lines[place - 1], change.id):
             self.lines[place - 1], self.lines[place] = self.lines[place], self.lines[place - 1]
             place -= 1
 
-    def _said_now(self, line: str | Line, name: str) -> bool:
+    def _was_sent_now(self, line: str | Line, name: str) -> bool:
         return isinstance(line, Line) and line.ms == self.stage.clock.ms and line.who.startswith(f"{name} -")
 
-    def _tell(self, who: str, what: str) -> None:
-        if self.telling:
-            self._tell_routine()
+    def _add(self, who: str, what: str) -> None:
+        if self.is_recording:
+            self._add_routine()
             self.lines.append(Line(self.stage.clock.ms, who, what))
 
-    def _tell_routine(self) -> None:
+    def _add_routine(self) -> None:
         if self.routine:
             plural = "s" * (self.routine > 1)
             self.lines.append(f"{'':13}(… {self.routine} message{plural} with nothing new)")
@@ -133,8 +134,8 @@ class Storyteller(InMemoryCluster):
 # --- in words
 
 
-def in_words(message: Any) -> str:
-    """Return what a node says to another one with this message."""
+def in_words(message: PeerMessage) -> str:
+    """Return a message between nodes in words."""
     match message:
         case RequestVote():
             log = f"my log ends with {message.last_log_index} of term {message.last_log_term}"
@@ -164,8 +165,10 @@ def in_words(message: Any) -> str:
         case BootstrapHello():
             met = ", ".join(name for _, name in message.met)
             return "this is how our cluster was founded" if message.founding else f"I am here, and have met {met}"
-        case _:
+        case Forward() | AdvertiseAddress():
             return type(message).__name__
+        case _:
+            raise AssertionError(f"no words for {type(message).__name__}")
 
 
 def _append(message: AppendEntries) -> str:

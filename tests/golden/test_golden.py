@@ -1,7 +1,7 @@
-"""Two stories of a cluster, told message by message, as they stand in the files beside this one.
+"""Two stories of a cluster, message by message, compared with the files next to this one.
 
-They are for reading; and whoever changes what nodes say to each other sees here what that comes to.
-``pytest tests/golden --rewrite-golden`` writes them anew.
+The files are for reading, and show what a change of the messages between nodes amounts to.
+``pytest tests/golden --rewrite-golden`` writes them again.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ def election() -> str:
     while any(not box.entries for box in cluster.boxes.values()):
         cluster.step()
     cluster.run_ms(10)
-    cluster.telling = True
+    cluster.is_recording = True
     cluster.chapter(
         "An election",
-        "Three nodes have met and founded their cluster: entry 1, the configuration, is on all their disks.",
-        "Nobody leads yet. Whoever has waited the longest first asks whether it would be elected (9.6), then for",
-        "votes (3.4), and begins its term with a no-op (3.6.2).",
+        "Three nodes have founded their cluster: entry 1, the configuration, is on all their disks. No node leads",
+        "yet. The first node whose election timeout expires asks whether it would be elected (9.6), then for votes",
+        "(3.4), and starts its term with a no-op (3.6.2).",
     )
     while not cluster.leaders():
         cluster.step()
@@ -49,21 +49,21 @@ def election() -> str:
     helper = next(name for name in cluster.names if name != leader)
     cluster.chapter(
         "A write and a read",
-        f"A client asks {helper}, which does not lead and passes the write on. It is done once it is on the disks of",
-        "a majority (3.5). For a read a follower needs no more than the index up to which it must have applied, once",
-        "a round of heartbeats has shown that the leader still is one (6.4).",
+        f"A client sends a write to {helper}, a follower, which forwards it. It is committed once it is on the disks",
+        "of a majority (3.5). For a read, the follower only needs the index up to which it must have applied; the",
+        "leader sends it after a round of heartbeats has confirmed its leadership (6.4).",
     )
     cluster.asks("client", helper, put("colour", "green"))
     cluster.run_ms(60)
     cluster.asks("client", helper, get("colour"))
     cluster.run_ms(60)
-    cluster.chapter("The leader stops", "The others notice by its silence, and elect another one.")
+    cluster.chapter("The leader stops", "The others notice its silence and elect another leader.")
     cluster.happens(leader, "stops")
     cluster.crash(leader)
     while not cluster.leaders():
         cluster.step()
     cluster.run_ms(60)
-    cluster.chapter("It comes back", "It has its term, its vote and its log, and follows.")
+    cluster.chapter("It comes back", "Its term, vote and log are on its disk. It becomes a follower.")
     cluster.happens(leader, "starts again")
     cluster.boot(leader)
     cluster.run_ms(120)
@@ -71,7 +71,7 @@ def election() -> str:
 
 
 def divergence() -> str:
-    """A leader that was cut off has appended what nobody else has; its log is made like the new leader's."""
+    """A leader that was cut off has appended entries that no other node has; the new leader replaces them."""
     cluster = Storyteller(3, seed=2)
     while not cluster.leaders():
         cluster.step()
@@ -80,11 +80,11 @@ def divergence() -> str:
     others = [name for name in cluster.names if name != old]
     cluster.asks("client", old, put("colour", "green"))
     cluster.run_ms(60)
-    cluster.telling = True
+    cluster.is_recording = True
     cluster.chapter(
         "Cut off",
         f"{old} leads, and all have the same log: the configuration, a no-op, and colour=green. Now the network loses",
-        f"whatever goes to or from {old} (-x). It still takes writes, and can't commit them.",
+        f"all messages to and from {old} (-x). It still takes writes, but can't commit them.",
     )
     cluster.cut = {pair for other in others for pair in ((old, other), (other, old))}
     cluster.asks("client a", old, put("colour", "red"))
@@ -92,9 +92,9 @@ def divergence() -> str:
     cluster.run_ms(100)
     cluster.chapter(
         "Two logs",
-        "The others elect one of them, and go on: at index 4 its log has another entry now. The old leader hears",
-        "from no majority and steps down (6.2); those who wait for it are not told that their writes failed, for all",
-        "it knows they may have been replicated.",
+        "The others elect a new leader and go on: index 4 has another entry now. The old leader hears from no",
+        "majority and steps down (6.2). It does not report the waiting writes as failed, because they may have been",
+        "replicated.",
     )
     while cluster.leaders() in ([old], []):
         cluster.step()
@@ -106,7 +106,7 @@ def divergence() -> str:
     cluster.chapter(
         "Who may lead",
         f"{new} stops, and the network is whole again. The logs of {old} and {third} are equally long, but that of",
-        f"{third} ends in a later term: only {third} can be elected, which has all that was committed (3.6.1).",
+        f"{third} ends in a later term: only {third}, which has all committed entries, can be elected (3.6.1).",
     )
     cluster.cut = set()
     cluster.happens(new, "stops")
@@ -115,20 +115,21 @@ def divergence() -> str:
         cluster.step()
     cluster.chapter(
         "One log again",
-        f"{third} begins behind its own last entry. {old} refuses what does not follow its log, and says where the",
-        f"term of its own entry begins; {third} goes on behind its last entry of that term (3.5). What nobody else has",
-        "is replaced; once something else is committed in its place, whoever asked for it learns that it was not done.",
+        f"{third} starts after its own last entry. {old} refuses entries that do not follow its log, and reports where",
+        f"the term of its own entry starts; {third} continues after its last entry of that term (3.5). The entries",
+        f"that only {old} has are replaced; once others are committed in their places, their clients learn that they",
+        "failed.",
     )
     cluster.run_ms(200)
     return cluster.story()
 
 
 @pytest.mark.parametrize("tell", [election, divergence])
-def test_the_story_is_as_it_was_written_down(tell: Callable[[], str], request: pytest.FixtureRequest) -> None:
+def test_the_story_equals_its_file(tell: Callable[[], str], request: pytest.FixtureRequest) -> None:
     """The same seed, the same story: on every version of Python, with every hash seed."""
     path = HERE / f"{tell.__name__}.txt"
-    told = tell()
+    story = tell()
     if request.config.getoption("--rewrite-golden"):
-        path.write_text(told)
+        path.write_text(story)
 
-    assert told == path.read_text()
+    assert story == path.read_text()

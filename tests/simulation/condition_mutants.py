@@ -1,11 +1,12 @@
-"""Mistakes with conditional writes: each works as long as nobody else writes the same key, or nothing is lost."""
+"""Mistakes with conditional writes: each needs another writer of the key, or a lost reply, to show."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from raftkv.actors.gateway import Gateway
+import msgspec
+
+from raftkv.actors.gateway import ANSWER_GRACE_S, Ask, Gateway
 from raftkv.actors.messages.node import Start
 from raftkv.actors.messages.requests import (
     PendingRequest,
@@ -15,15 +16,16 @@ from raftkv.actors.messages.requests import (
 from raftkv.actors.roles.leader import Leader
 from raftkv.actors.store import Store
 from raftkv.raft.entry import Entry, Kind
+from raftkv.simulation.cluster.cluster import Machine, SimulatedCluster
 from raftkv.store.commands import NOT_THERE, Command, Delete, DeleteIf, Put, PutIf, Result, Unmatched, decode_commands
 from raftkv.store.keyspace import Keyspace
 
-ONCE_MORE_S = 0.04
-"""As long as whoever asked waits for an answer that comes late."""
+RETRY_S = 0.04
+"""How long the second attempt of ``TriesAgainWhatIsUnknown`` may take: the client still waits then."""
 
 
 def held(keyspace: Keyspace, *commands: Command) -> list[bool]:
-    """Return which of these commands have a condition that would hold, were they applied now, one after the other."""
+    """Return, for each command, whether it has a condition that would hold if all were applied now, in order."""
     copy = Keyspace()
     items = {key: item for key in {command.key for command in commands} if (item := keyspace.get(key))}
     for key, item in sorted(items.items(), key=lambda each: each[1].modify_revision):
@@ -43,23 +45,24 @@ def unconditional(command: Command) -> Command:
 
 
 class Decisions:
-    """Which conditions the leaders of one cluster have found to hold; it goes with the life of the cluster."""
+    """The conditions that the leaders of the present cluster have found to hold, and the keyspaces of its nodes."""
 
-    scheduler: Any = None
+    cluster: SimulatedCluster | None = None
     made: set[Command]
     keyspaces: dict[str, Keyspace]
 
     @classmethod
     def of(cls, start: Start) -> type[Decisions]:
-        """Return those of the cluster to which a node belongs."""
-        scheduler = start.environment.clock._scheduler  # type: ignore[attr-defined]
-        if cls.scheduler is not scheduler:
-            cls.scheduler, cls.made, cls.keyspaces = scheduler, set(), {}
+        """Return this class, emptied if the node belongs to another cluster than the last one."""
+        fail: Any = start.environment.fail
+        machine: Machine = fail.__self__
+        if cls.cluster is not machine.cluster:
+            cls.cluster, cls.made, cls.keyspaces = machine.cluster, set(), {}
         return cls
 
 
 class LooksWhenItAppends(Leader):
-    """What the leader has found to hold when it appended a command counts when that is applied."""
+    """Conditions are decided when the leader appends a command, not when it is applied."""
 
     def propose(self, asked: PendingRequest, request: Propose) -> None:
         decisions = Decisions.of(self.start)
@@ -70,7 +73,7 @@ class LooksWhenItAppends(Leader):
 
 
 class TakesThatForDecided(Store):
-    """Looks only at the conditions that did not hold then."""
+    """Looks again only at the conditions that did not hold when the leader appended them."""
 
     def on_Start(self, message: Start) -> None:
         super().on_Start(message)
@@ -85,7 +88,7 @@ class TakesThatForDecided(Store):
 
 
 class LooksOncePerEntry(Store):
-    """All conditions of an entry are looked at before any of its commands is applied."""
+    """All conditions of an entry are decided before any of its commands is applied."""
 
     def apply_entry(self, entry: Entry) -> tuple[Result, ...]:
         if entry.kind != Kind.COMMANDS:
@@ -108,7 +111,7 @@ class CountsWhatDidNotMatch(Keyspace):
 
 
 class ComparesWithTheWholeKeyspace(Keyspace):
-    """A condition holds as long as nothing at all has changed since that revision."""
+    """A condition holds only if no key at all has changed since that revision."""
 
     def apply(self, command: Command) -> Result:
         item = self.get(command.key)
@@ -118,7 +121,7 @@ class ComparesWithTheWholeKeyspace(Keyspace):
 
 
 class TakesNotThereForThere(Keyspace):
-    """What is to be created may be there already."""
+    """A condition that a key is absent holds even if the key is present."""
 
     def apply(self, command: Command) -> Result:
         if isinstance(command, PutIf) and command.revision == NOT_THERE:
@@ -127,16 +130,20 @@ class TakesNotThereForThere(Keyspace):
 
 
 class TriesAgainWhatIsUnknown(Gateway):
-    """The front end sends a conditional write once more though it may have been done: twice it can't be done."""
+    """The front end repeats a conditional write that may have been applied: the second attempt sees the first."""
 
-    async def _carry(self, batch: Any, message: Callable[[float], object], retried: frozenset[str]) -> object:
-        reply = await super()._carry(batch, message, retried)
-        asked = message(0.0)
-        conditional = isinstance(asked, Propose) and all(isinstance(each, PutIf | DeleteIf) for each in asked.commands)
-        if conditional and isinstance(reply, Refused) and reply.code == "unknown":
-            batch.deadline_s = self._running_loop().time() + ONCE_MORE_S
-            reply = await super()._carry(batch, message, retried)
-        return reply
+    def __init__(self, ask: Ask, **options: Any) -> None:
+        async def ask_again(message: object, timeout_s: float) -> object | None:
+            reply = await ask(message, timeout_s)
+            if (
+                isinstance(message, Propose)
+                and all(isinstance(each, PutIf | DeleteIf) for each in message.commands)
+                and (reply is None or (isinstance(reply, Refused) and reply.code == "unknown"))
+            ):
+                reply = await ask(msgspec.structs.replace(message, timeout_ms=RETRY_S * 1000), RETRY_S + ANSWER_GRACE_S)
+            return reply
+
+        super().__init__(ask_again, **options)
 
 
 ALL: tuple[tuple[type, ...], ...] = (

@@ -1,4 +1,4 @@
-"""Mistakes with the disk: journals that treat it as many do. Each works as long as no power fails and no disk does."""
+"""Mistakes with the disk that many programs make. Each goes unnoticed as long as neither power nor a disk fails."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from raftkv.environment import File
 
 
 class CarelessDisk:
-    """A disk of which some calls are not made as they should be."""
+    """A disk that passes every call on; subclasses get some wrong."""
 
     def __init__(self, disk: Any, file_class: type) -> None:
         self._disk = disk
@@ -28,7 +28,7 @@ class CarelessDisk:
 
 
 class CarelessFile:
-    """A file of which some calls are not made as they should be."""
+    """A file that passes every call on; subclasses get some wrong."""
 
     def __init__(self, file: File) -> None:
         self._file = file
@@ -38,17 +38,17 @@ class CarelessFile:
 
 
 class UnsyncedFile(CarelessFile):
-    """One that is never synced."""
+    """A file that is never synced."""
 
     def sync(self) -> None:
         """Do nothing."""
 
 
-class TriedAgainFile(CarelessFile):
-    """One whose sync is done once more when it fails: by then the system has forgotten what was to be written."""
+class RepeatedSyncFile(CarelessFile):
+    """A file whose sync is repeated if it fails: by then the system has dropped the data, so that it succeeds."""
 
     def sync(self) -> None:
-        """Sync, and sync again."""
+        """Sync; if that fails, sync again."""
         try:
             self._file.sync()
         except OSError:
@@ -57,20 +57,20 @@ class TriedAgainFile(CarelessFile):
 
 
 class UnsyncedDirectories(CarelessDisk):
-    """One whose directories are never synced."""
+    """A disk whose directories are never synced."""
 
     def sync_directory(self, path: str) -> None:
         """Do nothing."""
 
 
 class CarelessJournal(Journal):
-    """A journal on such a disk."""
+    """A journal on a careless disk."""
 
     disk_class: type = CarelessDisk
     file_class: type = CarelessFile
 
     def receiveMessage(self, message: Any, sender: Any) -> None:
-        """Handle a message, the first one with another disk."""
+        """Handle a message; replace the disk in ``Start``."""
         if isinstance(message, Start):
             careless = self.disk_class(message.environment.disk, self.file_class)
             environment = msgspec.structs.replace(message.environment, disk=careless)
@@ -79,21 +79,21 @@ class CarelessJournal(Journal):
 
 
 class NeverSyncs(CarelessJournal):
-    """Says that it has saved what is in the system's memory (pitfall 3)."""
+    """Confirms saves that are only in the page cache (pitfall 3)."""
 
     file_class = UnsyncedFile
 
 
 class SyncsNoDirectory(CarelessJournal):
-    """Makes files durable, but not their names (pitfall 4)."""
+    """Syncs files, but not their names in directories (pitfall 4)."""
 
     disk_class = UnsyncedDirectories
 
 
 class TriesSyncsAgain(CarelessJournal):
-    """Takes the second sync, which succeeds, for the first, which failed (pitfall 9)."""
+    """Repeats a failed sync, and relies on the second one, which succeeds (pitfall 9)."""
 
-    file_class = TriedAgainFile
+    file_class = RepeatedSyncFile
 
 
 ALL = (NeverSyncs, SyncsNoDirectory, TriesSyncsAgain)

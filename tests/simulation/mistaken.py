@@ -1,4 +1,4 @@
-"""A node with a mistake that takes a crash to show, for tests of those who look for mistakes."""
+"""A node with a mistake that only shows after a crash, for tests of the tools that find and shrink failures."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from raftkv.actors.node import ROLES, Node
 from raftkv.simulation.run import Run, RunPlan, RunResult, plan
 from tests.roles.mutants import StaleReadsAtOnce, everywhere
 
-KIND = "a node takes # for what stale reads have to show"
-"""The kind of violation that comes of it."""
+KIND = "a node allows stale reads from index #"
+"""The kind of violation that the mistake causes."""
 
 SEEDS = 100
-"""Among so many seeds there is one that shows it."""
+"""One of this many seeds shows the mistake."""
 
 
 class ForgetfulNode(Node):
-    """After a restart it shows what it has applied again so far."""
+    """After a restart, it shows the entries that it has applied again so far."""
 
     role_classes = everywhere(StaleReadsAtOnce)
 
@@ -22,13 +22,13 @@ class ForgetfulNode(Node):
 assert [role.role for role in ForgetfulNode.role_classes] == [role.role for role in ROLES]
 
 
-def live(plan: RunPlan) -> RunResult:
-    """Live a plan with such nodes."""
+def run_forgetful(plan: RunPlan) -> RunResult:
+    """Run a plan with nodes that have the mistake."""
     return Run(plan, node_class=ForgetfulNode).run()
 
 
 def bad_plan() -> RunPlan:
-    """Return the first plan that shows it, and not at once."""
+    """Return the first plan that shows the mistake, and after more than three faults."""
     plans = (plan(seed, nodes=3, events=1500, classes=["crash"]) for seed in range(SEEDS))
-    outcomes = ((each, live(each)) for each in plans)
-    return next(each for each, outcome in outcomes if not outcome.ok and len(outcome.faults) > 3)
+    results = ((each, run_forgetful(each)) for each in plans)
+    return next(each for each, result in results if not result.ok and len(result.faults) > 3)

@@ -1,8 +1,8 @@
-"""Mistakes put into simulated clusters: how many seeds it takes until one of them goes wrong.
+"""Mistakes in simulated clusters: how many seeds it takes until a run fails.
 
     python -m tests.simulation.mutation [--seeds 60] [NAME …]
 
-runs lives from seed 0 on with each mistake and prints the table of docs/mutation.md.
+runs the seeds from 0 on with each mistake, and prints the table of docs/mutation.md.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ MISTAKES: dict[str, tuple[type, ...]] = {
 
 PLACES: dict[type, tuple[str, ...]] = {
     **test_mutants.PLACES,
-    # The model that invariants compare with keeps the right one.
+    # The model of the invariants keeps the right one.
     Keyspace: ("raftkv.actors.store.Keyspace",),
-    Gateway: ("raftkv.simulation.cluster.cluster.Client",),
+    Gateway: ("raftkv.simulation.cluster.cluster.Gateway",),
 }
-"""Where those are named that are no actors."""
+"""The names under which classes that are not actors are used."""
 
 
 @contextmanager
 def mistaken(classes: tuple[type, ...]) -> Iterator[type[Node]]:
-    """Put classes in the place of those that they derive from; yields the class of nodes that have them."""
+    """Replace classes by the mistakes derived from them; yields the class of nodes with the mistakes."""
     roles: list[type[Role]] = list(ROLES)
     parts: dict[str, Any] = {}
     with pytest.MonkeyPatch.context() as patch:
@@ -68,30 +68,30 @@ def mistaken(classes: tuple[type, ...]) -> Iterator[type[Node]]:
         yield type("MistakenNode", (Node,), {"role_classes": tuple(roles), **parts})
 
 
-def lives(name: str, seeds: range) -> Iterator[RunResult]:
-    """Yield what becomes of the lives of these seeds, with a mistake in them."""
+def results(name: str, seeds: range) -> Iterator[RunResult]:
+    """Yield the results of these seeds with a mistake."""
     with mistaken(MISTAKES[name]) as node_class:
         for seed in seeds:
             yield Run(plan(seed, events=EVENTS), node_class=node_class).run()
 
 
 def first_caught(name: str, seeds: range) -> RunResult | None:
-    """Return the first of these lives in which the mistake shows."""
-    return next((outcome for outcome in lives(name, seeds) if not outcome.ok), None)
+    """Return the first result that fails."""
+    return next((result for result in results(name, seeds) if not result.ok), None)
 
 
 def row(name: str, seeds: int) -> str:
-    """Return the line of the table for this mistake, after trying that many seeds at most."""
-    outcome = first_caught(name, range(seeds))
-    what = (inspect.getdoc(MISTAKES[name][0]) or "-").splitlines()[0]
-    if outcome is None:
-        return f"| `{name}` | {what} | none of {seeds} | |"
-    told = re.sub(r" \(\[[^)]*\]\)", "", outcome.violation.splitlines()[0]).rstrip(":").replace("|", "/")
-    return f"| `{name}` | {what} | {outcome.seed + 1} | {textwrap.shorten(told, 150, placeholder=' …')} |"
+    """Return the row of the table for this mistake, after at most this many seeds."""
+    result = first_caught(name, range(seeds))
+    mistake = (inspect.getdoc(MISTAKES[name][0]) or "-").splitlines()[0]
+    if result is None:
+        return f"| `{name}` | {mistake} | none of {seeds} | |"
+    violation = re.sub(r" \(\[[^)]*\]\)", "", result.violation.splitlines()[0]).rstrip(":").replace("|", "/")
+    return f"| `{name}` | {mistake} | {result.seed + 1} | {textwrap.shorten(violation, 150, placeholder=' …')} |"
 
 
 def main() -> None:
-    """Print how many seeds each mistake takes."""
+    """Print the row of each mistake."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=60)
     parser.add_argument("names", nargs="*")

@@ -37,7 +37,7 @@ class SequentialStore:
     """Clients of a store, each with one request at a time, and stale reads that are as old as they may be.
 
     ``unknown`` is how many requests get no answer, ``many`` how many are about several keys, ``conditional`` how many
-    writes demand something of what is there, mostly what somebody was told last.
+    writes have conditions, mostly on the latest revision that a client has seen.
     """
 
     def __init__(
@@ -66,8 +66,8 @@ class SequentialStore:
         self.shown = dict.fromkeys(NODES, 0)
         """The index that each node has shown last."""
         self.values = 0
-        self.told: dict[str, list[int]] = {}
-        """The revisions of each key that anybody was told."""
+        self.reported: dict[str, list[int]] = {}
+        """The revisions of each key that a client has seen."""
         self._live(clients, operations)
 
     def _live(self, clients: int, operations: int) -> None:
@@ -123,8 +123,8 @@ class SequentialStore:
         return Propose(tuple(Put(key, b"v%d" % self.values) for key in keys), 1000.0)
 
     def _conditional(self, key: str, place: int) -> Command:
-        told = self.told.get(key, [NOT_THERE])
-        revision = self.random.choice([told[-1]] * 6 + [NOT_THERE, THERE, self.random.choice(told)])
+        known = self.reported.get(key, [NOT_THERE])
+        revision = self.random.choice([known[-1]] * 6 + [NOT_THERE, THERE, self.random.choice(known)])
         if self.random.random() < 0.3:
             return DeleteIf(key, revision or THERE)
         value = b"v%d.%d" % (self.values, place)
@@ -134,12 +134,12 @@ class SequentialStore:
         request, reply = operation.request, operation.reply
         if isinstance(request, Read) and isinstance(reply, ReadResult):
             for query, item in zip(request.queries, reply.items, strict=True):
-                self.told.setdefault(query.key, []).append(NOT_THERE if item is None else item.modify_revision)
+                self.reported.setdefault(query.key, []).append(NOT_THERE if item is None else item.modify_revision)
         elif isinstance(request, Propose) and isinstance(reply, Applied):
             for command, result in zip(request.commands, reply.results, strict=True):
                 revision = result.modify_revision if isinstance(result, Unmatched) else result.revision
                 deleted = isinstance(command, Delete | DeleteIf) and not isinstance(result, Unmatched)
-                self.told.setdefault(command.key, []).append(NOT_THERE if deleted else revision)
+                self.reported.setdefault(command.key, []).append(NOT_THERE if deleted else revision)
 
     def _do(self, operation: Operation) -> Applied | ReadResult:
         request = operation.request

@@ -1,4 +1,4 @@
-"""The disk of simulated nodes does what it is told, forgets what may be forgotten, and fails when asked to."""
+"""The simulated disk keeps what is synced, loses what may be lost, and fails when a fault is planned."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from raftkv.environment import File
 from raftkv.journal.format import Record
 from raftkv.journal.recovery import DamagedJournal
-from raftkv.simulation.cluster.disk import SECTOR, Happened, PowerCut, SimulatedDisk
+from raftkv.simulation.cluster.disk import SECTOR, DiskEvent, PowerCut, SimulatedDisk
 from tests.journal.wal_tools import DIRECTORY, RECORDS, entry, open_wal, recovered, states
 
 FIRST = f"{DIRECTORY}/0000000000000001.wal"
@@ -27,7 +27,7 @@ def disk_with(content: bytes = bytes(4 * SECTOR), path: str = "/d/file") -> tupl
     return disk, disk.open(path)
 
 
-def test_a_crash_loses_what_was_not_synced() -> None:
+def test_a_crash_loses_unsynced_data() -> None:
     """Piece by piece: sectors, sizes, names."""
     disk = SimulatedDisk()
     disk.make_directory("/d")
@@ -77,7 +77,7 @@ def test_a_power_cut_comes_ahead_of_the_operation_asked_for_and_ends_all() -> No
     for attempt in attempts:
         with pytest.raises(PowerCut):
             attempt()
-    assert disk.happened == [Happened("cut", "/d/file", "ahead of write")]
+    assert disk.events == [DiskEvent("cut", "/d/file", "before write")]
     disk.crash()
     assert disk.files() == {"/d/file": b"a" * SECTOR + bytes(3 * SECTOR)}
     assert disk.list("/d") == ["file"]
@@ -98,7 +98,7 @@ def test_an_operation_fails_once_after_as_many_as_were_asked_for() -> None:
     assert caught.value.errno == errno.EIO
     file.write(3 * SECTOR, b"c" * SECTOR)
     assert file.read(0, 4 * SECTOR) == b"a" * SECTOR + b"b" * SECTOR + bytes(SECTOR) + b"c" * SECTOR
-    assert disk.happened == [Happened("failed", "/d/file", "write: Input/output error")]
+    assert disk.events == [DiskEvent("failed", "/d/file", "write: Input/output error")]
 
 
 @pytest.mark.parametrize("operation", ["read", "size", "open", "create", "rename", "remove", "list", "sync_directory"])
@@ -122,10 +122,10 @@ def test_any_operation_can_fail(operation: str) -> None:
         attempts[operation]()
     assert (list(disk.files()), disk.pending()) == (["/d/file"], [])
     attempts[operation]()
-    assert [happened.kind for happened in disk.happened] == ["failed"]
+    assert [happened.kind for happened in disk.events] == ["failed"]
 
 
-def test_what_a_failed_sync_was_to_save_reads_well_until_the_file_is_opened_again() -> None:
+def test_the_data_of_a_failed_sync_can_be_read_until_the_file_is_opened_again() -> None:
     """Linux marks the pages as clean: a second sync succeeds and saves nothing."""
     disk, file = disk_with(b"old".ljust(SECTOR, b"."))
     disk.fail("sync")
@@ -138,7 +138,7 @@ def test_what_a_failed_sync_was_to_save_reads_well_until_the_file_is_opened_agai
     assert disk.open("/d/file").read(0, 3) == b"old"
 
 
-def test_what_is_written_again_after_a_failed_sync_can_be_saved() -> None:
+def test_data_written_again_after_a_failed_sync_can_be_synced() -> None:
     """Only those sectors that were not written again are lost."""
     disk, file = disk_with()
     disk.fail("sync")
@@ -151,8 +151,8 @@ def test_what_is_written_again_after_a_failed_sync_can_be_saved() -> None:
     assert disk.files() == {"/d/file": b"b" * SECTOR + bytes(3 * SECTOR)}
 
 
-def test_what_it_counts_as_used_is_what_its_files_take() -> None:
-    """After any operations, as if counted anew; a crash gives back what was not saved."""
+def test_the_used_space_is_that_of_its_files() -> None:
+    """After any operations, the same as counted from scratch; a crash frees what was not synced."""
     random = Random(1)
     disk = SimulatedDisk(capacity=24 * SECTOR)
     disk.make_directory("/d")
@@ -176,11 +176,11 @@ def test_what_it_counts_as_used_is_what_its_files_take() -> None:
             disk.crash_at_random(random)
         counted = sum(-(-len(data) // SECTOR) * SECTOR for data in disk.files().values())
         assert (disk.used(), disk.free("/d")) == (counted, disk.capacity - counted), number
-    assert full == sum(happened.kind == "full" for happened in disk.happened) > 5
+    assert full == sum(happened.kind == "full" for happened in disk.events) > 5
 
 
-def test_a_crash_at_random_may_lose_any_part_of_what_was_pending() -> None:
-    """Each of the subsets of four pieces comes about, and what was lost is told."""
+def test_a_random_crash_may_lose_any_part_of_what_was_pending() -> None:
+    """Each subset of four pieces occurs, and the lost pieces are reported."""
     disk, file = disk_with(bytes(SECTOR))
     file.write(0, b"a" * 2 * SECTOR)
     disk.rename("/d/file", "/d/new")
@@ -191,8 +191,8 @@ def test_a_crash_at_random_may_lose_any_part_of_what_was_pending() -> None:
         after = disk.clone()
         after.crash_at_random(Random(seed))
         seen.add(tuple(sorted(after.files().items())))
-        assert all(happened.kind == "lost" for happened in after.happened)
-        assert (after.files() == disk.files()) or after.happened
+        assert all(happened.kind == "lost" for happened in after.events)
+        assert (after.files() == disk.files()) or after.events
     every = set()
     for number in range(16):
         after = disk.clone()
@@ -204,7 +204,7 @@ def test_a_crash_at_random_may_lose_any_part_of_what_was_pending() -> None:
     assert seen == every
 
 
-def test_a_flipped_bit_is_one_bit_of_what_is_on_disk() -> None:
+def test_a_flipped_bit_is_one_bit_on_disk() -> None:
     """Somewhere in the content; a second one waits until the first is no more."""
     flipped = set()
     for seed in range(60):
@@ -212,12 +212,12 @@ def test_a_flipped_bit_is_one_bit_of_what_is_on_disk() -> None:
         disk, file = disk_with(content, FIRST)
         disk.put("/d/other", b"x" * 99)
         happened = disk.flip_bit(Random(seed))
-        assert [happened] == disk.happened
+        assert [happened] == disk.events
         found = disk.files()[FIRST]
         ((at, mask),) = [(at, a ^ b) for at, (a, b) in enumerate(zip(content, found, strict=True)) if a != b]
         assert mask.bit_count() == 1
         assert at < 3 * SECTOR
-        assert happened == Happened("flipped", FIRST, f"{mask:#04x} of byte {at}")
+        assert happened == DiskEvent("flipped", FIRST, f"{mask:#04x} of byte {at}")
         flipped.add(at // SECTOR)
         assert disk.is_damaged()
         assert disk.flip_bit(Random(seed)) is None
@@ -234,10 +234,10 @@ def test_without_content_no_bit_is_flipped() -> None:
     disk, _ = disk_with(bytes(SECTOR), FIRST)
     disk.put("/d/other", b"x")
     assert disk.flip_bit(Random(1)) is None
-    assert disk.flip_bit(Random(1), files="") == Happened("flipped", "/d/other", "0x10 of byte 0")
+    assert disk.flip_bit(Random(1), files="") == DiskEvent("flipped", "/d/other", "0x10 of byte 0")
 
 
-def test_a_misdirected_write_seems_well_until_the_files_are_read_from_disk() -> None:
+def test_a_misdirected_write_goes_unnoticed_until_the_files_are_read_from_disk() -> None:
     """Where it was to go stands what was there before; another place has the data."""
     content = b"".join(bytes([i + 1]) * SECTOR for i in range(4))
     for seed in range(20):
@@ -246,11 +246,11 @@ def test_a_misdirected_write_seems_well_until_the_files_are_read_from_disk() -> 
         disk.misdirect_next_write(Random(seed))
         disk.open("/d/other").write(0, b"p" * SECTOR)
         file.write(SECTOR, bytes(SECTOR))
-        assert disk.happened == []
+        assert disk.events == []
         file.write(SECTOR, b"new".ljust(SECTOR, b"!"))
         file.sync()
         assert file.read(SECTOR, 3) == b"new"
-        (happened,) = disk.happened
+        (happened,) = disk.events
         assert disk.is_damaged()
         place = int(happened.detail.split("to sector ")[1].split()[0])
         assert place != 1
@@ -286,7 +286,7 @@ def test_of_a_misdirected_write_that_a_crash_cuts_short_a_part_is_elsewhere() ->
         parts = [b"a" if 0 in kept else b"y", b"b" if 1 in kept else b"y"]
         assert disk.files() == {"/d/1.wal": b"x" * 2 * SECTOR, "/d/2.wal": b"".join(p * SECTOR for p in parts)}
         assert disk.is_damaged() == bool(kept)
-        assert [happened.kind for happened in disk.happened] == ["misdirected"] * bool(kept)
+        assert [happened.kind for happened in disk.events] == ["misdirected"] * bool(kept)
 
 
 def lands_on(path: str, sector: int, seed: int) -> bool:
@@ -296,7 +296,7 @@ def lands_on(path: str, sector: int, seed: int) -> bool:
     disk.misdirect_next_write(Random(seed))
     file.write(0, b"a" * SECTOR + b"b" * SECTOR)
     file.sync()
-    return disk.happened[0].detail.endswith(f"to sector {sector} of {path}")
+    return disk.events[0].detail.endswith(f"to sector {sector} of {path}")
 
 
 def test_an_empty_disk_takes_its_place() -> None:
@@ -362,13 +362,13 @@ def record_after(records: list[Record], random: Random) -> Record:
 
 def test_whatever_the_disk_does_no_loss_goes_unnoticed() -> None:
     """After every start all that was acknowledged is there, or the journal is damaged, which has a reason."""
-    lives = [Run(seed) for seed in range(150)]
-    kinds = [{happened.kind for happened in life.disk.happened} for life in lives]
-    for life, happened in zip(lives, kinds, strict=True):
-        assert life.ended_by == "age" or happened & {"flipped", "misdirected"}
+    runs = [Run(seed) for seed in range(150)]
+    kinds = [{event.kind for event in run.disk.events} for run in runs]
+    for run, events in zip(runs, kinds, strict=True):
+        assert run.ended_by == "age" or events & {"flipped", "misdirected"}
     for kind in ("cut", "lost", "failed", "flipped", "misdirected"):
         assert sum(kind in happened for happened in kinds) > 15, kind
-    assert sum(life.ended_by == "damage" for life in lives) > 40
+    assert sum(run.ended_by == "damage" for run in runs) > 40
 
 
 def test_a_misdirected_last_batch_is_noticed_wherever_it_went() -> None:
@@ -383,8 +383,8 @@ def test_a_misdirected_last_batch_is_noticed_wherever_it_went() -> None:
             disk.misdirect_next_write(Random(seed))
             wal.append(RECORDS[length - 1])
             disk.crash()
-            if disk.happened:
-                places.add(disk.happened[0].detail)
+            if disk.events:
+                places.add(disk.events[0].detail)
                 with pytest.raises(DamagedJournal):
                     open_wal(disk, segment_bytes=8 * SECTOR)
             else:
@@ -392,7 +392,7 @@ def test_a_misdirected_last_batch_is_noticed_wherever_it_went() -> None:
         assert len(places) >= (length > 1) * 5, length
 
 
-def test_the_last_batch_lost_where_nobody_looks_is_not_noticed() -> None:
+def test_the_last_batch_lost_to_a_place_that_is_not_read_is_not_noticed() -> None:
     """Why a misdirected write goes to places of a certain kind only: this one the journal can't tell from none."""
     disk = SimulatedDisk()
     wal, _ = open_wal(disk, segment_bytes=8 * SECTOR)
@@ -407,9 +407,9 @@ def test_the_same_seed_is_the_same_life_in_every_process() -> None:
     """Nothing depends on how Python orders its sets."""
     program = (
         "import hashlib, tests.simulation.test_disk as t\n"
-        "lives = [t.Run(seed) for seed in range(12)]\n"
-        "told = repr([(life.disk.files(), life.disk.happened, life.ended_by) for life in lives])\n"
-        "print(hashlib.sha256(told.encode()).hexdigest())"
+        "runs = [t.Run(seed) for seed in range(12)]\n"
+        "text = repr([(run.disk.files(), run.disk.events, run.ended_by) for run in runs])\n"
+        "print(hashlib.sha256(text.encode()).hexdigest())"
     )
     printed = {
         subprocess.run(

@@ -65,9 +65,9 @@ class Scene:
         assert self.cluster.simulation.run_until(condition, within_ms)
 
     def begin(self, kind: str, target: str = "", for_ms: float = LONG_MS, value: float = 0.0, seed: int = 0) -> None:
-        """Let a fault begin now."""
+        """Inject a fault now."""
         self.nemesis.faults = [Fault(0.0, kind, target, for_ms, value, seed)]
-        self.nemesis.begin()
+        self.nemesis.start()
         # It is due at once, and so is the end of one that has no duration.
         self.run(0.0)
 
@@ -97,7 +97,7 @@ class Scene:
         """Write something through a node; return what came of it."""
         node = self[name].node
         assert node is not None
-        write = node.client.propose(Put("k", b"." * size), timeout_s)
+        write = node.gateway.propose(Put("k", b"." * size), timeout_s)
         self.until(write.done)
         error = write.exception()
         if error is None:
@@ -124,7 +124,7 @@ def between(some: str, others: str) -> set[str]:
 # --- the network
 
 
-def test_messages_are_lost_as_likely_as_is_said() -> None:
+def test_messages_are_lost_with_the_given_probability() -> None:
     scene = Scene()
     scene.begin("loss", for_ms=5.0, value=0.3)
 
@@ -216,9 +216,9 @@ def test_connections_end_and_begin_again() -> None:
     scene.run(1000.0)
 
     links = [(name, message) for _, name, message in scene.handled if isinstance(message, PeerDown | PeerUp)]
-    told = {(name, type(message).__name__, message.peer) for name, message in links}
+    changes = {(name, type(message).__name__, message.peer) for name, message in links}
     pairs = {("n1", "n2"), ("n3", "n2"), ("n2", "n1"), ("n2", "n3")}
-    assert told == {(name, kind, peer) for name, peer in pairs for kind in ("PeerDown", "PeerUp")}
+    assert changes == {(name, kind, peer) for name, peer in pairs for kind in ("PeerDown", "PeerUp")}
     assert scene.ways() == all_ways(3)
 
 
@@ -308,14 +308,14 @@ def test_cuts_that_overlap_hold_until_each_is_over() -> None:
 @pytest.mark.parametrize("kind", ["crash", "kill"])
 def test_processes_end_and_others_come_after_some_time(kind: str) -> None:
     scene = Scene()
-    lives = {name: scene[name].life for name in scene.cluster.names}
+    processes = {name: scene[name].process_number for name in scene.cluster.names}
     scene.begin(kind, "n1,n3", for_ms=500.0)
 
     scene.run(490.0)
     assert [name for name in scene.cluster.names if scene[name].is_up] == ["n2"]
     scene.run(20.0)
-    assert {name: scene[name].life for name in scene.cluster.names} == {"n1": 2, "n2": 1, "n3": 2}
-    assert lives == {"n1": 1, "n2": 1, "n3": 1}
+    assert {name: scene[name].process_number for name in scene.cluster.names} == {"n1": 2, "n2": 1, "n3": 2}
+    assert processes == {"n1": 1, "n2": 1, "n3": 1}
     scene.until(scene.is_led)
     assert scene.write() == "ok"
 
@@ -332,7 +332,7 @@ def left_of(machine: Machine, kind: str, scene: Scene, seed: int) -> list[bytes]
     return [content]
 
 
-def test_a_crash_may_lose_what_was_not_synced_and_the_end_of_a_process_loses_nothing() -> None:
+def test_a_crash_may_lose_unsynced_data_and_a_kill_loses_nothing() -> None:
     scene = Scene()
     left = {
         kind: {bytes(content) for seed in range(12) for content in left_of(scene["n2"], kind, scene, seed)}
@@ -344,8 +344,8 @@ def test_a_crash_may_lose_what_was_not_synced_and_the_end_of_a_process_loses_not
     assert left["kill"] == {b"x" * 512}
 
 
-def told_after(scene: Scene, since_ms: float) -> dict[str, float]:
-    """Return when, since then, each machine was told that the connection to n2 has ended."""
+def noticed_after(scene: Scene, since_ms: float) -> dict[str, float]:
+    """Return when, since then, the connection of each machine to n2 ended."""
     return {
         name: at_ms - since_ms
         for at_ms, name, message in scene.handled
@@ -360,14 +360,18 @@ def test_a_process_that_ends_closes_its_connections_and_a_machine_that_is_lost_d
         since_ms = scene.cluster.now_ms
         scene.begin("crash", "n2", seed=seed)
         scene.run(10.0)
-        told = told_after(scene, since_ms)
+        noticed = noticed_after(scene, since_ms)
         scene.run(2500.0)
-        if told:
+        if noticed:
             at_once += 1
-            assert sorted(told) == ["n1", "n3"], seed
+            assert sorted(noticed) == ["n1", "n3"], seed
         else:
             silent += 1
-            assert {name: ms > 1000.0 for name, ms in told_after(scene, since_ms).items()} == {"n1": True, "n3": True}
+            noticed = noticed_after(scene, since_ms)
+            assert {name: ms > 1000.0 for name, ms in noticed.items()} == {
+                "n1": True,
+                "n3": True,
+            }
     assert at_once > 2
     assert silent > 2
 
@@ -375,20 +379,20 @@ def test_a_process_that_ends_closes_its_connections_and_a_machine_that_is_lost_d
     since_ms = scene.cluster.now_ms
     scene.begin("kill", "n2")
     scene.run(10.0)
-    assert sorted(told_after(scene, since_ms)) == ["n1", "n3"]
+    assert sorted(noticed_after(scene, since_ms)) == ["n1", "n3"]
 
 
 def test_a_machine_that_was_lost_and_comes_back_lets_others_know() -> None:
-    """Its system knows nothing of connections of an earlier life."""
+    """Its system knows no connection of an earlier process."""
     scene = Scene()
     scene["n2"].is_lost = True
     scene["n2"].crash()
     scene.run(300.0)
     since_ms = scene.cluster.now_ms
-    assert told_after(scene, since_ms - 300.0) == {}
+    assert noticed_after(scene, since_ms - 300.0) == {}
     scene["n2"].boot()
     scene.run(10.0)
-    assert sorted(told_after(scene, since_ms)) == ["n1", "n3"]
+    assert sorted(noticed_after(scene, since_ms)) == ["n1", "n3"]
     scene.run(2500.0)
     assert scene.ways() == all_ways(3)
 
@@ -398,7 +402,7 @@ def test_a_restart_takes_no_time(power: float) -> None:
     scene = Scene()
     scene.begin("restart", "all", for_ms=0.0, value=power)
 
-    assert [(machine.life, machine.is_up) for machine in scene.cluster.machines.values()] == [(2, True)] * 3
+    assert [(machine.process_number, machine.is_up) for machine in scene.cluster.machines.values()] == [(2, True)] * 3
     scene.until(scene.is_led)
 
 
@@ -411,7 +415,7 @@ def test_a_leader_that_resigns_hands_over_ends_and_comes_back() -> None:
     scene.until(lambda: not scene[leader].is_up, 1001.0)
     scene.until(lambda: scene[leader].is_up, 3000.0)
     scene.until(scene.is_led)
-    assert scene[leader].life == 2
+    assert scene[leader].process_number == 2
     assert len([message for _, _, message in scene.handled if isinstance(message, RequestVote)]) > votes
 
 
@@ -425,7 +429,7 @@ def test_a_paused_process_handles_nothing_and_then_everything() -> None:
     assert scene.busy["n2"] == 0
     scene.run(20.0)
     assert len(scene.arrived(sent)) == 5
-    assert scene["n2"].life == 1
+    assert scene["n2"].process_number == 1
 
 
 def test_a_process_that_comes_after_a_paused_one_is_not_paused() -> None:
@@ -440,7 +444,7 @@ def test_a_process_that_comes_after_a_paused_one_is_not_paused() -> None:
     assert scene.is_led()
 
 
-def test_a_stunned_process_goes_on_before_it_hears_of_anybody() -> None:
+def test_a_stunned_process_resumes_before_it_hears_from_its_peers() -> None:
     scene = Scene()
     scene.begin("stun", "n2", for_ms=1000.0, value=100.0)
     scene.busy.clear()
@@ -515,7 +519,7 @@ def test_no_sync_ends_for_some_time() -> None:
 
 
 @pytest.mark.parametrize("operation", ["write", "sync"])
-def test_a_process_whose_disk_fails_ends_and_the_next_one_goes_on(operation: str) -> None:
+def test_a_process_whose_disk_fails_stops_and_the_next_one_continues(operation: str) -> None:
     scene = Scene(1)
     ended: list[tuple[str, int]] = []
     scene.cluster.ended.append(lambda machine, status, line: ended.append((machine.name, status)))
@@ -525,12 +529,12 @@ def test_a_process_whose_disk_fails_ends_and_the_next_one_goes_on(operation: str
     assert ended == []
     node = scene["n1"].node
     assert node is not None
-    node.client.propose(Put("k", b"x"), 5.0)
+    node.gateway.propose(Put("k", b"x"), 5.0)
     scene.until(lambda: ended != [])
     assert ended == [("n1", EXIT_BUG)]
-    assert [happened.kind for happened in scene["n1"].disk.happened if happened.kind == "failed"] == ["failed"]
+    assert [event.kind for event in scene["n1"].disk.events if event.kind == "failed"] == ["failed"]
     scene.until(scene.is_led)
-    assert (scene["n1"].life, scene.write()) == (2, "ok")
+    assert (scene["n1"].process_number, scene.write()) == (2, "ok")
 
 
 def test_power_fails_in_the_middle_of_a_write() -> None:
@@ -541,14 +545,14 @@ def test_power_fails_in_the_middle_of_a_write() -> None:
     scene.begin("power-cut", "n1", for_ms=0.0, value=2.0)
     node = scene["n1"].node
     assert node is not None
-    node.client.propose(Put("k", b"x" * 2000), 5.0)
+    node.gateway.propose(Put("k", b"x" * 2000), 5.0)
 
     scene.until(lambda: lost != [])
-    (cut,) = [happened for happened in scene["n1"].disk.happened if happened.kind == "cut"]
-    assert cut.detail == "ahead of sync"
+    (cut,) = [event for event in scene["n1"].disk.events if event.kind == "cut"]
+    assert cut.detail == "before sync"
     assert not scene["n1"].is_up
     scene.until(scene.is_led)
-    assert (scene["n1"].life, scene.write()) == (2, "ok")
+    assert (scene["n1"].process_number, scene.write()) == (2, "ok")
 
 
 def test_a_full_disk_takes_no_writes_until_there_is_room_again() -> None:
@@ -573,16 +577,16 @@ def test_a_node_with_a_damaged_journal_does_not_start_again() -> None:
     for _ in range(5):
         assert scene.write(size=2000) == "ok"
     scene.begin("flip", "n2", for_ms=0.0, seed=3)
-    assert [happened.kind for happened in scene["n2"].disk.happened if happened.kind == "flipped"] == ["flipped"]
+    assert [event.kind for event in scene["n2"].disk.events if event.kind == "flipped"] == ["flipped"]
     scene.begin("restart", "n2", for_ms=0.0)
 
     scene.run(60_000.0)
     machine = scene["n2"]
-    assert (machine.is_up, machine.ended and machine.ended[0], scene.nemesis.out) == (False, EXIT_UNUSABLE, {"n2"})
+    assert (machine.is_up, machine.ended and machine.ended[0], scene.nemesis.damaged) == (False, EXIT_UNUSABLE, {"n2"})
     assert scene.write("n1") == "ok"
 
 
-def test_a_write_goes_to_another_place_and_nobody_notices_before_the_next_start() -> None:
+def test_a_misdirected_write_is_noticed_at_the_next_start_only() -> None:
     scene = Scene()
     for _ in range(5):
         assert scene.write(size=2000) == "ok"
@@ -590,10 +594,8 @@ def test_a_write_goes_to_another_place_and_nobody_notices_before_the_next_start(
     for _ in range(5):
         assert scene.write(size=2000) == "ok"
 
-    assert [happened.kind for happened in scene["n2"].disk.happened if happened.kind == "misdirected"] == [
-        "misdirected"
-    ]
-    assert (scene["n2"].is_up, scene["n2"].life) == (True, 1)
+    assert [event.kind for event in scene["n2"].disk.events if event.kind == "misdirected"] == ["misdirected"]
+    assert (scene["n2"].is_up, scene["n2"].process_number) == (True, 1)
     scene.begin("restart", "n2", for_ms=0.0)
     scene.run(10_000.0)
     assert (scene["n2"].is_up, scene["n2"].ended and scene["n2"].ended[0]) == (False, EXIT_UNUSABLE)
@@ -620,19 +622,19 @@ def test_nothing_is_damaged_before_the_founding(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["flip", "misdirect", "wipe"])
-def test_damage_befalls_a_minority_at_most(kind: str) -> None:
+def test_damage_hits_a_minority_at_most(kind: str) -> None:
     scene = Scene()
     scene.nemesis.may_damage = True
     scene.begin(kind, "n1")
     scene.begin(kind, "n2")
     assert [fault.target for fault in scene.nemesis.done] == ["n1"]
-    assert scene.nemesis.out == {"n1"}
+    assert scene.nemesis.damaged == {"n1"}
 
 
 # --- all of them
 
 
-def test_whom_a_fault_befalls_is_recorded_by_name() -> None:
+def test_the_targets_of_a_fault_are_recorded_by_name() -> None:
     scene = Scene(5)
     (leader,) = scene.cluster.leaders()
     for target in ("leader", "follower", "most", "all"):
@@ -647,7 +649,7 @@ def test_whom_a_fault_befalls_is_recorded_by_name() -> None:
     assert names[5] == [""]
 
 
-def test_machines_that_are_not_there_are_befallen_by_nothing() -> None:
+def test_unknown_machines_are_not_hit() -> None:
     scene = Scene(1)
     scene.begin("kill", "n2,n3")
 
@@ -673,10 +675,10 @@ def test_in_the_end_everything_is_undone(kind: str) -> None:
     assert scene.ways() == all_ways(3)
     assert [scene.write(name) for name in scene.cluster.names] == ["ok"] * 3
     assert [machine.clock.rate for machine in scene.cluster.machines.values()] == [1.0] * 3
-    lives = {name: machine.life for name, machine in scene.cluster.machines.items()}
+    processes = {name: machine.process_number for name, machine in scene.cluster.machines.items()}
     for _ in range(20):
         assert scene.write("n1", size=5000) == "ok"
-    assert {name: machine.life for name, machine in scene.cluster.machines.items()} == lives
+    assert {name: machine.process_number for name, machine in scene.cluster.machines.items()} == processes
 
 
 def test_a_seed_draws_the_same_faults_of_the_classes_that_are_wanted() -> None:
@@ -690,7 +692,7 @@ def test_a_seed_draws_the_same_faults_of_the_classes_that_are_wanted() -> None:
     assert draw(1, []) == []
 
 
-def test_each_kind_is_told_of_in_the_documentation() -> None:
+def test_the_documentation_lists_each_kind() -> None:
     rows = re.findall(r"^\| `([\w-]+)` \| (\w+) \| .+ \| .*\|$", DOCS.read_text(), re.M)
 
     assert rows == [(kind, name) for name, kinds in KINDS.items() for kind in kinds]

@@ -1,4 +1,4 @@
-"""What a history of clients is accused of, and what it is not."""
+"""Which anomalies a history of clients has, and which it has not."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from raftkv.actors.messages.requests import (
     Refused,
 )
 from raftkv.simulation.checks.history import History, Operation
-from raftkv.simulation.checks.operation import NOT_TOLD
+from raftkv.simulation.checks.operation import NOT_REPORTED
 from raftkv.store.commands import (
     NOT_THERE,
     THERE,
@@ -45,27 +45,27 @@ from tests.simulation.sequential_store import SequentialStore
 KINDS = (
     "nodes differ",
     "not linearizable",
-    "results of other commands",
-    "a condition that is said not to hold",
-    "a condition on what was only later",
-    "answers to other queries",
-    "revisions that do not count",
-    "an item that can't be",
-    "terms do not go",
-    "one index and two revisions",
+    "the results do not belong",
+    "a condition is reported not to hold",
+    "the condition names a later revision",
+    "the items do not belong",
+    "the revisions do not count",
+    "the item is not possible",
+    "a later index has an earlier term",
+    "one index has two revisions",
     "a later index has an earlier revision",
     "at no later index",
     "at an earlier revision",
-    "went back",
-    "which nobody wrote:",
+    "went back to",
+    "which no operation wrote:",
     "which was written only later:",
     "and k = ",
     "though revision",
 )
 
 
-class Told:
-    """A history told by hand: one request after the other, in times that count up by one."""
+class Recorded:
+    """A history written by hand: one request after the other, at times that count up by one."""
 
     def __init__(self) -> None:
         self.history = History()
@@ -87,10 +87,10 @@ class Told:
         return operation
 
     def accused(self, finals: Any = None) -> list[str]:
-        """Return the kinds of the faults."""
+        """Return the kinds of the anomalies."""
         verdict = self.history.verdict(finals)
-        assert verdict.ok == (not verdict.faults)
-        return [kind for fault in verdict.faults for kind in KINDS if kind in fault.text.split("\n")[0]]
+        assert verdict.ok == (not verdict.anomalies)
+        return [kind for anomaly in verdict.anomalies for kind in KINDS if kind in anomaly.text.split("\n")[0]]
 
 
 def put(value: str, *keys: str) -> Propose:
@@ -121,20 +121,22 @@ def stale(*keys: str) -> Read:
     return get(*keys, level="stale")
 
 
-def done(index: int = NOT_TOLD, revision: int = NOT_TOLD, *results: Result, term: int = 1) -> Applied:
+def done(index: int = NOT_REPORTED, revision: int = NOT_REPORTED, *results: Result, term: int = 1) -> Applied:
     return Applied(index, term, revision, results or (PutDone(revision),))
 
 
-def gone(existed: bool, index: int = NOT_TOLD, revision: int = NOT_TOLD) -> Applied:
+def gone(existed: bool, index: int = NOT_REPORTED, revision: int = NOT_REPORTED) -> Applied:
     return Applied(index, 1, revision, (DeleteDone(revision, existed),))
 
 
-def saw(*values: str | None, index: int = NOT_TOLD, revision: int = NOT_TOLD, modified: int = NOT_TOLD) -> ReadResult:
-    items = [None if value is None else Item(value.encode(), NOT_TOLD, modified, NOT_TOLD) for value in values]
+def saw(
+    *values: str | None, index: int = NOT_REPORTED, revision: int = NOT_REPORTED, modified: int = NOT_REPORTED
+) -> ReadResult:
+    items = [None if value is None else Item(value.encode(), NOT_REPORTED, modified, NOT_REPORTED) for value in values]
     return ReadResult(index, revision, tuple(items))
 
 
-def unmatched(modified: int, index: int = NOT_TOLD, revision: int = NOT_TOLD) -> Applied:
+def unmatched(modified: int, index: int = NOT_REPORTED, revision: int = NOT_REPORTED) -> Applied:
     return Applied(index, 1, revision, (Unmatched(revision, modified),))
 
 
@@ -167,14 +169,14 @@ BROKEN: dict[str, tuple[list[Exchanged], str | None]] = {
 }
 
 
-def told(asked: list[Exchanged]) -> Told:
-    history = Told()
+def recorded(asked: list[Exchanged]) -> Recorded:
+    history = Recorded()
     for request, reply in asked:
         history.does(request, reply)
     return history
 
 
-# Only reads say a revision, and nobody an index: so values and times alone can tell.
+# Only reads report a revision, and no answer an index: values and times alone decide.
 SEEN_AT_1, SEEN_AT_2 = (get(), saw("1", revision=1, modified=1)), (get(), saw("2", revision=2, modified=2))
 
 FINE |= {
@@ -191,8 +193,11 @@ FINE |= {
         [(put("1"), done()), SEEN_AT_1, (delete(), gone(True)), (put_if("3", 1), unmatched(NOT_THERE))],
         None,
     ),
-    "a change of a revision of which nobody knows the value": ([(put("1"), UNKNOWN), (put_if("2", 7), done())], "2"),
-    "one that fails, and is not told why": ([(put("1"), UNKNOWN), (put_if("2", 7), unmatched(NOT_TOLD))], "1"),
+    "a change of a revision with an unknown value": ([(put("1"), UNKNOWN), (put_if("2", 7), done())], "2"),
+    "one that fails without a revision": (
+        [(put("1"), UNKNOWN), (put_if("2", 7), unmatched(NOT_REPORTED))],
+        "1",
+    ),
     "a removal of what was seen": ([(put("1"), done()), SEEN_AT_1, (delete_if(1), gone(True))], None),
     "a removal of what is no longer so": (
         [(put("1"), done()), SEEN_AT_1, (put("2"), done()), (delete_if(1), unmatched(2))],
@@ -245,7 +250,7 @@ BROKEN |= {
         "3",
     ),
     "a change of what is there that is said not to match": (
-        [(put("1"), done()), SEEN_AT_1, (put_if("2", 1), unmatched(NOT_TOLD))],
+        [(put("1"), done()), SEEN_AT_1, (put_if("2", 1), unmatched(NOT_REPORTED))],
         "1",
     ),
     "a change of what is there that is said to find something else": (
@@ -273,7 +278,7 @@ BROKEN |= {
         [(put("1"), done()), SEEN_AT_1, (put("2"), done()), (delete_if(1), UNKNOWN)],
         None,
     ),
-    "a condition on what the same entry has left, told as if before": (
+    "a condition on what the same entry has left, reported as if before": (
         [
             (
                 several(Put("k", b"1"), PutIf("k", b"2", NOT_THERE)),
@@ -292,29 +297,29 @@ BROKEN |= {
 @pytest.mark.parametrize(("asked", "final"), FINE.values(), ids=FINE.keys())
 def test_a_store_that_keeps_its_promises_is_accused_of_nothing(asked: list[Exchanged], final: str | None) -> None:
     value = None if final is None else final.encode()
-    assert told(asked).accused({"n1": {"k": value}, "n2": {"k": value}}) == []
+    assert recorded(asked).accused({"n1": {"k": value}, "n2": {"k": value}}) == []
 
 
 @pytest.mark.parametrize(("asked", "final"), BROKEN.values(), ids=BROKEN.keys())
-def test_a_broken_promise_is_told(asked: list[Exchanged], final: str | None) -> None:
+def test_a_broken_promise_is_reported(asked: list[Exchanged], final: str | None) -> None:
     value = None if final is None else final.encode()
-    assert told(asked).accused({"n1": {"k": value}, "n2": {"k": value}}) == ["not linearizable"]
+    assert recorded(asked).accused({"n1": {"k": value}, "n2": {"k": value}}) == ["not linearizable"]
 
 
-def test_nodes_that_differ_in_the_end_are_told() -> None:
-    history = told([(put("1", "a"), UNKNOWN), (put("2", "b"), done())])
+def test_nodes_that_differ_at_the_end_are_reported() -> None:
+    history = recorded([(put("1", "a"), UNKNOWN), (put("2", "b"), done())])
     assert history.accused({"n1": {"a": b"1", "b": b"2"}, "n2": {"b": b"2"}}) == ["nodes differ"]
 
 
-def test_a_key_that_a_node_has_and_nobody_wrote_is_told() -> None:
-    assert told([(put("1", "a"), done())]).accused({"n1": {"a": b"1", "b": b"2"}}) == ["not linearizable"]
+def test_a_key_that_no_operation_wrote_is_reported() -> None:
+    assert recorded([(put("1", "a"), done())]).accused({"n1": {"a": b"1", "b": b"2"}}) == ["not linearizable"]
 
 
 def test_several_keys_are_written_and_read_at_one_moment() -> None:
-    history = told([(put("1", "a", "b"), done(NOT_TOLD, NOT_TOLD, PutDone(-1), PutDone(-1)))])
+    history = recorded([(put("1", "a", "b"), done(NOT_REPORTED, NOT_REPORTED, PutDone(-1), PutDone(-1)))])
     slow = history.begin(put("2", "a", "b"), "other")
     history.does(get("a", "b"), saw("2", "1"))
-    history.end(slow, done(NOT_TOLD, NOT_TOLD, PutDone(-1), PutDone(-1)))
+    history.end(slow, done(NOT_REPORTED, NOT_REPORTED, PutDone(-1), PutDone(-1)))
     assert history.accused() == ["not linearizable"]
 
 
@@ -329,10 +334,10 @@ def test_what_happens_in_one_millisecond_has_the_order_in_which_it_was_recorded(
 
 def test_an_entry_that_undoes_its_own_work_changes_nothing() -> None:
     request = Propose((Put("k", b"1"), Delete("k")), 1000.0)
-    both = (PutDone(NOT_TOLD), DeleteDone(NOT_TOLD, True))
-    assert told([(request, done(NOT_TOLD, NOT_TOLD, *both)), (get(), saw(None))]).accused() == []
-    not_there = (PutDone(NOT_TOLD), DeleteDone(NOT_TOLD, False))
-    assert told([(request, done(NOT_TOLD, NOT_TOLD, *not_there))]).accused() == ["not linearizable"]
+    both = (PutDone(NOT_REPORTED), DeleteDone(NOT_REPORTED, True))
+    assert recorded([(request, done(NOT_REPORTED, NOT_REPORTED, *both)), (get(), saw(None))]).accused() == []
+    not_there = (PutDone(NOT_REPORTED), DeleteDone(NOT_REPORTED, False))
+    assert recorded([(request, done(NOT_REPORTED, NOT_REPORTED, *not_there))]).accused() == ["not linearizable"]
 
 
 # --- Indexes and revisions.
@@ -350,20 +355,23 @@ POSITIONS: dict[str, tuple[list[Exchanged], list[str]]] = {
         ],
         [],
     ),
-    "other results": ([(delete(), done(2, 1))], ["results of other commands"]),
-    "too few items": ([(get("a", "b"), saw(None))], ["answers to other queries"]),
+    "other results": ([(delete(), done(2, 1))], ["the results do not belong"]),
+    "too few items": ([(get("a", "b"), saw(None))], ["the items do not belong"]),
     "a revision too far": (
         [(put("1", "a", "b"), done(2, 3, PutDone(1), PutDone(3)))],
-        ["revisions that do not count"],
+        ["the revisions do not count"],
     ),
     "an item from the future": (
         [(put("1"), done(2, 1)), (get(), saw("1", index=2, revision=1, modified=2))],
-        ["an item that can't be"],
+        ["the item is not possible"],
     ),
-    "terms go back": ([(put("1"), done(2, 1, term=2)), (put("2"), done(3, 2, term=1))], ["terms do not go"]),
+    "terms go back": (
+        [(put("1"), done(2, 1, term=2)), (put("2"), done(3, 2, term=1))],
+        ["a later index has an earlier term"],
+    ),
     "one index, two states": (
         [(put("1", "a"), done(2, 1)), (get(), saw(None, index=2, revision=2))],
-        ["one index and two revisions"],
+        ["one index has two revisions"],
     ),
     "an index goes back": (
         [(put("1"), done(3, 1)), (put("2"), done(2, 2))],
@@ -377,17 +385,17 @@ POSITIONS: dict[str, tuple[list[Exchanged], list[str]]] = {
         [(put("1"), done(2, 1)), (put("2", "a"), done(3, 2)), (get(), saw("1", index=2, revision=1, modified=1))],
         ["at no later index"],
     ),
-    "a read goes back, and no index was told": (
+    "a read goes back, without an index": (
         [(put("1"), done(-1, 1)), (put("2", "a"), done(-1, 2)), (get(), saw("1", revision=1, modified=1))],
         ["at an earlier revision"],
     ),
-    "a write goes back, and no index was told": (
+    "a write goes back, without an index": (
         [(put("1", "a"), done(-1, 2)), (put("2"), done(-1, 2))],
         ["at an earlier revision", "and k = "],
     ),
-    "stale reads go back, and no index was told": (
+    "stale reads go back, without an index": (
         [(stale(), saw(None, revision=2)), (stale(), saw(None, revision=1))],
-        ["went back"],
+        ["went back to"],
     ),
     "conditions in order": (
         [
@@ -407,31 +415,31 @@ POSITIONS: dict[str, tuple[list[Exchanged], list[str]]] = {
     ),
     "a condition tells of one entry what can't be": (
         [(several(PutIf("k", b"1", 7), Put("a", b"2")), done(2, 2, Unmatched(1, NOT_THERE), PutDone(1)))],
-        ["revisions that do not count"],
+        ["the revisions do not count"],
     ),
     "a condition that holds by what is said": (
         [(put("1"), done(2, 1)), (put("2", "a"), done(3, 2)), (put_if("2", 1), unmatched(1, 4, 2))],
-        ["not linearizable", "a condition that is said not to hold"],
+        ["not linearizable", "a condition is reported not to hold"],
     ),
-    "one of what is there that is told what is there": (
+    "a condition that the key is there, reported not to hold": (
         [(put("1"), done(2, 1)), (put_if("2", THERE), unmatched(1, 3, 1))],
-        ["not linearizable", "a condition that is said not to hold"],
+        ["not linearizable", "a condition is reported not to hold"],
     ),
     "something that came only later": (
         [(put("0"), UNKNOWN), (put_if("1", 7), unmatched(3, 2, 2))],
-        ["a condition that is said not to hold", "a condition on what was only later"],
+        ["a condition is reported not to hold", "the condition names a later revision"],
     ),
     "a condition on something that comes only later": (
         [(put("1"), UNKNOWN), (put_if("2", 2), done(3, 2))],
-        ["not linearizable", "a condition on what was only later"],
+        ["not linearizable", "the condition names a later revision"],
     ),
     "a result that no condition has": (
         [(put("1"), UNKNOWN), (delete_if(THERE), gone(False, 2, 0))],
-        ["results of other commands"],
+        ["the results do not belong"],
     ),
     "a result of a condition where there was none": (
         [(put("1"), unmatched(NOT_THERE, 2, 3))],
-        ["results of other commands"],
+        ["the results do not belong"],
     ),
     "the key was changed in between": (
         [(put("1"), done(2, 1)), (put("2"), done(3, 2)), (put("x", "a"), done(4, 3)), (put_if("3", 1), done(5, 4))],
@@ -439,9 +447,9 @@ POSITIONS: dict[str, tuple[list[Exchanged], list[str]]] = {
     ),
     "the key was changed in between, by whom no time tells": (
         [(put("1"), done(2, 1)), (stale(), saw("2", index=3, revision=2, modified=2)), (put_if("3", 1), done(5, 3))],
-        ["which nobody wrote:", "though revision"],
+        ["which no operation wrote:", "though revision"],
     ),
-    "an earlier change of the key is told": (
+    "an earlier change of the key is reported": (
         [(put("1"), done(2, 1)), (put("2"), done(3, 2)), (put_if("3", NOT_THERE), unmatched(1, 4, 2))],
         ["not linearizable", "though revision"],
     ),
@@ -449,7 +457,7 @@ POSITIONS: dict[str, tuple[list[Exchanged], list[str]]] = {
         [(put("1"), done(2, 1)), (put_if("2", THERE), unmatched(NOT_THERE, 3, 1))],
         ["not linearizable", "though revision"],
     ),
-    "a change of another key is told": (
+    "a change of another key is reported": (
         [(put("1"), done(2, 1)), (put("2", "a"), done(3, 2)), (put_if("3", NOT_THERE), unmatched(2, 4, 2))],
         ["and k = "],
     ),
@@ -472,12 +480,12 @@ POSITIONS: dict[str, tuple[list[Exchanged], list[str]]] = {
 def test_indexes_and_revisions_must_fit_each_other_and_the_times(
     asked: list[Exchanged], accusations: list[str]
 ) -> None:
-    assert told(asked).accused() == accusations
+    assert recorded(asked).accused() == accusations
 
 
 def test_operations_of_one_entry_share_its_index() -> None:
     """The front end puts what comes together into one entry, and tells the revision after all of it."""
-    history = Told()
+    history = Recorded()
     first, second = history.begin(put("1", "a"), "c1"), history.begin(put("2", "b"), "c2")
     history.end(first, done(2, 2, PutDone(1)))
     history.end(second, done(2, 2, PutDone(2)))
@@ -496,35 +504,41 @@ WRITES: list[Exchanged] = [(put("1", "a", "b"), done(2, 2, PutDone(1), PutDone(2
         ([(stale("a"), saw(None, index=1, revision=0))], []),
         ([(stale("a", "b"), saw("1", "1", index=2, revision=2))], []),
         ([(stale("a", "b"), saw("2", "1", index=3, revision=3))], []),
-        ([(stale("a"), saw("x", index=3, revision=3))], ["which nobody wrote:"]),
+        ([(stale("a"), saw("x", index=3, revision=3))], ["which no operation wrote:"]),
         ([(stale("a", "b"), saw(None, "1", index=2, revision=2))], ["though revision"]),
         ([(stale("a", "b"), saw("2", None, index=3, revision=3))], ["though revision"]),
         ([(stale("a"), saw("1", index=3, revision=3, modified=1))], ["though revision"]),
-        ([(stale(), saw(None, index=3, revision=3)), (stale(), saw(None, index=2, revision=2))], ["went back"]),
-        ([(get(), saw(None, index=3, revision=3)), (stale(), saw(None, index=2, revision=2))], ["went back"]),
+        (
+            [(stale(), saw(None, index=3, revision=3)), (stale(), saw(None, index=2, revision=2))],
+            ["went back to"],
+        ),
+        (
+            [(get(), saw(None, index=3, revision=3)), (stale(), saw(None, index=2, revision=2))],
+            ["went back to"],
+        ),
         (
             [(stale(), saw(None, index=2, revision=3))],
-            ["one index and two revisions", "a later index has an earlier revision"],
+            ["one index has two revisions", "a later index has an earlier revision"],
         ),
     ],
 )
 def test_a_stale_read_shows_a_state_that_has_been(reads: list[Exchanged], accusations: list[str]) -> None:
-    assert told([*WRITES, *reads]).accused() == accusations
+    assert recorded([*WRITES, *reads]).accused() == accusations
 
 
 def test_a_stale_read_shows_nothing_that_was_written_only_later() -> None:
-    assert told([(stale(), saw("1")), (put("1"), done())]).accused() == ["which was written only later:"]
+    assert recorded([(stale(), saw("1")), (put("1"), done())]).accused() == ["which was written only later:"]
 
 
 def test_another_node_may_be_behind() -> None:
-    history = told(WRITES)
+    history = recorded(WRITES)
     history.does(stale("a"), saw("2", index=3, revision=3), node="n1")
     history.does(stale("a"), saw("1", index=2, revision=2), node="n2")
     assert history.accused() == []
 
 
 def test_reads_at_once_may_show_either_state_first() -> None:
-    history = told(WRITES)
+    history = recorded(WRITES)
     slow = history.begin(stale("a"), "other")
     history.does(stale("a"), saw("2", index=3, revision=3))
     history.end(slow, saw("1", index=2, revision=2))
@@ -532,7 +546,7 @@ def test_reads_at_once_may_show_either_state_first() -> None:
 
 
 def test_a_node_that_lost_its_disk_is_not_bound_by_what_it_has_shown() -> None:
-    history = told(WRITES)
+    history = recorded(WRITES)
     history.does(stale("a"), saw("2", index=3, revision=3))
     under_way = history.begin(stale("a"), "other")
     history.history.wiped("n1", history.now())
@@ -543,7 +557,7 @@ def test_a_node_that_lost_its_disk_is_not_bound_by_what_it_has_shown() -> None:
 
 
 def test_an_unknown_deletion_may_be_why_nothing_is_there() -> None:
-    history = told([*WRITES, (delete("a"), SILENCE)])
+    history = recorded([*WRITES, (delete("a"), SILENCE)])
     history.does(stale("a"), saw(None, index=4, revision=4))
     assert history.accused() == []
 
@@ -552,7 +566,7 @@ def test_an_unknown_deletion_may_be_why_nothing_is_there() -> None:
 
 
 def test_what_was_answered_decides_what_became_of_an_operation() -> None:
-    history = told(
+    history = recorded(
         [(put("1"), done()), (put("1"), REFUSED), (put("1"), UNKNOWN), (put("1"), SILENCE), (get(), UNKNOWN)]
     )
     history.begin(get())
@@ -568,7 +582,7 @@ def test_what_was_answered_decides_what_became_of_an_operation() -> None:
 
 
 def test_an_operation_ends_once_and_with_an_answer_to_what_was_asked() -> None:
-    history = Told()
+    history = Recorded()
     write = history.begin(put("1"))
     with pytest.raises(ValueError, match="does not answer"):
         history.end(write, saw(None))
@@ -577,8 +591,8 @@ def test_an_operation_ends_once_and_with_an_answer_to_what_was_asked() -> None:
         history.end(write, done())
 
 
-def test_an_operation_is_told_in_one_line() -> None:
-    history = told([(put("1", "a", "b"), done(2, 2, PutDone(1), PutDone(2))), (delete(), gone(False, 3, 2))])
+def test_an_operation_is_described_in_one_line() -> None:
+    history = recorded([(put("1", "a", "b"), done(2, 2, PutDone(1), PutDone(2))), (delete(), gone(False, 3, 2))])
     history.does(get("a", "k"), saw("1", None, index=3, revision=2), "reader", "n2")
     history.begin(put("x" * 100))
     history.does(put_if("y", 2, "a"), unmatched(1, 4, 2))
@@ -601,46 +615,46 @@ def test_an_operation_is_told_in_one_line() -> None:
 
 
 def test_a_verdict_tells_what_had_an_order_and_what_has_none() -> None:
-    verdict = told([(put("1"), done()), (put("2"), done()), (get(), saw("1")), (get(), saw("2"))]).history.verdict()
+    verdict = recorded([(put("1"), done()), (put("2"), done()), (get(), saw("1")), (get(), saw("2"))]).history.verdict()
     assert verdict.text == (
-        "4 operations by 1 clients (4 ok, 0 failed, 0 unknown): 1 fault\n"
+        "4 operations by 1 clients (4 ok, 0 failed, 0 unknown): 1 anomaly\n"
         "k: not linearizable\n"
-        "  All that had ended before fits this order:\n"
+        "  All operations that had ended before fit this order:\n"
         "    #0 1.000 to 2.000 ms, c at n1: write put k = 1: ok\n"
         "    #1 3.000 to 4.000 ms, c at n1: write put k = 2: ok\n"
-        "  With the end of this one no order is left:\n"
+        "  With the end of this operation, no order is left:\n"
         "    #2 5.000 to 6.000 ms, c at n1: read k is 1: ok\n"
         "  It saw k = 1, but in that order #1 left 2 there, and had ended before this began."
     )
-    assert [operation.number for operation in verdict.faults[0].operations] == [2]
-    assert [operation.number for operation in verdict.faults[0].order] == [0, 1]
+    assert [operation.number for operation in verdict.anomalies[0].operations] == [2]
+    assert [operation.number for operation in verdict.anomalies[0].order] == [0, 1]
 
 
 def test_a_verdict_on_a_good_history_is_one_line() -> None:
-    verdict = told(WRITES).history.verdict()
+    verdict = recorded(WRITES).history.verdict()
     assert verdict[:2] == (
         True,
-        "2 operations by 1 clients (2 ok, 0 failed, 0 unknown): linearizable, and all positions agree",
+        "2 operations by 1 clients (2 ok, 0 failed, 0 unknown): linearizable, and all indexes and revisions agree",
     )
 
 
 @pytest.mark.parametrize(
     ("asked", "reason"),
     [
-        ([(get(), saw("x"))], "It saw k = x, which nobody wrote."),
+        ([(get(), saw("x"))], "It saw k = x, which no operation wrote."),
         (
             [(put("x"), REFUSED), (get(), saw("x"))],
-            "It saw k = x, which only #0 would have written, and that was refused.",
+            "It saw k = x, which only #0 could have written, but it was refused.",
         ),
         ([(get(), saw("x")), (put("x"), done())], "It saw k = x, which #1 wrote only later."),
         ([(delete(), gone(True))], "It saw k there, but in that order it never was."),
         (
-            [(put("1"), done()), SEEN_AT_1, (put_if("x", 1), unmatched(NOT_TOLD))],
+            [(put("1"), done()), SEEN_AT_1, (put_if("x", 1), unmatched(NOT_REPORTED))],
             "It saw k without 1, but in that order #0 left 1 there, and had ended before this began.",
         ),
         (
             [(put("1"), done()), (put_if("x", NOT_THERE), unmatched(1)), (get(), saw("x"))],
-            "It saw k = x, which only #1 would have written, and its condition did not hold.",
+            "It saw k = x, which only #1 could have written, but its condition did not hold.",
         ),
         (
             [(put("1"), SILENCE), (get(), saw("1")), (get(), saw(None))],
@@ -649,15 +663,15 @@ def test_a_verdict_on_a_good_history_is_one_line() -> None:
     ],
 )
 def test_a_verdict_says_why_there_is_no_order(asked: list[Exchanged], reason: str) -> None:
-    assert told(asked).history.verdict().text.splitlines()[-1].strip() == reason
+    assert recorded(asked).history.verdict().text.splitlines()[-1].strip() == reason
 
 
 def test_a_verdict_of_a_search_that_gave_up_is_not_ok() -> None:
-    history = told([(put("1"), done()), (get(), saw("1"))])
+    history = recorded([(put("1"), done()), (get(), saw("1"))])
     verdict = history.history.verdict(limit=0)
     assert not verdict.ok
     assert verdict.undecided == ("k: undecided, no order was found in 0 configurations",)
-    assert "1 undecided, which is not a pass" in verdict.text
+    assert "1 undecided, which does not count as passed" in verdict.text
 
 
 # --- Histories of a store that is right, and the same with one mistake.
@@ -701,7 +715,7 @@ class ConditionsAreChecksOfTheWholeKeyspace(Keyspace):
 
 
 class ConditionsAreOnTheCreation(Keyspace):
-    """Whoever saw any version of a key may change the present one."""
+    """A condition on any earlier version of a key holds."""
 
     def apply(self, command: Command) -> Result:
         item = self.get(command.key)
@@ -731,7 +745,7 @@ class UnmatchedUsesUpARevision(Keyspace):
 
 
 class UnmatchedTellsAnotherRevision(Keyspace):
-    """The revision of the creation is told."""
+    """The create revision is reported instead of the modify revision."""
 
     def apply(self, command: Command) -> Result:
         result = super().apply(command)
@@ -740,7 +754,7 @@ class UnmatchedTellsAnotherRevision(Keyspace):
 
 
 class UnmatchedIsDoneAllTheSame(Keyspace):
-    """Whoever is told that nothing was changed has changed it, now and then."""
+    """Some writes that are reported to have changed nothing have changed the key."""
 
     def apply(self, command: Command) -> Result:
         result = super().apply(command)
@@ -765,7 +779,7 @@ WRONG_STORES = [
 @pytest.mark.parametrize(("wrong", "by_values"), WRONG_STORES)
 def test_a_store_that_is_wrong_about_conditions_is_found(wrong: type[Keyspace], by_values: bool, seed: int) -> None:
     history = SequentialStore(seed, operations=120, keys=2, conditional=0.6, keyspace=wrong).history
-    accused = [fault.text.split("\n")[0] for fault in history.verdict().faults]
+    accused = [anomaly.text.split("\n")[0] for anomaly in history.verdict().anomalies]
     assert accused, f"seed {seed}: {wrong.__doc__} was not noticed"
     if by_values:
         assert any(text.endswith("not linearizable") for text in accused), f"seed {seed}: {accused}"
@@ -799,9 +813,9 @@ def shows_an_old_state(history: History, rng: Random) -> None:
 
 
 def reads_from_nowhere(history: History, rng: Random) -> None:
-    """A read returns what nobody wrote."""
+    """A read returns a value that no operation wrote."""
     read = rng.choice(ended(history, rng.choice(["read", "stale read"])))
-    shows(read, *[Item(b"x", NOT_TOLD, NOT_TOLD, NOT_TOLD) for _ in items(read)])
+    shows(read, *[Item(b"x", NOT_REPORTED, NOT_REPORTED, NOT_REPORTED) for _ in items(read)])
 
 
 def loses_a_write(history: History, rng: Random) -> None:
@@ -817,7 +831,7 @@ def values(operation: Operation) -> set[bytes]:
 
 
 def tells_a_wrong_index(history: History, rng: Random) -> None:
-    """A write is told to be far behind where it is."""
+    """A write is reported at a much later index than its own."""
     write = rng.choice(ended(history, "write")[20:])
     assert isinstance(write.reply, Applied)
     write.reply = msgspec.structs.replace(write.reply, index=write.reply.index - 15)
@@ -851,7 +865,7 @@ def test_one_mistake_in_a_long_history_is_found(mistake: Callable[[History, Rand
     assert history.verdict().ok, f"seed {seed}"
     mistake(history, Random(seed))
     verdict = history.verdict()
-    assert verdict.faults, f"seed {seed}: {mistake.__doc__} was not noticed"
+    assert verdict.anomalies, f"seed {seed}: {mistake.__doc__} was not noticed"
 
 
 def test_the_same_history_has_the_same_verdict_in_every_process() -> None:

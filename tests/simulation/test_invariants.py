@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from random import Random
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from thespian.actors import Actor
@@ -27,10 +28,20 @@ from raftkv.actors.messages.raft import (
     RequestVoteReply,
     TimeoutNow,
 )
-from raftkv.actors.messages.requests import Applied, ForwardReply
+from raftkv.actors.messages.requests import (
+    Applied,
+    Done,
+    ForwardReply,
+    PendingRequest,
+    Propose,
+    Reply,
+    Resign,
+)
+from raftkv.actors.messages.wire import PEER_MESSAGES
 from raftkv.actors.node import ROLES, Node
 from raftkv.actors.roles.candidate import Candidate
 from raftkv.actors.roles.follower import Follower
+from raftkv.actors.roles.leader import Leader
 from raftkv.actors.roles.role import Role
 from raftkv.actors.store import Store
 from raftkv.actors.system.virtual.scheduler import VirtualLoop
@@ -41,8 +52,10 @@ from raftkv.raft.save_queue import SaveQueue
 from raftkv.simulation.checks.expected_disk import ExpectedDisk
 from raftkv.simulation.checks.invariants import Invariants, Violation
 from raftkv.simulation.checks.record import ClusterRecord
+from raftkv.simulation.checks.send_checker import CHECKS, REPLY_CHECKS
 from raftkv.simulation.cluster.cluster import SimulatedCluster, SimulatedNode
-from raftkv.simulation.cluster.disk import Happened
+from raftkv.simulation.cluster.disk import DiskEvent
+from raftkv.simulation.cluster.network import REPEATS
 from raftkv.store.commands import Command, Delete, Get, Put, encode_commands
 from tests.roles import mutants
 
@@ -98,11 +111,11 @@ class Town:
             command: Command = Put(f"k{self.written % 5}", b"%d" % self.written)
             if self.written % 7 == 0:
                 command = Delete("k1")
-            self.replies.append(node.client.propose(command, 1.0))
+            self.replies.append(node.gateway.propose(command, 1.0))
 
     def read(self, node: SimulatedNode, level: Any = "linearizable") -> None:
         """Ask for a read, and wait for no answer."""
-        self.replies.append(node.client.read(Get(f"k{self.random.randrange(5)}"), level, 1.0))
+        self.replies.append(node.gateway.read(Get(f"k{self.random.randrange(5)}"), level, 1.0))
 
     def written_everywhere(self, count: int = 5) -> Town:
         """Write so many entries, and wait until all nodes have applied them."""
@@ -118,7 +131,7 @@ class Town:
         others = [name for name in self.cluster.names if name not in names]
         self.cluster.network.cut_off(pair for one in names for two in others for pair in ((one, two), (two, one)))
 
-    def live(self, seconds: float) -> None:
+    def run(self, seconds: float) -> None:
         """Write and read under crashes and partitions, drawn from the seed."""
         cluster, random = self.cluster, self.random
         end_ms = cluster.now_ms + seconds * 1000.0
@@ -176,7 +189,7 @@ class Town:
 
     def _go_on(self, within_ms: float, invariants: Invariants) -> None:
         self.simulation.run_ms(within_ms)
-        invariants.look_at_everything()
+        invariants.check_everything()
 
 
 def _replica(node: SimulatedNode) -> Replica:
@@ -211,7 +224,7 @@ def test_nothing_is_reported_of_a_quiet_cluster(size: int) -> None:
         town.simulation.run_ms(5.0)
     town.simulation.run_ms(500.0)
     assert town.invariants is not None
-    town.invariants.look_at_everything()
+    town.invariants.check_everything()
     assert all(reply.done() and not reply.exception() for reply in town.replies)
     assert town.invariants.acknowledged_index == _replica(town.leader).commit_index
 
@@ -220,9 +233,9 @@ def test_nothing_is_reported_of_a_quiet_cluster(size: int) -> None:
 def test_nothing_is_reported_under_crashes_and_partitions(seed: int) -> None:
     print(f"seed {seed}")
     town = Town([3, 5, 3, 4, 3, 2][seed], seed).founded()
-    town.live(30.0)
+    town.run(30.0)
     assert town.invariants is not None
-    town.invariants.look_at_everything()
+    town.invariants.check_everything()
     assert town.elected > 3
     assert town.invariants.acknowledged_index > 20
 
@@ -231,7 +244,7 @@ def test_a_cluster_behaves_with_the_checks_as_without() -> None:
     ends = []
     for watched in (False, True):
         town = Town(3, 5, watched=watched).founded()
-        town.live(10.0)
+        town.run(10.0)
         states = [(node.role, node.replica and node.replica.log.last_index) for node in town.cluster.nodes().values()]
         ends.append((town.cluster.events, town.cluster.now_ms, states, town.cluster.network.counts))
 
@@ -241,7 +254,7 @@ def test_a_cluster_behaves_with_the_checks_as_without() -> None:
 def test_the_model_knows_every_key_at_every_index() -> None:
     town = Town().founded()
     for command in (Put("a", b"1"), Put("a", b"2"), Delete("a"), Put("b", b"3")):
-        town.replies.append(town.leader.client.propose(command, 1.0))
+        town.replies.append(town.leader.gateway.propose(command, 1.0))
         town.simulation.run_ms(100.0)
     invariants, last = town.invariants, _replica(town.leader).commit_index
     assert invariants is not None
@@ -351,28 +364,28 @@ def believes_more_of_a_peer(town: Town) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (falls("current_term"), "goes back to term 0 from term"),
+        (falls("current_term"), "to term 0"),
         (falls("commit_index", 1), "the commit index of"),
         (falls("durable_index", 1), "the durable index of"),
         (falls("durable_term", 1), "the durable term of"),
-        (falls("applying_index", 1), "handed to the store"),
-        (falls("last_applied", 1), "handed to the store"),
-        (cuts_off_what_is_committed, "is committed"),
+        (falls("applying_index", 1), "sent to the store"),
+        (falls("last_applied", 1), "sent to the store"),
+        (cuts_off_what_is_committed, "are committed"),
         (leader_removes_an_entry, "and removes entry"),
         (has_another_entry_of_the_same_term, "does not match the other logs: it has entry"),
         (has_another_term_before_an_entry, "does not match the other logs: before entry"),
         (an_entry_in_the_middle_changes, "has changed in the middle"),
-        (commits_alone, "alone, of n1, n2, n3"),
+        (commits_alone, ", of n1, n2, n3"),
         (commits_more_than_it_has, "its log ends at"),
-        (takes_for_durable_what_is_not, "for durable, on its disk is nothing"),
-        (takes_a_term_for_durable, "for durable, on its disk is"),
-        (hands_over_too_much, "has entries applied up to"),
-        (takes_for_applied_what_is_not, "for applied, its store has applied"),
+        (takes_for_durable_what_is_not, "as durable, but its disk holds nothing"),
+        (takes_a_term_for_durable, "as durable, but its disk holds term"),
+        (hands_over_too_much, "applies entries up to"),
+        (takes_for_applied_what_is_not, "as applied, but its store has applied"),
         (changes_its_vote, "changes its vote in term"),
-        (believes_more_of_a_peer, "believes that"),
+        (believes_more_of_a_peer, "as on the disk of"),
     ],
 )
-def test_a_replica_that_cannot_be_is_noticed(change: Callable[[Town], None], words: str) -> None:
+def test_an_impossible_replica_is_noticed(change: Callable[[Town], None], words: str) -> None:
     town = Town().founded().written_everywhere()
     change(town)
 
@@ -405,19 +418,19 @@ def tells_store(*entries: Entry) -> Callable[[Town], None]:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (another_value, "under k2, the log comes to"),
-        (applies_in_silence, "in silence"),
-        (tells_store(Entry(1, 1, Kind.NOOP, b"")), "committed is nothing"),
+        (another_value, "under k2, but the log gives"),
+        (applies_in_silence, "without an Apply"),
+        (tells_store(Entry(1, 1, Kind.NOOP, b"")), "but committed is nothing"),
     ],
 )
-def test_a_store_that_cannot_be_is_noticed(change: Callable[[Town], None], words: str) -> None:
+def test_an_impossible_store_is_noticed(change: Callable[[Town], None], words: str) -> None:
     town = Town().founded().written_everywhere()
     change(town)
 
     assert words in town.goes_on()
 
 
-def test_a_store_that_applies_another_entry_than_what_is_committed_is_noticed() -> None:
+def test_a_store_that_applies_an_entry_that_is_not_committed_is_noticed() -> None:
     """State machine safety (3.6.3)."""
     town = Town().founded().written_everywhere()
     leader, follower = town.leader, town.followers[0]
@@ -429,10 +442,10 @@ def test_a_store_that_applies_another_entry_than_what_is_committed_is_noticed() 
     wrong = Entry(first, 1, Kind.COMMANDS, encode_commands((Put("k", b"wrong"),)))
     follower.system.tell(store.myAddress, Apply(first, (wrong,)))
 
-    assert f"applies entry {first} of term 1 ([k=wrong]), committed is entry {first}" in town.goes_on()
+    assert f"applies entry {first} of term 1 ([k=wrong]), but committed is entry {first}" in town.goes_on()
 
 
-def test_a_store_that_applies_what_is_not_on_its_disk_is_noticed() -> None:
+def test_a_store_that_applies_an_entry_that_is_not_on_disk_is_noticed() -> None:
     town = Town().founded().written_everywhere()
     leader, follower = town.leader, town.followers[0]
     town.cut_off(follower.machine.name)
@@ -444,29 +457,72 @@ def test_a_store_that_applies_what_is_not_on_its_disk_is_noticed() -> None:
     assert "which is not on its disk" in town.goes_on()
 
 
-# --- what is said
+# --- messages between nodes
+
+
+@pytest.mark.parametrize("kind", PEER_MESSAGES)
+def test_every_message_between_nodes_has_a_check(kind: type) -> None:
+    """A new type of message needs an entry in ``send_checker.CHECKS``: its check, or why there is nothing to check."""
+    assert kind in CHECKS, f"no check for {kind.__name__}"
+
+
+@pytest.mark.parametrize("kind", get_args(Reply))
+def test_every_forwarded_reply_has_a_check(kind: type) -> None:
+    assert kind in REPLY_CHECKS, f"no check for {kind.__name__}"
+
+
+@pytest.mark.parametrize("kind", PEER_MESSAGES)
+def test_the_network_knows_for_every_message_whether_it_may_repeat_it(kind: type) -> None:
+    assert kind in REPEATS, f"not in REPEATS: {kind.__name__}"
+
+
+def test_a_message_without_a_check_fails_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(CHECKS, TimeoutNow)
+    town = Town().founded().written_everywhere()
+    town.leader.tell(Resign(1000.0))
+
+    assert town.goes_on() == "no check for TimeoutNow"
+
+
+def test_an_answer_without_a_check_fails_the_run() -> None:
+    """A write is answered ``Applied`` or ``Refused``, never ``Done``."""
+    town = Town(3, 1, node_with(AnswersDone)).founded()
+    node = town.leader
+    node.system.ask(node.address, Propose((Put("k", b""),), 1000.0), 1.0)
+
+    assert re.fullmatch(r"no check for Done, which n\d answers to Propose", town.goes_on())
+
+
+class AnswersDone(Leader):
+    """A leader that answers writes with the wrong kind of reply."""
+
+    def serve(self, asked: PendingRequest) -> None:
+        self.reply(asked.reply_to, Done())
 
 
 @pytest.mark.parametrize(
     ("says", "words"),
     [
         (lambda me, term, last: AppendEntries(me, term, 0, 0, (), 0), "two leaders in term"),
-        (lambda me, term, last: AppendEntries(me, term + 1, 0, 0, (), 0), "while the term on its disk is"),
+        (lambda me, term, last: AppendEntries(me, term + 1, 0, 0, (), 0), "but the term on its disk is"),
         (lambda me, term, last: AppendEntries("n9", term, 0, 0, (), 0), "in the name of n9"),
-        (lambda me, term, last: RequestVote(me, term, last, term), "no vote of its own"),
+        (lambda me, term, last: RequestVote(me, term, last, term), "no vote for itself"),
         (lambda me, term, last: RequestVote(me, term + 2, last, term, pre_vote=True), "asks for pre-votes in term"),
-        (lambda me, term, last: RequestVoteReply(me, term, True), "says that it votes for"),
-        (lambda me, term, last: RequestVoteReply(me, term + 1, False), "while the term on its disk is"),
+        (lambda me, term, last: RequestVoteReply(me, term, True), "its vote in term"),
+        (lambda me, term, last: RequestVoteReply(me, term + 1, False), "but the term on its disk is"),
         (lambda me, term, last: AppendEntriesReply(me, term, True, last + 1), "confirms entries up to"),
-        (lambda me, term, last: AppendEntriesReply(me, term + 1, True, last), "while the term on its disk is"),
-        (lambda me, term, last: TimeoutNow(me, term + 1), "while the term on its disk is"),
-        (lambda me, term, last: BootstrapHello(me, "i", "l", (), b"founding"), "of a founding that is not on its disk"),
-        (lambda me, term, last: ForwardReply(me, 1, 1, Applied(last + 1, term, 1, ())), "committed is nothing"),
-        (lambda me, term, last: ForwardReply(me, 1, 1, Applied(2, term + 1, 1, ())), "committed is entry 2"),
-        (lambda me, term, last: ForwardReply(me, 1, 1, Applied(2, term, 100, ())), "which comes to"),
+        (lambda me, term, last: AppendEntriesReply(me, term + 1, True, last), "but the term on its disk is"),
+        (lambda me, term, last: TimeoutNow(me, term + 1), "but the term on its disk is"),
+        (
+            lambda me, term, last: BootstrapHello(me, "i", "l", (), b"founding"),
+            "a founding configuration that is not",
+        ),
+        (lambda me, term, last: ForwardReply(me, 1, 1, Applied(last + 1, term, 1, ())), "but committed is nothing"),
+        (lambda me, term, last: ForwardReply(me, 1, 1, Applied(2, term + 1, 1, ())), "but committed is entry 2"),
+        (lambda me, term, last: ForwardReply(me, 1, 1, Applied(2, term, 100, ())), "which results in"),
     ],
 )
-def test_what_must_not_be_said_is_noticed(says: Callable[[str, int, int], Any], words: str) -> None:
+def test_a_message_that_must_not_be_sent_is_noticed(says: Callable[[str, int, int], Any], words: str) -> None:
     town = Town().founded().written_everywhere()
     liar, target = town.followers
     message = says(liar.machine.name, _replica(liar).current_term, _replica(liar).log.last_index)
@@ -493,7 +549,7 @@ class ConfirmsAllItHas(Follower):
         super().confirm(message, match_index)
 
 
-def test_a_confirmation_of_what_the_leader_does_not_have_is_noticed() -> None:
+def test_a_confirmation_of_an_entry_that_the_leader_does_not_have_is_noticed() -> None:
     """Figure 3.1: what is confirmed equals the leader's log. Here the end of a follower's log does not."""
     town = Town(3, 1, node_with(ConfirmsAllItHas)).founded().written_everywhere()
     old = town.leader
@@ -509,7 +565,7 @@ def test_a_confirmation_of_what_the_leader_does_not_have_is_noticed() -> None:
 
 
 class LeadsWithoutVotes(Candidate):
-    """A candidate that needs nobody."""
+    """A candidate that needs no votes."""
 
     def count_votes(self) -> None:
         if not self.pre_vote:
@@ -578,21 +634,21 @@ def restarted(town: Town) -> None:
 @pytest.mark.parametrize(
     ("journal", "words"),
     [
-        (SavesNothing, "comes back"),
-        (ForgetsItsTerm, "comes back in term 1, and had saved term"),
-        (ForgetsItsVote, "comes back with a vote for None in term"),
-        (ForgetsAnEntry, "comes back with nothing where it had saved entry"),
+        (SavesNothing, "restarts with"),
+        (ForgetsItsTerm, "restarts in term 1, but had saved term"),
+        (ForgetsItsVote, "restarts with a vote for None in term"),
+        (ForgetsAnEntry, "restarts with nothing where it had saved entry"),
         (InventsAnEntry, "which it never saved as such"),
     ],
 )
-def test_what_a_journal_loses_is_noticed(journal: type[Journal], words: str) -> None:
+def test_a_journal_that_loses_data_is_noticed(journal: type[Journal], words: str) -> None:
     town = Town(3, 1, node_with(journal)).founded().written_everywhere()
     restarted(town)
 
     assert words in town.goes_on()
 
 
-class ConfirmsWhatNobodyAsked(Journal):
+class ConfirmsTooMuch(Journal):
     """A save more is confirmed than there was."""
 
     def send(self, target: Any, message: Any) -> None:
@@ -600,7 +656,7 @@ class ConfirmsWhatNobodyAsked(Journal):
 
 
 def test_a_journal_that_confirms_too_much_is_noticed() -> None:
-    assert "asked for were" in Town(3, 1, node_with(ConfirmsWhatNobodyAsked)).goes_on()
+    assert "but got only" in Town(3, 1, node_with(ConfirmsTooMuch)).goes_on()
 
 
 class AppliesEachTwice(Store):
@@ -612,7 +668,7 @@ class AppliesEachTwice(Store):
 
 
 class ResultsAreWrong(Store):
-    """The keyspace is right, and those who ask are told something else."""
+    """The keyspace is right, but the answers are not."""
 
     def apply_entry(self, entry: Entry) -> Any:
         return super().apply_entry(entry)[1:]
@@ -627,25 +683,25 @@ class ReadsAnotherKey(Store):
 
 
 ACTORS: list[tuple[tuple[type[Actor], ...], str]] = [
-    (mutants.everywhere(mutants.SaysBeforeItIsSaved), "while the term on its disk is"),
+    (mutants.everywhere(mutants.SaysBeforeItIsSaved), "but the term on its disk is"),
     ((mutants.AcknowledgesBeforeItIsSaved,), "confirms entries up to"),
-    ((mutants.CountsItselfBeforeItIsSaved,), "alone, of n1, n2, n3"),
-    ((LeadsWithoutVotes,), "with votes of"),
-    ((mutants.CountsMessages,), "with votes of"),
-    ((mutants.CountsVotesOfAnyTerm,), "with votes of"),
+    ((mutants.CountsItselfBeforeItIsSaved,), ", of n1, n2, n3"),
+    ((LeadsWithoutVotes,), "with votes from"),
+    ((mutants.CountsMessages,), "with votes from"),
+    ((mutants.CountsVotesOfAnyTerm,), "with votes from"),
     (mutants.everywhere(mutants.VotesTwice), "changes its vote in term"),
     ((mutants.VotesAgainAfterSteppingDown,), "changes its vote in term"),
     ((mutants.NeverCutsOff,), "does not match the other logs or: confirms entries up to"),
-    ((mutants.CommitsPastTheNewEntries,), "for committed, where entry"),
-    ((mutants.CutsOffOnAnyAppend,), "cuts off entry or: which is on the disk of"),
+    ((mutants.CommitsPastTheNewEntries,), "as committed, but entry"),
+    ((mutants.CutsOffOnAnyAppend,), "truncates entry or: which is on disk only at"),
     (mutants.everywhere(mutants.AppliesWhatIsNotOnDisk), "durable"),
-    ((AppliesEachTwice,), "the log comes to"),
-    ((ResultsAreWrong,), "which comes to"),
+    ((AppliesEachTwice,), "the log gives"),
+    ((ResultsAreWrong,), "which results in"),
     ((ReadsAnotherKey,), "answers a read with"),
-    ((mutants.ReadsAtOnceInTheStore,), "was committed when it came"),
+    ((mutants.ReadsAtOnceInTheStore,), "was committed when the read came"),
     (
         mutants.everywhere(mutants.StaleReadsAtOnce),
-        "was shown there when it came or: for what stale reads have to show",
+        "was shown by that node when or: allows stale reads from index",
     ),
     (mutants.everywhere(mutants.AnswersByIndexAlone), "as applied with entry"),
 ]
@@ -656,9 +712,9 @@ STRUCTURES: list[tuple[str, type, str]] = [
         "does not match the other logs or: confirms entries up to",
     ),
     ("raftkv.raft.replica.Log", mutants.VotesForAnyLog, "without entry"),
-    ("raftkv.actors.node.Replica", mutants.ForgetsWhatWasCutOff, "for durable, on its disk is"),
-    ("raftkv.actors.roles.replication.Progress", mutants.MatchGoesBack, "knows of"),
-    ("raftkv.actors.roles.replication.Progress", mutants.SentIsMatched, "alone, of n1, n2, n3"),
+    ("raftkv.actors.node.Replica", mutants.ForgetsWhatWasCutOff, "as durable, but its disk holds"),
+    ("raftkv.actors.roles.replication.Progress", mutants.MatchGoesBack, "the match index of"),
+    ("raftkv.actors.roles.replication.Progress", mutants.SentIsMatched, ", of n1, n2, n3"),
     ("raftkv.actors.roles.replication.Progress", mutants.TakesAProbeForAMatch, ""),
 ]
 
@@ -670,8 +726,8 @@ def first_report(node_class: type[Node]) -> str:
         town = Town(3, seed, node_class)
         assert town.invariants is not None
         try:
-            town.founded().live(20.0)
-            town.invariants.look_at_everything()
+            town.founded().run(20.0)
+            town.invariants.check_everything()
         except Violation as violation:
             return str(violation)
         finally:
@@ -708,13 +764,13 @@ def test_a_read_that_no_majority_confirmed_is_noticed() -> None:
     old.machine.go_on()
     town.read(old)
 
-    assert "was committed when it came" in town.goes_on()
+    assert "was committed when the read came" in town.goes_on()
 
 
 @pytest.mark.parametrize(
-    ("terms_back", "vote", "words"), [(1, None, "goes back to term"), (0, "n9", "votes twice in term")]
+    ("terms_back", "vote", "words"), [(1, None, "goes back from term"), (0, "n9", "votes twice in term")]
 )
-def test_what_no_node_may_save_is_noticed(terms_back: int, vote: str | None, words: str) -> None:
+def test_a_save_that_no_node_may_send_is_noticed(terms_back: int, vote: str | None, words: str) -> None:
     town = Town().founded().written_everywhere()
     node = next(node for node in town.cluster.nodes().values() if _replica(node).voted_for)
     journal = node.actor(Journal)
@@ -723,7 +779,7 @@ def test_what_no_node_may_save_is_noticed(terms_back: int, vote: str | None, wor
     assert words in town.goes_on()
 
 
-def test_a_gap_in_what_is_saved_is_noticed() -> None:
+def test_a_gap_in_the_saved_entries_is_noticed() -> None:
     """Section 3.5: what a leader has appended is saved as well when it steps down before it has flushed."""
     town = Town().founded().written_everywhere()
     node: Any = town.followers[0]
@@ -796,7 +852,7 @@ def test_damage_that_is_found_is_reported_unless_a_fault_explains_it(is_a_fault:
     machine.crash()
     journal = next(path for path in machine.disk.files() if path.endswith(".wal"))
     if is_a_fault:
-        machine.disk.happened.append(Happened("flipped", journal, "by the test"))
+        machine.disk.events.append(DiskEvent("flipped", journal, "by the test"))
     machine.disk.flip(journal, 512 + 8)
     machine.boot()
 
@@ -808,7 +864,7 @@ def test_damage_that_is_found_is_reported_unless_a_fault_explains_it(is_a_fault:
         assert "ends itself with status 1" in town.goes_on()
 
 
-def test_a_node_whose_disk_was_wiped_is_another_one() -> None:
+def test_a_node_with_a_wiped_disk_is_another_incarnation() -> None:
     town = Town().founded().written_everywhere()
     name = town.leader.machine.name
     town.cluster.machines[name].wipe()
@@ -817,7 +873,7 @@ def test_a_node_whose_disk_was_wiped_is_another_one() -> None:
     town.write(town.leader, 3)
     town.simulation.run_ms(500.0)
     assert town.invariants is not None
-    town.invariants.look_at_everything()
+    town.invariants.check_everything()
     assert town.cluster.nodes()[name].role == "bootstrap"
 
 
@@ -828,7 +884,7 @@ def test_a_disk_that_gets_empty_by_itself_is_noticed() -> None:
     machine.disk.wipe()
     machine.boot()
 
-    assert "comes back as" in town.goes_on()
+    assert "restarts as" in town.goes_on()
 
 
 def test_two_clusters_are_noticed() -> None:
@@ -845,37 +901,37 @@ def test_another_founding_is_noticed() -> None:
     node = town.followers[0]
     assert town.invariants is not None
     with pytest.raises(Violation, match="belongs to another cluster"):
-        town.invariants.record.enter(node.machine.name, founding, 0)
+        town.invariants.record.note_entry(node.machine.name, founding, 0)
 
 
-def test_a_second_vote_of_a_term_is_noticed_in_any_life() -> None:
+def test_a_second_vote_of_a_term_is_noticed_across_restarts() -> None:
     """Section 3.4: each server votes for at most one candidate in a given term; wiped, it is another server."""
     record = ClusterRecord()
-    record.vote(ExpectedDisk("n1", "first"), 5, "n2")
-    record.vote(ExpectedDisk("n1", "second"), 5, "n3")
+    record.note_vote(ExpectedDisk("n1", "first"), 5, "n2")
+    record.note_vote(ExpectedDisk("n1", "second"), 5, "n3")
 
     with pytest.raises(Violation, match="n1 votes twice in term 5: for n2 and for n3"):
-        record.vote(ExpectedDisk("n1", "first"), 5, "n3")
+        record.note_vote(ExpectedDisk("n1", "first"), 5, "n3")
 
 
 def test_saves_have_numbers_without_gaps() -> None:
-    with pytest.raises(Violation, match="n1 asks for save 2 after save 0"):
-        ExpectedDisk("n1", "first").asked(Save(2, 1, None))
+    with pytest.raises(Violation, match="n1 sends save 2 after save 0"):
+        ExpectedDisk("n1", "first").note_save(Save(2, 1, None))
 
 
 def test_a_save_that_was_not_confirmed_may_be_there_or_not_but_only_as_a_whole() -> None:
     def found(*entries: Entry, term: int) -> None:
-        durable = ExpectedDisk("n1", "first")
-        durable.asked(Save(1, 1, None, (one,)))
-        durable.saved(1)
-        durable.asked(Save(2, 2, "n1"))
-        durable.asked(Save(3, 2, "n1", (two, three)))
-        durable.recovered(Recovered(term, "n1" if term == 2 else None, entries, 0))
+        disk = ExpectedDisk("n1", "first")
+        disk.note_save(Save(1, 1, None, (one,)))
+        disk.note_saved(1)
+        disk.note_save(Save(2, 2, "n1"))
+        disk.note_save(Save(3, 2, "n1", (two, three)))
+        disk.check_recovered(Recovered(term, "n1" if term == 2 else None, entries, 0))
 
     one, two, three = (Entry(index, 1, Kind.NOOP, b"") for index in (1, 2, 3))
     found(one, term=1)
     found(one, term=2)
     found(one, two, three, term=2)
     for entries, term in (((one, two), 2), ((one, two, three), 1), ((), 2)):
-        with pytest.raises(Violation, match="n1 comes back with"):
+        with pytest.raises(Violation, match="n1 restarts with"):
             found(*entries, term=term)

@@ -25,7 +25,7 @@ def read(invoked: float, returned: float, value: Value, key: str = "k") -> Call:
 
 
 def remove(invoked: float, returned: float) -> Call:
-    """A deletion that was told that there was something."""
+    """A deletion that reported an existing key."""
     return Call(invoked, returned, sees=(("k", SOMETHING),), leaves=(("k", None),))
 
 
@@ -35,7 +35,7 @@ def swap(invoked: float, returned: float, old: Seen, new: Value, key: str = "k")
 
 
 def missed(invoked: float, returned: float, value: Value) -> Call:
-    """A write on the condition that this is there, which was told that it is not."""
+    """A write whose condition, that the key has this value, did not hold."""
     return Call(invoked, returned, sees=(("k", Not(value)),))
 
 
@@ -110,7 +110,7 @@ GOOD = {
     "an unknown deletion of whatever is there": [
         *(write(0, inf, A), swap(0, inf, SOMETHING, None), read(1, 2, A), read(3, 4, None)),
     ],
-    "an unknown write on a condition is there for a moment that somebody misses": [
+    "an unknown write on a condition is there for a moment, and a call misses it": [
         *(write(0, 1, A), swap(2, inf, A, B), missed(3, 4, A), swap(5, 6, B, A)),
     ],
     "what an unknown write needed may be gone before anybody notices it": [
@@ -144,7 +144,7 @@ GOOD = {
     ],
 }
 BAD = {
-    "a value that nobody wrote": [write(0, 1, A), read(2, 3, B)],
+    "a value that no call wrote": [write(0, 1, A), read(2, 3, B)],
     "a write that was acknowledged and is lost": [write(0, 1, A), read(2, 3, None)],
     "a stale read": [write(0, 1, A), write(2, 3, B), read(4, 5, A)],
     "a read that goes back behind another": [write(0, inf, A), read(1, 2, A), read(3, 4, None)],
@@ -220,7 +220,7 @@ BAD = {
 
 
 def outcomes(calls: Iterable[Call]) -> set[Judgement]:
-    return {verdict.outcome for verdict in linearize(calls)}
+    return {verdict.judgement for verdict in linearize(calls)}
 
 
 @pytest.mark.parametrize("calls", GOOD.values(), ids=GOOD.keys())
@@ -246,7 +246,7 @@ def test_says_with_whose_end_it_could_not_be_explained_any_more_and_what_else_ha
     assert verdict[:4] == (("k",), "not linearizable", (a, b), (stale, later))
 
 
-def test_says_with_whose_end_it_is_too_late_where_nobody_alone_is_wrong() -> None:
+def test_names_the_end_after_which_no_order_is_left() -> None:
     """Of the two readers the one who ended last: before that, all was well."""
     a, b = write(0, 9, A), write(0, 9, B)
     first, second, third = read(10, 11, A), read(12, 14, B), read(12, 13, A)
@@ -268,13 +268,13 @@ def test_keys_that_no_call_connects_are_stores_of_their_own() -> None:
         *(write(0, 1, A, "p"), write_both(0, 1, A, A), read(2, 3, B, "p"), write(2, 3, B, "x")),
         Call(0, 1, sees=(("y", A), ("z", None))),
     ]
-    assert [(verdict.keys, verdict.outcome) for verdict in linearize(calls)] == [
+    assert [(verdict.keys, verdict.judgement) for verdict in linearize(calls)] == [
         (("p",), "not linearizable"),
         (("x", "y", "z"), "linearizable"),
     ]
 
 
-def test_what_nobody_noticed_connects_no_keys() -> None:
+def test_an_unnoticed_call_connects_no_keys() -> None:
     calls = [write_both(0, inf, A, A), write(1, 2, B, "x"), write(1, 2, B, "y")]
     assert [verdict.keys for verdict in linearize(calls)] == [("x",), ("y",)]
 
@@ -439,10 +439,10 @@ def test_many_unknown_writes_cost_no_more_than_a_few() -> None:
     known = [remove(10 * number, 10 * number + 1) for number in range(40)]
 
     (verdict,) = linearize([*puts, *deletions, *known])
-    assert verdict.outcome == "linearizable"
+    assert verdict.judgement == "linearizable"
     assert verdict.configurations < 1000
     (verdict,) = linearize([*puts, *deletions, *known, remove(1000, 1001)])
-    assert (verdict.outcome, verdict.unexplained) == ("not linearizable", (remove(1000, 1001),))
+    assert (verdict.judgement, verdict.unexplained) == ("not linearizable", (remove(1000, 1001),))
     assert verdict.configurations < 1000
 
 
@@ -455,24 +455,24 @@ def test_many_unknown_writes_on_conditions_cost_no_more_than_a_few() -> None:
     known = [remove(10 * number, 10 * number + 1) for number in range(1, 9)]
 
     (verdict,) = linearize([*creations, *deletions, *others, *known])
-    assert verdict.outcome == "linearizable"
+    assert verdict.judgement == "linearizable"
     assert verdict.configurations < 1000
     (verdict,) = linearize([*creations, *known, remove(1000, 1001)])
-    assert verdict.outcome == "linearizable"
+    assert verdict.judgement == "linearizable"
     (verdict,) = linearize([*creations, *known, *[remove(1000 + number, 1000 + number) for number in range(5)]])
-    assert verdict.outcome == "not linearizable"
+    assert verdict.judgement == "not linearizable"
     assert verdict.configurations < 1000
 
 
 def test_a_hint_changes_how_soon_there_is_a_verdict_and_not_which() -> None:
-    """All at once, read in an order that nobody would try first."""
+    """All at once, read in an order that a search would not try first."""
     values = [b"v%d" % number for number in range(8)]
     writes = [write(0, 100, value)._replace(hint=-number) for number, value in enumerate(values)]
     reads = [read(100 - 2 * number, 101 - 2 * number, value) for number, value in enumerate(values)]
 
     (hinted,) = linearize([*writes, *reads])
     (plain,) = linearize([call._replace(hint=inf) for call in [*writes, *reads]])
-    assert (hinted.outcome, plain.outcome) == ("linearizable", "linearizable")
+    assert (hinted.judgement, plain.judgement) == ("linearizable", "linearizable")
     assert hinted.configurations <= plain.configurations
     backwards = [call._replace(hint=-call.hint) for call in [*writes, *reads, read(110, 111, values[3])]]
     assert outcomes(backwards) == {"not linearizable"}

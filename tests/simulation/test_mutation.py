@@ -1,6 +1,6 @@
-"""Whether the lives that are drawn from seeds would notice: with each mistake put in, one of the first goes wrong.
+"""Whether simulated runs find mistakes: with each mistake, one of the first seeds fails.
 
-Those that take more than a few seeds are only on the page docs/mutation.md, with the scripts that notice them.
+Mistakes that take more than a few seeds are only on the page docs/mutation.md, with the scripts that find them.
 """
 
 from __future__ import annotations
@@ -14,24 +14,26 @@ from tests.simulation.mutation import MISTAKES, first_caught
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "mutation.md"
 QUICK = 3
-"""Seeds that a mistake may have taken to be tried here."""
+"""Mistakes that took at most this many seeds are tried here."""
 
 ALLOWED = 15
-"""How many are tried: any change to the product or to the faults makes other lives of the same seeds."""
+"""How many seeds are tried: any change of the product or of the faults changes the runs of the same seeds."""
 
 
-def taken() -> dict[str, int | None]:
-    """Return how many seeds each mistake took, as the page says; None where all were lived in vain."""
+def seeds_taken() -> dict[str, int | None]:
+    """Return how many seeds each mistake took according to the page; None if none of them failed."""
     rows = re.findall(r"^\| `(\w+)` \|.*?\| (\d+|none of \d+) \|", PAGE.read_text(), re.M)
     return {name: int(seeds) if seeds.isdigit() else None for name, seeds in rows}
 
 
 def test_the_page_has_every_mistake() -> None:
-    """No mistake is put in that nobody has tried."""
-    assert list(taken()) == list(MISTAKES)
+    """The page lists each mistake, in the same order."""
+    assert list(seeds_taken()) == list(MISTAKES)
 
 
-@pytest.mark.parametrize("name", [name for name, seeds in taken().items() if seeds is not None and seeds <= QUICK])
+@pytest.mark.parametrize(
+    "name", [name for name, seeds in seeds_taken().items() if seeds is not None and seeds <= QUICK]
+)
 def test_one_of_the_first_seeds_catches(name: str) -> None:
-    """The life of some cluster goes wrong."""
+    """One of the seeds fails."""
     assert first_caught(name, range(ALLOWED)) is not None, f"replay: python -m tests.simulation.mutation {name}"

@@ -1,4 +1,4 @@
-"""Whole lives: that a seed decides everything, that all is well in those of today, and that mistakes are found."""
+"""Whole runs: a seed determines everything, the first seeds pass, and mistakes are found."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from raftkv.actors.gateway import Gateway
 from raftkv.actors.messages.requests import (
     Applied,
     PendingRequest,
@@ -20,12 +19,13 @@ from raftkv.actors.messages.requests import (
 )
 from raftkv.actors.node import ROLES, Node
 from raftkv.actors.roles.leader import Leader
+from raftkv.simulation.checks.violation import kind_of
+from raftkv.simulation.cluster.cluster import SimulatedNode
 from raftkv.simulation.faults.faults import CLASSES, KINDS
 from raftkv.simulation.run import Run, RunPlan, RunResult, plan
-from raftkv.simulation.shrink import kind_of
 from raftkv.simulation.sweep import MIXED, NONE, classes_of
 from raftkv.store.commands import DeleteIf, PutIf
-from tests.simulation.mistaken import KIND, bad_plan, live
+from tests.simulation.mistaken import KIND, bad_plan, run_forgetful
 
 WANTED = ("not there", "there", "a revision")
 """What a condition may be on."""
@@ -35,19 +35,19 @@ ROOT = Path(__file__).resolve().parents[2]
 DIGESTS = """
 from raftkv.simulation.faults.faults import CLASSES
 from raftkv.simulation.run import Run, plan
-from raftkv.simulation.report.trace import Digest
+from raftkv.simulation.cluster.trace import Digest
 for seed, nodes in ((1, 3), (2, 5), (3, 7)):
     digest = Digest()
-    outcome = Run(plan(seed, nodes=nodes, events=4000, classes=CLASSES), write=digest).run()
-    print(seed, digest.lines, digest.value(), outcome)
+    result = Run(plan(seed, nodes=nodes, events=4000, classes=CLASSES), write=digest).run()
+    print(seed, digest.lines, digest.value(), result)
 """
 
 
 def traced(plan: RunPlan) -> tuple[list[str], RunResult]:
-    """Live a plan; return its trace and what came of it."""
+    """Run a plan; return its trace and its result."""
     lines: list[str] = []
-    outcome = Run(plan, write=lines.append).run()
-    return lines, outcome
+    result = Run(plan, write=lines.append).run()
+    return lines, result
 
 
 def test_a_seed_gives_the_same_trace_in_every_process_byte_by_byte() -> None:
@@ -73,48 +73,48 @@ def test_another_seed_gives_another_trace() -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_faults_that_came_to_pass_done_again_come_to_the_same(seed: int) -> None:
-    """Targets are recorded by name, and what else is left to chance has a seed of its own in each fault."""
+def test_injecting_the_recorded_faults_again_gives_the_same_run(seed: int) -> None:
+    """Targets are recorded by name, and each fault has a seed for all other random choices."""
     drawn = plan(seed, nodes=5, events=3000, classes=CLASSES)
-    lines, outcome = traced(drawn)
+    lines, result = traced(drawn)
 
-    again = traced(msgspec.structs.replace(drawn, faults=outcome.faults))
+    again = traced(msgspec.structs.replace(drawn, faults=result.faults))
 
-    assert again == (lines, outcome)
-    assert {name for fault in outcome.faults for name in fault.target.split(",")} <= {"", "n1", "n2", "n3", "n4", "n5"}
+    assert again == (lines, result)
+    assert {name for fault in result.faults for name in fault.target.split(",")} <= {"", "n1", "n2", "n3", "n4", "n5"}
 
 
 @pytest.mark.parametrize("profile", [MIXED, NONE, *CLASSES])
-def test_all_is_well_in_the_lives_of_the_first_seeds(profile: str) -> None:
-    """As many as fit here; `make simulate` lives thousands."""
+def test_the_first_seeds_pass(profile: str) -> None:
+    """Only a few; `make simulate` runs thousands."""
     classes = classes_of(profile)
-    outcomes = [Run(plan(seed, events=2000, classes=classes)).run() for seed in range(4)]
+    results = [Run(plan(seed, events=2000, classes=classes)).run() for seed in range(4)]
 
-    assert [outcome.violation for outcome in outcomes] == [""] * 4
-    kinds = {fault.kind for outcome in outcomes for fault in outcome.faults}
+    assert [result.violation for result in results] == [""] * 4
+    kinds = {fault.kind for result in results for fault in result.faults}
     if profile == NONE:
         assert kinds == set()
     else:
         assert kinds
         assert kinds <= {kind for each in classes or CLASSES for kind in KINDS[each]}
-    assert sum(outcome.answers.get("Applied", 0) for outcome in outcomes) > 0
+    assert sum(result.answers.get("Applied", 0) for result in results) > 0
 
 
-def test_a_mistake_is_found_and_the_last_happenings_of_each_node_are_told() -> None:
-    found = live(bad_plan())
+def test_a_violation_comes_with_the_last_events_of_each_node() -> None:
+    found = run_forgetful(bad_plan())
 
     assert kind_of(found.violation) == KIND
     assert [f"\n--- {name}, the last " in found.violation for name in ("n1", "n2", "n3")] == [True] * 3
 
 
-def test_clients_write_on_conditions_that_hold_and_on_some_that_do_not() -> None:
+def test_clients_write_with_conditions_that_hold_and_with_some_that_do_not() -> None:
     """Each kind comes with all that may become of it, and one entry with two conditions on one key."""
     came: set[tuple[str, str, str]] = set()
     twice = 0
     for seed in range(12):
-        life = Run(plan(seed, events=2500))
-        assert life.run().violation == "", seed
-        for operation in life.history.operations:
+        run = Run(plan(seed, events=2500))
+        assert run.run().violation == "", seed
+        for operation in run.history.operations:
             if isinstance(operation.request, Propose):
                 commands = [each for each in operation.request.commands if isinstance(each, PutIf | DeleteIf)]
                 twice += len({command.key for command in commands}) < len(commands)
@@ -133,7 +133,7 @@ def test_clients_write_on_conditions_that_hold_and_on_some_that_do_not() -> None
 
 
 class LosesSome(Leader):
-    """Forgets a request, now and then, and nobody is ever told."""
+    """Drops some requests without an answer."""
 
     def propose(self, asked: PendingRequest, request: Propose) -> None:
         if self.replica.log.last_index % 7:
@@ -146,35 +146,40 @@ class LosingNode(Node):
     role_classes = tuple(LosesSome if role is Leader else role for role in ROLES)
 
 
-def test_a_node_that_is_well_and_does_not_answer_is_a_finding() -> None:
-    """Without any fault, and with those that leave it as it is; a node that stands still may be silent."""
+def test_a_healthy_node_that_does_not_answer_is_a_violation() -> None:
+    """Without faults of the node itself; a paused node may be silent."""
     for seed in range(8):
-        outcome = Run(plan(seed, nodes=1, events=2000, classes=["network"]), node_class=LosingNode).run()
-        if not outcome.ok:
+        result = Run(plan(seed, nodes=1, events=2000, classes=["network"]), node_class=LosingNode).run()
+        if not result.ok:
             break
-    assert re.match(r"n1 is well and has not answered: #\d+ .*: write ", outcome.violation)
+    assert re.match(r"n1 is healthy but has not answered: #\d+ .*: write ", result.violation)
 
 
-def test_a_task_that_ends_with_an_error_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody may ever ask it how it ended; in earnest it would be a line in the log, at some time."""
+def test_a_task_that_ends_with_an_error_is_a_violation() -> None:
+    """Its exception may never be retrieved; a real node would only log it at some time."""
 
-    async def carry(self: Gateway, batch: Any) -> None:
+    async def fail() -> None:
         raise LookupError("a mistake in the front end")
 
-    monkeypatch.setattr(Gateway, "_carry_writes", carry)
-    outcome = Run(plan(1, nodes=1, events=500, classes=())).run()
+    def start_task(node: SimulatedNode, *unused: object) -> None:
+        if not tasks:
+            tasks.append(node.base.loop.create_task(fail()))
 
-    assert outcome.violation.startswith(
-        "a task of n1 ended with LookupError('a mistake in the front end'), of which nobody is told:\nTraceback "
+    tasks: list[Any] = []
+    run = Run(plan(1, nodes=1, events=500, classes=()))
+    run.cluster.handled.append(start_task)
+
+    assert run.run().violation.startswith(
+        "a task of n1 ended with an unhandled LookupError('a mistake in the front end'):\nTraceback "
     )
 
 
-def test_an_error_of_the_simulation_itself_is_a_finding_too() -> None:
-    life = Run(plan(1, nodes=1, events=100, classes=()))
+def test_an_error_of_the_simulation_itself_fails_the_run() -> None:
+    run = Run(plan(1, nodes=1, events=100, classes=()))
     nothing: dict[str, None] = {}
-    life.cluster.handled.append(lambda *unused: nothing["missing"])
+    run.cluster.handled.append(lambda *unused: nothing["missing"])
 
-    outcome = life.run()
+    result = run.run()
 
-    assert not outcome.ok
-    assert outcome.violation.startswith("KeyError in the simulation: 'missing'\nTraceback ")
+    assert not result.ok
+    assert result.violation.startswith("KeyError in the simulation: 'missing'\nTraceback ")

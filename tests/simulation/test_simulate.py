@@ -15,12 +15,12 @@ import click
 import pytest
 
 from raftkv.cli import cli, run
-from raftkv.simulation import command, sweep
-from raftkv.simulation.faults.schedule import load
-from raftkv.simulation.report import report
+from raftkv.simulation import command
+from raftkv.simulation.report import summary
 from raftkv.simulation.run import EVENTS, Run
-from raftkv.simulation.sweep import Result, Tally, Task, parse_seeds, profiles, tasks
-from raftkv.simulation.workers import Workers
+from raftkv.simulation.schedule import load
+from raftkv.simulation.sweep import Tally, Task, TaskResult, parse_seeds, profiles, tasks
+from raftkv.simulation.workers import Workers, run_task
 from tests.simulation.mistaken import ForgetfulNode, bad_plan
 from tests.support.processes import ROOT
 
@@ -29,7 +29,7 @@ Simulate = Callable[..., tuple[int, str]]
 
 @pytest.fixture
 def simulate(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Simulate:
-    """Return what runs the command in an empty directory, and gives its status and what it printed."""
+    """Return a function that runs the command in an empty directory and returns its status and output."""
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: str) -> tuple[int, str]:
@@ -40,10 +40,10 @@ def simulate(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: py
     return call
 
 
-# --- one life
+# --- one run
 
 
-def test_one_life_is_told_in_a_few_lines(simulate: Simulate) -> None:
+def test_a_run_is_summarized_in_a_few_lines(simulate: Simulate) -> None:
     status, text = simulate("--seed", "1", "--nodes", "3", "--events", "500", "--faults", "crash,network")
 
     assert status == 0
@@ -55,7 +55,7 @@ def test_one_life_is_told_in_a_few_lines(simulate: Simulate) -> None:
     assert list(Path().iterdir()) == []
 
 
-def test_a_trace_is_everything_that_happens_and_the_same_each_time(simulate: Simulate) -> None:
+def test_a_trace_has_every_event_and_is_the_same_each_time(simulate: Simulate) -> None:
     arguments = ("--seed", "2", "--nodes", "3", "--events", "300", "--trace")
     (status, text), again = simulate(*arguments), simulate(*arguments)
 
@@ -64,18 +64,18 @@ def test_a_trace_is_everything_that_happens_and_the_same_each_time(simulate: Sim
     assert len(re.findall(r"^ +\d+\.\d{3} (n[123]|\*) ", text, re.M)) >= 300
 
 
-def test_a_schedule_is_saved_and_lived_again_and_a_picture_drawn(simulate: Simulate) -> None:
+def test_a_saved_schedule_gives_the_same_run_and_a_timeline_is_written(simulate: Simulate) -> None:
     arguments = ("--seed", "5", "--nodes", "3", "--events", "800", "--faults", "partition,pause")
-    _, text = simulate(*arguments, "--save", "a/life.json", "--html", "b/life.html")
-    assert text.endswith("OK\nschedule: a/life.json\npicture: b/life.html\n")
-    assert "<html" in Path("b/life.html").read_text()
+    _, text = simulate(*arguments, "--save", "a/run.json", "--html", "b/run.html")
+    assert text.endswith("OK\nschedule: a/run.json\ntimeline: b/run.html\n")
+    assert "<html" in Path("b/run.html").read_text()
 
-    status, again = simulate("--schedule", "a/life.json")
+    status, again = simulate("--schedule", "a/run.json")
 
     assert (status, again.splitlines()) == (0, text.splitlines()[:-2])
 
 
-def test_a_violation_is_told_with_its_schedule_and_its_picture_and_made_smaller(
+def test_a_violation_leaves_a_schedule_and_a_timeline_and_is_made_smaller(
     simulate: Simulate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(command, "Run", partial(Run, node_class=ForgetfulNode))
@@ -87,11 +87,11 @@ def test_a_violation_is_told_with_its_schedule_and_its_picture_and_made_smaller(
     assert status == 1
     assert re.search(r"^VIOLATION: n\d .*stale read", text, re.M)
     again = f"python -m raftkv simulate --seed {seed} --faults crash --nodes 3 --events 1500"
-    assert f"\nagain: {again}\n" in text
-    picture = Path(f".raftkv-simulation/{seed}-crash.html").read_text()
-    assert '<h1 class="wrong">n' in picture
-    assert f"seed {seed}, crash: {again}" in picture
-    assert f"\nschedule: .raftkv-simulation/{seed}-crash.json\npicture: .raftkv-simulation/{seed}-crash.html\n" in text
+    assert f"\nrepeat with: {again}\n" in text
+    page = Path(f".raftkv-simulation/{seed}-crash.html").read_text()
+    assert '<h1 class="wrong">n' in page
+    assert f"seed {seed}, crash: {again}" in page
+    assert f"\nschedule: .raftkv-simulation/{seed}-crash.json\ntimeline: .raftkv-simulation/{seed}-crash.html\n" in text
     assert f"python -m raftkv simulate --schedule .raftkv-simulation/{seed}-crash-small.json\n" in text
     small, whole = (load(Path(f".raftkv-simulation/{seed}-crash{part}.json")) for part in ("-small", ""))
     assert 0 < len(small.faults) < len(whole.faults)
@@ -101,17 +101,17 @@ def test_a_violation_is_told_with_its_schedule_and_its_picture_and_made_smaller(
         assert re.search(r"^VIOLATION: n\d .*stale read", text, re.M)
 
 
-# --- many lives
+# --- a sweep
 
 
-def test_many_lives_are_counted_and_there_is_a_line_for_the_ledger(simulate: Simulate) -> None:
+def test_a_sweep_is_summarized_with_a_line_for_the_ledger(simulate: Simulate) -> None:
     status, text = simulate("--seeds", "3-6", "--events", "300", "--faults", "each", "--jobs", "2")
 
     assert status == 0
     lines = text.splitlines()
-    assert re.fullmatch(r"32 lives of clusters, seeds 3 to 6 \(.*mixed 4.*\), in \d+\.\d min: no failures", lines[0])
+    assert re.fullmatch(r"32 runs, seeds 3 to 6 \(.*mixed 4.*\), in \d+\.\d min: no failures", lines[0])
     assert re.match(r"  \d+,\d{3} events, ", lines[1])
-    assert re.match(r"  [\d,]+ lives/min, [\d,]+ events/min and core", lines[2])
+    assert re.match(r"  [\d,]+ runs/min, [\d,]+ events/min and core", lines[2])
     assert lines[3].startswith("  faults: ")
     assert lines[-2] == "for docs/simulation-ledger.md:"
     cells = [cell.strip() for cell in lines[-1].strip("|").split("|")]
@@ -121,15 +121,15 @@ def test_many_lives_are_counted_and_there_is_a_line_for_the_ledger(simulate: Sim
     assert len(cells) == len(re.findall(r"^\| date .*$", ledger, re.M)[0].strip("|").split("|"))
 
 
-def test_they_end_when_the_time_is_over(simulate: Simulate) -> None:
+def test_a_sweep_ends_when_its_time_is_over(simulate: Simulate) -> None:
     status, text = simulate("--minutes", "0.02", "--events", "100", "--jobs", "1", "--faults", "none")
 
     assert status == 0
-    # On a busy machine it may be one only.
-    assert re.match(r"\d+ (life|lives) of clusters, seeds 0 to \d+ \(none \d+\)", text)
+    # On a busy machine there may be only one run.
+    assert re.match(r"\d+ runs?, seeds 0 to \d+ \(none \d+\)", text)
 
 
-def test_ctrl_c_ends_them_at_once_with_what_there_is() -> None:
+def test_ctrl_c_ends_a_sweep_at_once_with_a_summary() -> None:
     arguments = ("simulate", "--seeds", "0-99999", "--events", "200", "--jobs", "1")
     process = subprocess.Popen(
         [sys.executable, "-u", "-c", INTERRUPTED, *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True
@@ -137,18 +137,18 @@ def test_ctrl_c_ends_them_at_once_with_what_there_is() -> None:
     text, _ = process.communicate(timeout=60)
 
     assert process.returncode == 128 + signal.SIGINT
-    assert re.match(r"interrupted\n\d+ lives of clusters, seeds \d+ to \d+ \(mixed \d+\)", text)
+    assert re.match(r"interrupted\n\d+ runs, seeds \d+ to \d+ \(mixed \d+\)", text)
     assert text.splitlines()[-1].startswith("| ")
 
 
 INTERRUPTED = """
 import os, signal, sys
 from raftkv.cli import run
-from raftkv.simulation.sweep import Tally
+from raftkv.simulation.sweep import Tally, Task, TaskResult, parse_seeds, profiles, tasks
 add = Tally.add
 def interrupt_after_three(tally, result):
     add(tally, result)
-    if tally.lives.total() == 3:
+    if tally.runs.total() == 3:
         os.kill(os.getpid(), signal.SIGINT)
 if __name__ == "__main__":
     Tally.add = interrupt_after_three
@@ -156,17 +156,19 @@ if __name__ == "__main__":
 """
 
 
-def failed(seed: int, violation: str) -> Result:
+def failed(seed: int, violation: str) -> TaskResult:
     task = Task(seed, "crash", nodes=3, events=500, directory="d")
-    return Result(task, violation, 400, 5000.0, {"kill": 2}, {"Applied": 3}, 0.5, f"d/{seed}.json", f"d/{seed}.html")
+    return TaskResult(
+        task, violation, 400, 5000.0, {"kill": 2}, {"Applied": 3}, 0.5, f"d/{seed}.json", f"d/{seed}.html"
+    )
 
 
-def test_failures_are_told_with_the_command_that_shows_them_again() -> None:
-    assert report.failure(failed(17, "n1 is wrong: very\n--- n1 …")) == (
+def test_a_failure_is_reported_with_the_command_that_repeats_it() -> None:
+    assert summary.of_failure(failed(17, "n1 is wrong: very\n--- n1 …")) == (
         "FAILED: seed 17, crash: n1 is wrong: very\n"
-        "  again:    python -m raftkv simulate --seed 17 --faults crash --nodes 3 --events 500\n"
+        "  repeat:   python -m raftkv simulate --seed 17 --faults crash --nodes 3 --events 500\n"
         "  schedule: d/17.json\n"
-        "  picture:  d/17.html"
+        "  timeline: d/17.html"
     )
 
 
@@ -177,11 +179,11 @@ def test_findings_are_counted_by_kind_in_the_ledger() -> None:
     tally.add(failed(9, ""))
 
     assert [result.task.seed for result in tally.failures] == [0, 1, 2]
-    line = report.ledger_line(tally)
+    line = summary.ledger_line(tally)
     assert line.endswith("| 0 to 9 (crash) | 4 | 1,600 | 3 x a node is wrong in term # |  |")
 
 
-def test_the_command_that_is_told_lives_the_same_life() -> None:
+def test_the_command_in_a_report_repeats_the_same_run() -> None:
     for task in (Task(5), Task(6, "none"), Task(7, "disk", 4, 700), Task(8, "crash,disk")):
         words = task.command().split()[3:]
         with click.Context(cli.commands["simulate"]) as context:
@@ -192,7 +194,7 @@ def test_the_command_that_is_told_lives_the_same_life() -> None:
         assert again == task
 
 
-def test_a_process_that_ends_is_a_finding_and_the_others_go_on(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_worker_that_crashes_is_a_failure_and_the_others_go_on(capfd: pytest.CaptureFixture[str]) -> None:
     with Workers(1) as workers:
         wanted = [Task(1, "none", 1, 100), Task(2, "unknown"), Task(3, "none", 1, 100)]
         results = [result for result in workers.results(iter(wanted)) if result is not None]
@@ -200,19 +202,19 @@ def test_a_process_that_ends_is_a_finding_and_the_others_go_on(capfd: pytest.Cap
     assert [result.task for result in results] == wanted
     assert [result.violation for result in results] == [
         "",
-        "this life has no end: its process ended with status 1",
+        "the run did not end: its process ended with status 1",
         "",
     ]
     assert "KeyError: 'unknown'" in capfd.readouterr().err
 
 
-def test_what_a_worker_tells_is_what_the_life_was(tmp_path: Path) -> None:
+def test_a_worker_returns_the_result_of_the_run(tmp_path: Path) -> None:
     task = Task(4, "mixed", 3, 500, str(tmp_path))
     with Workers(1) as workers:
-        (told,) = [result for result in workers.results(iter([task])) if result is not None]
-    here = sweep.live(task)
+        (there,) = [result for result in workers.results(iter([task])) if result is not None]
+    here = run_task(task)
 
-    assert (told.events, told.virtual_ms, told.faults, told.answers) == (
+    assert (there.events, there.virtual_ms, there.faults, there.answers) == (
         here.events,
         here.virtual_ms,
         here.faults,
@@ -220,23 +222,23 @@ def test_what_a_worker_tells_is_what_the_life_was(tmp_path: Path) -> None:
     )
 
 
-# --- what is asked for
+# --- options
 
 
 @pytest.mark.parametrize(
     ("text", "seeds"), [("0-1999", (0, 1999)), ("7-7", (7, 7)), ("500-", (500, None)), ("2000", (0, 1999))]
 )
-def test_seeds_are_a_range_or_a_number_of_them(text: str, seeds: tuple[int, int | None]) -> None:
+def test_seeds_are_a_range_or_a_number(text: str, seeds: tuple[int, int | None]) -> None:
     assert parse_seeds(text) == seeds
 
 
 @pytest.mark.parametrize("text", ["", "x", "5-4", "0", "-3", "1-x", "1-2-3", "1_0-1_1", "+1-2", " 1-2", "1- 2"])
 def test_other_seeds_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"is not like|has no seeds"):
+    with pytest.raises(ValueError, match=r"is not like|contains no seeds"):
         parse_seeds(text)
 
 
-def test_each_profile_is_lived_with_each_seed() -> None:
+def test_each_profile_runs_with_each_seed() -> None:
     assert profiles("each")[:3] == ("mixed", "network", "partition")
     assert profiles(" disk, crash ") == ("disk,crash",)
     wanted = list(tasks((5, 6), ("mixed", "disk"), Task(0, nodes=3)))
@@ -252,12 +254,15 @@ def test_each_profile_is_lived_with_each_seed() -> None:
         ("--seed 1 --seeds 1-2", "--seed and --seeds exclude each other"),
         ("--seed 1 --jobs 2", "--jobs does not go with --seed"),
         ("--seed 1 --faults each", "--faults: each goes with --seeds only"),
-        ("--seed 1 --faults nix", "--faults: 'nix' is none of network, partition, crash, pause, clock, disk, damage"),
+        (
+            "--seed 1 --faults nix",
+            "--faults: 'nix' is not one of network, partition, crash, pause, clock, disk",
+        ),
         ("--seeds 1-2 --trace", "--trace does not go with --seeds"),
         ("--seeds 1-", "--seeds without a last one goes with --minutes only"),
         ("--seeds x", "--seeds: 'x' is not like 0-1999, 500- or 2000"),
         ("--schedule nix.json", "--schedule nix.json: No such file or directory\n"),
-        ("--schedule /dev/null", "--schedule /dev/null is no schedule: it is not JSON"),
+        ("--schedule /dev/null", "--schedule /dev/null is not a schedule: it is not JSON"),
         ("--seed -1", "--seed: '-1' is not a whole number from 0 to "),
         ("--seed 1 --nodes 0", "--nodes: '0' is not a whole number from 1 to 99"),
         ("--seed 1 --events x", "--events: 'x' is not a whole number from 1 to "),
@@ -270,17 +275,30 @@ def test_each_profile_is_lived_with_each_seed() -> None:
         ("--seed 1 --save .", "--save: cannot write .: Is a directory"),
     ],
 )
-def test_what_is_wrong_is_one_line_and_status_2(simulate: Simulate, arguments: str, line: str) -> None:
+def test_a_wrong_option_is_one_line_and_status_2(simulate: Simulate, arguments: str, line: str) -> None:
     status, text = simulate(*arguments.split())
 
     assert (status, text.count("\n")) == (2, 1)
     assert text.startswith(f"raftkv: {line}")
 
 
-def test_nothing_of_it_is_loaded_by_the_other_commands() -> None:
+def test_other_commands_load_no_part_of_the_simulator() -> None:
     code = "import sys, raftkv.cli; print([name for name in sys.modules if name.startswith('raftkv.simulation')])"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, env={**os.environ}
     )
 
     assert done.stdout == "[]\n"
+
+
+def test_the_command_line_works_without_the_simulator() -> None:
+    """The image of a node does not contain it."""
+    code = (
+        "import sys; sys.modules['raftkv.simulation'] = None\n"
+        "from raftkv.cli import run\n"
+        "print(run(['--version']), run(['simulate', '--seed', '1']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert done.stdout.splitlines()[1:] == ["0 2"]
+    assert done.stderr == "raftkv: the simulator is not installed here: run this in a checkout of raftkv\n"

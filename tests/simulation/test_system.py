@@ -74,7 +74,7 @@ def test_a_request_is_answered_from_machine_to_machine_after_its_latency() -> No
     assert 2 * LATENCY_MS[0] < simulation.scheduler.now_ms < 2 * LATENCY_MS[1] + 4 * HANDLING_MS
 
 
-def test_asks_and_listeners_get_what_comes_or_none_when_time_is_up() -> None:
+def test_asks_and_listeners_get_the_next_message_or_none_at_the_timeout() -> None:
     simulation = Simulation(seed=1)
     system = simulation.start("n1")
     echo = system.createActor(Echo)
@@ -90,7 +90,7 @@ def test_asks_and_listeners_get_what_comes_or_none_when_time_is_up() -> None:
     assert result(simulation, system.listen(timedelta(seconds=1))) is None
 
 
-def test_actors_have_children_and_are_told_of_their_ends() -> None:
+def test_actors_have_children_and_notice_their_exits() -> None:
     simulation = Simulation(seed=1)
     system = simulation.start("n1")
     address, parent = keeper(system)
@@ -126,7 +126,7 @@ def test_a_handler_that_raises_gets_its_message_twice_and_gives_it_back_as_poiso
     assert raised == [("n1", "no")]
 
 
-def test_what_nobody_gets_is_a_dead_letter() -> None:
+def test_a_message_without_a_receiver_is_a_dead_letter() -> None:
     simulation = Simulation(seed=1)
     system = simulation.start("n1")
     gone, _ = keeper(system)
@@ -183,7 +183,7 @@ def test_a_clock_jumps_forward_and_never_back() -> None:
         clock.jump(-1.0)
 
 
-def test_handling_a_message_takes_as_long_as_is_said_and_one_is_handled_after_the_other() -> None:
+def test_messages_are_handled_one_by_one_and_each_takes_its_cost() -> None:
     simulation = Simulation(seed=1)
     system = simulation.start("n1", cost=lambda receiver, message: 10.0)
     address, actor = keeper(system)
@@ -201,7 +201,7 @@ def test_handling_a_message_takes_as_long_as_is_said_and_one_is_handled_after_th
 # --- lanes
 
 
-def test_an_actor_with_a_thread_of_its_own_holds_nobody_up() -> None:
+def test_an_actor_with_a_thread_of_its_own_delays_no_other() -> None:
     simulation = Simulation(seed=1)
     slow = lambda receiver, message: 500.0 if message == "slow" else 0.01  # noqa: E731
     system = simulation.start("n1", cost=slow)
@@ -247,7 +247,7 @@ def test_without_shuffling_messages_are_handled_in_the_order_in_which_they_were_
 # --- ends
 
 
-def test_a_killed_machine_does_nothing_more_and_may_be_started_again() -> None:
+def test_a_killed_machine_does_nothing_and_can_be_started_again() -> None:
     simulation = Simulation(seed=1)
     one, two = simulation.start("n1"), simulation.start("n2")
     two.createActor(Echo, globalName="echo")
@@ -270,7 +270,7 @@ def test_a_killed_machine_does_nothing_more_and_may_be_started_again() -> None:
     assert reply_to.seen == [("echo", "?")] * 2
 
 
-def test_what_a_crash_finds_under_way_has_not_been_done() -> None:
+def test_a_message_in_progress_at_a_crash_was_not_handled() -> None:
     simulation = Simulation(seed=1)
     system = simulation.start("n1", cost=lambda receiver, message: 10.0)
     address, actor = keeper(system)
@@ -284,7 +284,7 @@ def test_what_a_crash_finds_under_way_has_not_been_done() -> None:
     assert actor.seen == []
 
 
-def test_a_stopped_machine_catches_up_when_it_goes_on() -> None:
+def test_a_stopped_machine_catches_up_when_it_resumes() -> None:
     simulation = Simulation(seed=1)
     system = simulation.start("n1")
     base = simulation.systems["n1"]

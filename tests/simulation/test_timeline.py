@@ -104,7 +104,7 @@ def test_a_condition_and_that_it_did_not_hold_are_seen() -> None:
     shown = page(history)
 
     assert {"k=1 if not there del l if at 7 ✗", "k=2 if there"} <= set(shown.texts["text"])
-    assert shown.data["told"][0][1] == "put k = 1 if not there, delete l if at 7 (was not there)"
+    assert shown.data["details"][0][1] == "put k = 1 if not there, delete l if at 7 (was not there)"
 
 
 def test_every_operation_has_a_bar_in_the_lane_of_its_client() -> None:
@@ -122,7 +122,7 @@ def test_every_operation_has_a_bar_in_the_lane_of_its_client() -> None:
     assert [name["title"] for name in shown.of_class("name")] == ["c9", "c10"]
 
 
-def test_what_happened_meanwhile_has_lanes_of_its_own() -> None:
+def test_faults_have_lanes_of_their_own() -> None:
     marks: list[Mark] = [
         (2.0, None, "n2", "leads in term 2"),
         (1.0, 8.0, "network", 'cut "n1" | n2'),
@@ -131,7 +131,7 @@ def test_what_happened_meanwhile_has_lanes_of_its_own() -> None:
     shown = page(small_history(), marks)
     assert [name["title"] for name in shown.of_class("name")] == ["n2", "network", "c9", "c10"]
     assert [
-        (mark["class"], mark["data-told"], mark["data-from"], mark["data-until"]) for mark in shown.of_class("mark")
+        (mark["class"], mark["data-text"], mark["data-from"], mark["data-until"]) for mark in shown.of_class("mark")
     ] == [
         ("mark moment", "leads in term 2", "2.0", "2.0"),
         ("mark moment", "x", "2.0", "2.0"),
@@ -153,16 +153,16 @@ def test_bars_of_a_client_that_asks_for_several_things_at_once_do_not_hide_each_
     assert len(set(tops)) == 3
 
 
-def test_what_has_no_place_is_told_with_its_story() -> None:
+def test_an_operation_without_a_place_is_explained() -> None:
     history = small_history()
     verdict = history.verdict()
     shown = page(history)
     assert shown.of_class("wrong") != []
-    assert shown.data["faults"][0] == {"culprits": [1], "order": [0], "keys": ["k"]}
-    assert len(shown.data["faults"]) == len(verdict.faults) == len(shown.of_class("fault"))
+    assert shown.data["anomalies"][0] == {"culprits": [1], "order": [0], "keys": ["k"]}
+    assert len(shown.data["anomalies"]) == len(verdict.anomalies) == len(shown.of_class("anomaly"))
     assert shown.texts["summary"][0] == "k: not linearizable"
     assert {"#0", "#1"} <= set(shown.texts["a"])
-    assert shown.data["told"][1] == [
+    assert shown.data["details"][1] == [
         "#1 read, c9 at n2",
         "k is nothing",
         "ok, index 1, revision 0",
@@ -172,7 +172,7 @@ def test_what_has_no_place_is_told_with_its_story() -> None:
 
 def test_a_good_history_is_drawn_as_one() -> None:
     shown = page(SequentialStore(1, operations=40).history)
-    assert (len(shown.of_class("ok")) > 1, shown.of_class("fault"), shown.data["faults"]) == (True, [], [])
+    assert (len(shown.of_class("ok")) > 1, shown.of_class("anomaly"), shown.data["anomalies"]) == (True, [], [])
 
 
 def test_a_violation_stands_above_a_good_history_with_where_it_comes_from() -> None:
@@ -187,7 +187,7 @@ def test_a_violation_stands_above_a_good_history_with_where_it_comes_from() -> N
     assert (shown.data["violated"], page(history).data["violated"]) == (True, False)
 
 
-def test_a_search_that_gave_up_is_told() -> None:
+def test_a_search_that_gave_up_is_shown() -> None:
     history = History()
     for number in range(2):
         write = history.begin("c", "n1", float(number), Propose((Put("k", b"1"),), 100.0))
@@ -218,8 +218,8 @@ def test_no_text_of_a_client_becomes_part_of_the_page(text: str) -> None:
     shown = page(history, [(0.0, None, text, text)])
     assert [name["title"] for name in shown.of_class("name")] == [text, text]
     assert len(shown.of_class("operation")) == 2
-    assert shown.of_class("mark")[0]["data-told"] == text
-    assert text in shown.data["told"][0][1] or "\u2028" in text
+    assert shown.of_class("mark")[0]["data-text"] == text
+    assert text in shown.data["details"][0][1] or "\u2028" in text
 
 
 def test_five_hundred_operations_make_a_page_of_less_than_a_megabyte() -> None:

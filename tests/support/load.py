@@ -22,7 +22,7 @@ from raftkv.actors.messages.requests import (
 )
 from raftkv.simulation.checks.history import History, Operation
 from raftkv.simulation.checks.linearizability import Value
-from raftkv.simulation.checks.operation import NOT_TOLD
+from raftkv.simulation.checks.operation import NOT_REPORTED
 from raftkv.store.commands import NOT_THERE, THERE, Get, Item, Put, PutDone, PutIf, Unmatched
 from tests.support.cluster import Cluster, wait_for
 
@@ -285,12 +285,12 @@ class Load:
                 if body != {"value": value_of(operation.request)}:
                     self.surprises.append(f"{operation}: {body}")
                 self._saw(operation, revision)
-                return Applied(NOT_TOLD, int(headers["x-raft-term"]), revision, (PutDone(revision),))
+                return Applied(NOT_REPORTED, int(headers["x-raft-term"]), revision, (PutDone(revision),))
             if status == 404:
-                return ReadResult(NOT_TOLD, revision, (None,))
+                return ReadResult(NOT_REPORTED, revision, (None,))
             modified = self._saw(operation, int(headers["etag"].strip('"')))
-            item = Item(body["value"].encode(), NOT_TOLD, modified, NOT_TOLD)
-            return ReadResult(NOT_TOLD, revision, (item,))
+            item = Item(body["value"].encode(), NOT_REPORTED, modified, NOT_REPORTED)
+            return ReadResult(NOT_REPORTED, revision, (item,))
         expected = {429: "not_done", 503: "not_done", 504: "unknown", 507: "not_done"}.get(status)
         if expected is None or body["error"]["outcome"] != expected or (reads and status == 504):
             self.surprises.append(f"{operation}: {body}")
@@ -304,7 +304,7 @@ class Load:
             self.surprises.append(f"{operation}: {status} {body} {headers}")
         revision = int(headers["x-raft-revision"])
         result = Unmatched(revision, NOT_THERE if current is None else self._saw(operation, current))
-        return Applied(NOT_TOLD, int(headers["x-raft-term"]), revision, (result,))
+        return Applied(NOT_REPORTED, int(headers["x-raft-term"]), revision, (result,))
 
     def _saw(self, operation: Operation, revision: int) -> int:
         (key,) = operation.keys

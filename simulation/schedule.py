@@ -1,4 +1,4 @@
-"""Schedules on paper: the plan of a life as a file, to be lived again, with a line that says what it once showed."""
+"""Schedule files: the plan of a run as JSON, to be run again, with a line that says what it once showed."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from raftkv.simulation.faults.faults import EVERYWHERE, KINDS, Fault
 from raftkv.simulation.run import RunPlan
 
 MOST_NODES = 99
-"""As many as the command line takes."""
+"""As many as the command line accepts."""
 
 LEAST_SEGMENT = 64 << 10
-"""Bytes: as little as a real node can be told to use."""
+"""In bytes: the least that the settings of a node accept."""
 
 ROLES = ("leader", "follower", "any", "most", "all")
-"""Targets that are no names: who that is, is seen when the fault begins."""
+"""Targets that are not names; they are resolved when the fault starts."""
 
 LIKELY = ("loss", "repeat", "replay")
-"""Kinds with a probability for a value."""
+"""Kinds whose value is a probability."""
 
 POSITIVE = ("rate", "flap")
-"""Kinds with a value that can't be 0: time would stand still, or the turns of a node would never end."""
+"""Kinds whose value must not be 0: a clock would stop, or a node would change sides without end."""
 
 CHOOSING = ("halves", "ring")
-"""Kinds that choose for themselves whom they befall where no target is given."""
+"""Kinds that choose their own targets if none is given."""
 
 
 class Schedule(RunPlan, frozen=True, forbid_unknown_fields=True):
-    """A plan and its story."""
+    """A plan and the violation that it showed."""
 
     story: str = ""
-    """What was found with it, in one line."""
+    """The violation, in one line."""
 
 
 def save(path: Path, plan: RunPlan, story: str = "") -> None:
-    """Write a plan to a file: JSON, with a line for each fault."""
+    """Write a plan to a file: JSON with one line for each fault."""
     fields = {name: getattr(plan, name) for name in RunPlan.__struct_fields__}
     faults = fields.pop("faults")
     lines = [f" {_json(name)}: {_json(value)}," for name, value in {"story": story, **fields}.items()]
@@ -47,16 +47,15 @@ def save(path: Path, plan: RunPlan, story: str = "") -> None:
 
 
 def load(path: Path) -> Schedule:
-    """Read such a file; raises ``OSError``, or ``ValueError`` ("is no schedule: …") for one that is none."""
+    """Read a schedule file; raises ``OSError``, or ``ValueError`` ("is not a schedule: …") if it is invalid."""
     try:
         read = msgspec.json.decode(path.read_bytes(), type=Schedule)
     except msgspec.ValidationError as error:
-        raise ValueError(f"is no schedule: {error}") from None
+        raise ValueError(f"is not a schedule: {error}") from None
     except (ValueError, RecursionError):
-        raise ValueError("is no schedule: it is not JSON") from None
-    wrong = _wrong(read)
-    if wrong:
-        raise ValueError(f"is no schedule: {wrong}")
+        raise ValueError("is not a schedule: it is not JSON") from None
+    if problem := _plan_error(read):
+        raise ValueError(f"is not a schedule: {problem}")
     return read
 
 
@@ -64,52 +63,52 @@ def _json(value: object) -> str:
     return msgspec.json.encode(value).decode()
 
 
-# --- what no life can be made from
+# --- validation
 
 
-def _wrong(plan: RunPlan) -> str:
-    """Return what is wrong with a plan, or nothing."""
+def _plan_error(plan: RunPlan) -> str:
+    """Return what is wrong with a plan, or ""."""
     if not 1 <= plan.nodes <= MOST_NODES:
-        return f"nodes is {plan.nodes}, not from 1 to {MOST_NODES}"
+        return f"nodes is {plan.nodes}, must be from 1 to {MOST_NODES}"
     if plan.events < 1:
-        return f"events is {plan.events}, not at least 1"
-    if wrong := _wrong_limit(plan.limits):
-        return wrong
+        return f"events is {plan.events}, must be at least 1"
+    if error := _limit_error(plan.limits):
+        return error
     names = {f"n{number + 1}" for number in range(plan.nodes)}
     for number, fault in enumerate(plan.faults, 1):
-        if wrong := _wrong_kind(fault) or _wrong_numbers(fault) or _wrong_target(fault, names):
-            return f"fault {number}: {wrong}"
+        if error := _kind_error(fault) or _number_error(fault) or _target_error(fault, names):
+            return f"fault {number}: {error}"
     return ""
 
 
-def _wrong_limit(limits: Limits) -> str:
+def _limit_error(limits: Limits) -> str:
     for name in Limits.__struct_fields__:
         least, value = LEAST_SEGMENT if name == "segment_bytes" else 1, getattr(limits, name)
         if value < least:
-            return f"{name} is {value}, not at least {least}"
+            return f"{name} is {value}, must be at least {least}"
     return ""
 
 
-def _wrong_kind(fault: Fault) -> str:
+def _kind_error(fault: Fault) -> str:
     known = [kind for kinds in KINDS.values() for kind in kinds]
-    return "" if fault.kind in known else f"kind {fault.kind!r} is none of {', '.join(known)}"
+    return "" if fault.kind in known else f"kind {fault.kind!r} is not one of {', '.join(known)}"
 
 
-def _wrong_numbers(fault: Fault) -> str:
+def _number_error(fault: Fault) -> str:
     for name in ("at_ms", "for_ms", "value"):
         if getattr(fault, name) < 0:
-            return f"{name} is {getattr(fault, name):g}, which is negative"
+            return f"{name} is {getattr(fault, name):g}, must not be negative"
     if fault.kind in LIKELY and fault.value > 1:
-        return f"value is {fault.value:g}, and how likely {fault.kind} is goes from 0 to 1"
+        return f"value is {fault.value:g}, must be a probability from 0 to 1 for {fault.kind}"
     if fault.kind in POSITIVE and not fault.value:
-        return f"value is 0, and {fault.kind} needs more"
+        return f"value is 0, must be positive for {fault.kind}"
     return ""
 
 
-def _wrong_target(fault: Fault, names: set[str]) -> str:
+def _target_error(fault: Fault, names: set[str]) -> str:
     if fault.target in ROLES or (not fault.target and fault.kind in (*EVERYWHERE, *CHOOSING)):
         return ""
     for name in fault.target.split(","):
         if name not in names:
-            return f"target {name!r} is none of {', '.join(ROLES)}, and no node from n1 to n{len(names)}"
+            return f"target {name!r} is neither one of {', '.join(ROLES)} nor a node from n1 to n{len(names)}"
     return ""

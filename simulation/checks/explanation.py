@@ -1,4 +1,4 @@
-"""What was found in a history, in words."""
+"""The verdict on a history in words: which operations have no place in any order, and why."""
 
 from __future__ import annotations
 
@@ -11,56 +11,59 @@ from raftkv.simulation.checks.operation import Anomaly, Operation, shown
 from raftkv.store.commands import Put, PutIf
 
 LINES = 12
-"""Operations told of an order, before it is the end of the story that counts."""
+"""Operations of an order that are listed; of a longer one, the last."""
 
 KEYS = 8
-"""Keys that are named, of those of one store."""
+"""Keys of a group that are named."""
 
-FAULTS = 20
-"""Faults that are told, of those that were found."""
+ANOMALIES = 20
+"""Anomalies that are described; of more, only the number."""
 
 
 def of(found: Verdict, operations: Sequence[Operation]) -> Anomaly:
-    """Tell of calls to one store that have no order; their labels are places in ``operations``."""
+    """Describe a group of keys whose calls have no order; labels are positions in ``operations``."""
     order = tuple(operations[int(call.label)] for call in found.order)
     culprits = tuple(operations[int(call.label)] for call in found.unexplained)
     first, *others = culprits
     text = f"{_keys(found.keys)}: not linearizable\n"
     if order:
-        text += f"  All that had ended before fits this order{_the_last(len(order))}:\n{_lines(order[-LINES:])}"
-    text += f"  With the end of this one no order is left:\n{_lines([first])}"
+        text += (
+            f"  All operations that had ended before fit this order{_the_last(len(order))}:\n{_lines(order[-LINES:])}"
+        )
+    text += f"  With the end of this operation, no order is left:\n{_lines([first])}"
     text += "".join(f"  It saw {why}.\n" for why in _reasons(found, operations))
     if others:
-        text += f"  Were it forgiven, these would have no place either:\n{_lines(others)}"
+        text += f"  Without it, these would have no place either:\n{_lines(others)}"
     return Anomaly(text.rstrip(), culprits, order)
 
 
 def undecided(found: Verdict) -> str:
-    """Tell of a search that gave up."""
+    """Describe a group of keys for which the search gave up."""
     return f"{_keys(found.keys)}: undecided, no order was found in {found.configurations} configurations"
 
 
-def whole(operations: Sequence[Operation], faults: Sequence[Anomaly], undecided: Sequence[str]) -> str:
-    """Tell of a whole history: one line where all is well."""
+def whole(operations: Sequence[Operation], anomalies: Sequence[Anomaly], undecided: Sequence[str]) -> str:
+    """Describe a whole history: one line if there is no anomaly."""
     counts = ", ".join(
-        f"{sum(each.outcome == outcome for each in operations)} {outcome}" for outcome in ("ok", "failed", "unknown")
+        f"{sum(each.outcome == completion for each in operations)} {completion}"
+        for completion in ("ok", "failed", "unknown")
     )
     clients = len({operation.client for operation in operations})
     head = f"{len(operations)} operations by {clients} clients ({counts})"
-    if not faults and not undecided:
-        return f"{head}: linearizable, and all positions agree"
-    more = [f"and {len(faults) - FAULTS} more"] if len(faults) > FAULTS else []
+    if not anomalies and not undecided:
+        return f"{head}: linearizable, and all indexes and revisions agree"
+    more = [f"and {len(anomalies) - ANOMALIES} more"] if len(anomalies) > ANOMALIES else []
     return "\n".join(
-        [f"{head}: {_count(faults, undecided)}", *[each.text for each in faults[:FAULTS]], *more, *undecided]
+        [f"{head}: {_count(anomalies, undecided)}", *[each.text for each in anomalies[:ANOMALIES]], *more, *undecided]
     )
 
 
-def _count(faults: Sequence[Anomaly], undecided: Sequence[str]) -> str:
+def _count(anomalies: Sequence[Anomaly], undecided: Sequence[str]) -> str:
     counts = []
-    if faults:
-        counts.append(f"{len(faults)} fault{'s' * (len(faults) > 1)}")
+    if anomalies:
+        counts.append(f"{len(anomalies)} anomal{'ies' if len(anomalies) > 1 else 'y'}")
     if undecided:
-        counts.append(f"{len(undecided)} undecided, which is not a pass")
+        counts.append(f"{len(undecided)} undecided, which does not count as passed")
     return ", ".join(counts)
 
 
@@ -77,7 +80,7 @@ def _lines(operations: Iterable[Operation]) -> str:
 
 
 def _reasons(found: Verdict, operations: Sequence[Operation]) -> list[str]:
-    """Say of each key that the first culprit saw why that can't be, as far as one key alone tells it."""
+    """Say, for each key that the first culprit saw, why it can't have; as far as one key alone shows it."""
     culprit = found.unexplained[0]
     reasons = []
     for key, seen in culprit.sees:
@@ -93,7 +96,7 @@ def _saw(key: str, seen: Seen) -> str:
 
 
 def _too_late(key: str, seen: Seen, found: Verdict, operations: Sequence[Operation]) -> str:
-    """Say when, in the order that there was before, a key was last as the first culprit saw it, and what came then."""
+    """Say when, in the order before, a key last was as the first culprit saw it, and what changed it."""
     held: Value = None
     fitting = fits(seen, None)
     ending: int | None = None
@@ -103,7 +106,7 @@ def _too_late(key: str, seen: Seen, found: Verdict, operations: Sequence[Operati
             fitted, fitting = fitting, fits(seen, held)
             ending = at if fitted and not fitting else ending
     if fitting:
-        return ", which by itself could be"
+        return ", which is possible by itself"
     if ending is None:
         return ", but in that order it never was"
     after = [call for call in found.order[ending:] if call.returned < found.unexplained[0].invoked]
@@ -117,7 +120,7 @@ def _too_late(key: str, seen: Seen, found: Verdict, operations: Sequence[Operati
 
 
 def _no_source(key: str, value: bytes, seen_by: Operation, operations: Sequence[Operation]) -> str | None:
-    """Say why nobody can have put this value there before the one that saw it ended, if so."""
+    """Say why no operation can have written this value before the one that saw it ended, or None."""
     asked = [
         operation
         for operation in operations
@@ -129,11 +132,11 @@ def _no_source(key: str, value: bytes, seen_by: Operation, operations: Sequence[
     ]
     writers = [each for each in asked if any((put.key, put.value) == (key, value) for put in each.puts)]
     if asked and not writers:
-        return f", which only #{asked[0].number} would have written, and its condition did not hold"
+        return f", which only #{asked[0].number} could have written, but its condition did not hold"
     if not writers:
-        return ", which nobody wrote"
+        return ", which no operation wrote"
     if all(writer.outcome == "failed" for writer in writers):
-        return f", which only #{writers[0].number} would have written, and that was refused"
+        return f", which only #{writers[0].number} could have written, but it was refused"
     if all(writer.outcome == "failed" or writer.began > seen_by.ended for writer in writers):
         return f", which #{min(writer.number for writer in writers if writer.outcome != 'failed')} wrote only later"
     return None

@@ -1,7 +1,7 @@
-"""Clients of a simulated cluster: each does one request after the other, and writes down what it asked and heard.
+"""The clients of a simulated cluster: each sends one request after the other, and records requests and answers.
 
-They are outside of the machines, as a program with an HTTP client is: a node that is not up refuses the connection,
-one that crashes never answers, and after some time the client gives up and can't know what became of its request.
+They are outside of the machines, like programs with an HTTP client: a node that is down refuses the connection, a node
+that crashes never answers, and after its time-out a client gives up without knowing whether its request took effect.
 """
 
 from __future__ import annotations
@@ -20,20 +20,21 @@ from raftkv.actors.messages.requests import (
     ReadResult,
     Refused,
 )
-from raftkv.simulation.checks.history import History, Operation
+from raftkv.simulation.checks.history import History
+from raftkv.simulation.checks.operation import Operation
 from raftkv.simulation.checks.violation import Violation
 from raftkv.simulation.cluster.cluster import SimulatedCluster, SimulatedNode
 from raftkv.store.commands import NOT_THERE, THERE, Command, Delete, DeleteIf, Get, Put, PutDone, PutIf, Unmatched
 
 PATIENCE_MS = 300.0
-"""For how much longer than its time-out a client waits for an answer."""
+"""How much longer than the time-out of its request a client waits for an answer."""
 
 REMEMBERED = 5
-"""Revisions of a key that a note keeps: all but the last are stale."""
+"""How many revisions of a key the notes keep: all but the last are stale."""
 
 
 class Mix:
-    """What the clients of one life do, drawn once."""
+    """What the clients of one run do, drawn from its seed."""
 
     def __init__(self, random: Random) -> None:
         self.clients = random.choice([1, 3, 5, 8])
@@ -50,30 +51,30 @@ class Mix:
             "get-many": random.choice([0, 0, 1]),
         }
         self.asks_leader = random.random() < 0.5
-        """Whether requests go to a node that takes itself for the leader, where there is one."""
+        """Whether requests go to a node that believes it is the leader, if there is one."""
         self.stays = random.random()
-        """How likely a client is to stay with the node that it asked last."""
+        """The probability that a client stays with its last node."""
         self.weights["put-if"] = random.choice([0, 1, 5])
         self.weights["delete-if"] = random.choice([0, 0, 1])
         self.weights["if-many"] = random.choice([0, 0, 1])
         self.shares = random.random() < 0.5
-        """Whether all clients have one note of the revisions that they were told, or each has one of its own."""
+        """Whether all clients share their notes of revisions, or each has its own."""
         self.asks_node = random.choice([0.0, 0.0, 0.2])
-        """How likely a request is to go to the node itself, where the front end might have answered in its place."""
+        """The probability that a request bypasses the gateway."""
         self.stale = random.choice([0.0, 0.2, 0.5])
-        """How likely a condition is to be on something else than what the note says last."""
+        """The probability that a condition does not use the latest revision of the notes."""
 
 
 class Notes:
-    """What clients were told of the revisions of keys: what they put into the conditions of their writes."""
+    """The revisions of keys that clients have seen in answers, for the conditions of their writes."""
 
     def __init__(self, random: Random, mix: Mix) -> None:
         self._random = random
         self._mix = mix
         self._notes: dict[tuple[str, str], deque[int]] = {}
 
-    def write_down(self, client: str, request: Propose | Read, reply: Any) -> None:
-        """Write down what a reply tells."""
+    def add_reply(self, client: str, request: Propose | Read, reply: Any) -> None:
+        """Note the revisions in a reply."""
         if isinstance(request, Read) and isinstance(reply, ReadResult):
             for query, item in zip(request.queries, reply.items, strict=False):
                 self._add(client, query.key, NOT_THERE if item is None else item.modify_revision)
@@ -85,9 +86,9 @@ class Notes:
                     self._add(client, command.key, result.revision if isinstance(result, PutDone) else NOT_THERE)
 
     def choose(self, client: str, key: str) -> int:
-        """Return the revision of a condition: mostly the last that was told."""
-        told: list[int] = [NOT_THERE, *self._notes.get(self._place(client, key), ())]
-        return told[-1] if self._random.random() >= self._mix.stale else self._random.choice([THERE, *told])
+        """Return a revision for a condition: mostly the latest one."""
+        known: list[int] = [NOT_THERE, *self._notes.get(self._place(client, key), ())]
+        return known[-1] if self._random.random() >= self._mix.stale else self._random.choice([THERE, *known])
 
     def _add(self, client: str, key: str, revision: int) -> None:
         self._notes.setdefault(self._place(client, key), deque(maxlen=REMEMBERED)).append(revision)
@@ -106,46 +107,48 @@ class Clients:
         self.mix = Mix(self._random)
         self._notes = Notes(self._random, self.mix)
         self._values = 0
-        self._ended = False
-        self.asked: Callable[[Operation], None] | None = None
-        """Told of each request that is made."""
-        self.outcomes: dict[str, int] = {}
-        """How many requests ended how."""
+        self._stopped = False
+        self.on_request: Callable[[Operation], None] | None = None
+        """Called with each request when it is sent."""
+        self.answers: dict[str, int] = {}
+        """How many requests ended with which kind of answer."""
 
-    def begin(self) -> None:
-        """Let all clients begin."""
+    def start(self) -> None:
+        """Start all clients."""
         for number in range(self.mix.clients):
-            self._cluster.simulation.scheduler.after(self._random.uniform(0.0, 50.0), self._ask_next, f"c{number}", "")
+            self._cluster.simulation.scheduler.after(
+                self._random.uniform(0.0, 50.0), self._request_next, f"c{number}", ""
+            )
 
-    def end(self) -> None:
-        """Let them ask for nothing more."""
-        self._ended = True
+    def stop(self) -> None:
+        """Send no further requests."""
+        self._stopped = True
 
-    def ask_once(self, name: str, kind: str, done: Callable[[Any], None]) -> None:
-        """Make one request through this node and tell ``done`` what became of it."""
+    def request_once(self, name: str, kind: str, done: Callable[[Any], None]) -> None:
+        """Send one request through this node and call ``done`` with the reply, or with None."""
         node = self._cluster.machines[name].node
         if node is None:
             self._cluster.simulation.scheduler.after(50.0, done, None)
         else:
-            self._ask(f"after-{name}", node, kind, 2000.0, done)
+            self._send_request(f"after-{name}", node, kind, 2000.0, done)
 
-    def _ask_next(self, client: str, last: str) -> None:
-        if self._ended:
+    def _request_next(self, client: str, last: str) -> None:
+        if self._stopped:
             return
         name = self._choose_node(last)
         node = self._cluster.machines[name].node
         if node is None or (not node.recovered and self._random.random() < 0.9):
-            # The connection is refused; a client tries elsewhere, a little later.
+            # The connection is refused; the client tries another node a little later.
             self._again(client, "", 20.0)
             return
         kinds, weights = zip(*self.mix.weights.items(), strict=True)
         kind = self._random.choices(kinds, weights)[0]
         timeout_ms = self._random.choice(self.mix.timeouts_ms)
-        self._ask(client, node, kind, timeout_ms, lambda reply: self._again(client, name, self.mix.think_ms))
+        self._send_request(client, node, kind, timeout_ms, lambda reply: self._again(client, name, self.mix.think_ms))
 
     def _again(self, client: str, last: str, think_ms: float) -> None:
         pause_ms = self._random.expovariate(1 / think_ms) if think_ms else 0.1
-        self._cluster.simulation.scheduler.after(pause_ms, self._ask_next, client, last)
+        self._cluster.simulation.scheduler.after(pause_ms, self._request_next, client, last)
 
     def _choose_node(self, last: str) -> str:
         leaders = self._cluster.leaders() if self.mix.asks_leader else []
@@ -155,14 +158,16 @@ class Clients:
             return last
         return self._random.choice(self._cluster.names)
 
-    def _ask(self, client: str, node: SimulatedNode, kind: str, timeout_ms: float, done: Callable[[Any], None]) -> None:
-        """Make one request; ``done`` is called once, with the answer or None."""
+    def _send_request(
+        self, client: str, node: SimulatedNode, kind: str, timeout_ms: float, done: Callable[[Any], None]
+    ) -> None:
+        """Send one request; ``done`` is called once, with the reply or None."""
         request = self._request(client, kind, timeout_ms)
         name = node.machine.name
         scheduler = self._cluster.simulation.scheduler
         operation = self.history.begin(client, name, scheduler.now_ms, request)
-        if self.asked is not None:
-            self.asked(operation)
+        if self.on_request is not None:
+            self.on_request(operation)
         waiting, is_recovered = True, node.recovered
 
         def end(reply: Any) -> None:
@@ -170,10 +175,10 @@ class Clients:
             if waiting:
                 waiting = False
                 if reply is None and is_recovered:
-                    _expect_silence(operation, node)
-                how = reply.code if isinstance(reply, Refused) else type(reply).__name__ if reply else "silence"
-                self.outcomes[how] = self.outcomes.get(how, 0) + 1
-                self._notes.write_down(client, request, reply)
+                    _check_silence(operation, node)
+                answer = reply.code if isinstance(reply, Refused) else type(reply).__name__ if reply else "silence"
+                self.answers[answer] = self.answers.get(answer, 0) + 1
+                self._notes.add_reply(client, request, reply)
                 self.history.end(operation, scheduler.now_ms, reply)
                 done(reply)
 
@@ -183,15 +188,15 @@ class Clients:
     def _send(
         self, node: SimulatedNode, kind: str, request: Any, timeout_ms: float, end: Callable[[Any], None]
     ) -> None:
-        """Take the way of the front end for what it can ask for, and ask the node for what only messages can."""
+        """Send through the gateway what it supports, and to the node what only messages can express."""
         if kind.endswith("many") or self._random.random() < self.mix.asks_node:
             ask = node.system.ask(node.address, request, (timeout_ms + PATIENCE_MS) / 1000)
             ask.add_done_callback(lambda ask: end(None if ask.cancelled() else ask.result()))
         elif isinstance(request, Propose):
-            write = node.client.propose(request.commands[0], timeout_ms / 1000)
+            write = node.gateway.propose(request.commands[0], timeout_ms / 1000)
             write.add_done_callback(lambda write: end(_written(write)))
         else:
-            read = node.client.read(request.queries[0], request.level, timeout_ms / 1000)
+            read = node.gateway.read(request.queries[0], request.level, timeout_ms / 1000)
             read.add_done_callback(lambda read: end(_found(read)))
 
     def _request(self, client: str, kind: str, timeout_ms: float) -> Propose | Read:
@@ -214,7 +219,7 @@ class Clients:
         return Read(tuple([Get(key) for key in keys]), level, timeout_ms)
 
     def _some(self, client: str, keys: list[str]) -> list[Command]:
-        """Return commands of one entry: of two conditions on one key, the second is on what the first has left."""
+        """Return the commands of one entry, with two on the same key: the second sees what the first has left."""
         commands: list[Command] = []
         for key in [keys[0], *keys]:
             chance = self._random.random()
@@ -233,7 +238,7 @@ class Clients:
         return PutIf(key, self._value(), self._notes.choose(client, key))
 
     def _delete_if(self, client: str, key: str) -> Command:
-        # What is not there cannot be removed, and nodes refuse to try.
+        # Nodes refuse a delete on the condition that the key is absent.
         return DeleteIf(key, self._notes.choose(client, key) or THERE)
 
     def _value(self) -> bytes:
@@ -241,15 +246,15 @@ class Clients:
         return b"%d" % self._values + b"." * self._random.randint(0, self.mix.value_bytes)
 
 
-def _expect_silence(operation: Operation, node: SimulatedNode) -> None:
-    """See that there is a reason for no answer at all: a node that is well says at least that it does not know."""
+def _check_silence(operation: Operation, node: SimulatedNode) -> None:
+    """Check that a missing answer has a reason: a healthy node at least answers that the outcome is unknown."""
     machine = node.machine
     if machine.is_well_since(node, operation.invoked_ms):
-        raise Violation(f"{machine.name} is well and has not answered: {operation}")
+        raise Violation(f"{machine.name} is healthy but has not answered: {operation}")
 
 
 def _written(write: asyncio.Future[Any]) -> Any:
-    """Return what came of a write, as the message that said so."""
+    """Return the result of a write as a message."""
     error = write.exception()
     if isinstance(error, RequestFailed):
         return error.refused
@@ -258,9 +263,9 @@ def _written(write: asyncio.Future[Any]) -> Any:
 
 
 def _found(read: asyncio.Future[Any]) -> Any:
-    """Return what came of a read, as the message that said so."""
+    """Return the result of a read as a message."""
     error = read.exception()
     if isinstance(error, RequestFailed):
         return error.refused
-    answers, record = read.result()
-    return ReadResult(answers.index, answers.revision, (record,))
+    result, item = read.result()
+    return ReadResult(result.index, result.revision, (item,))
