@@ -144,7 +144,7 @@ def test_ctrl_c_ends_a_sweep_at_once_with_a_summary() -> None:
 INTERRUPTED = """
 import os, signal, sys
 from raftkv.cli import run
-from raftkv.simulation.sweep import Tally, Task, TaskResult, parse_seeds, profiles, tasks
+from raftkv.simulation.sweep import Tally
 add = Tally.add
 def interrupt_after_three(tally, result):
     add(tally, result)
