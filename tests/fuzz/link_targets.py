@@ -10,6 +10,7 @@ from typing import Any, cast
 from zlib import crc32
 
 import msgspec
+from thespian.actors import ActorAddress
 
 from raftkv.actors.messages import wire
 from raftkv.actors.messages.base import PeerMessage
@@ -28,10 +29,12 @@ from raftkv.actors.messages.requests import (
     Done,
     Forward,
     ForwardReply,
+    PendingRequest,
     Propose,
     ReadIndex,
     ReadResult,
     Refused,
+    ReplyTo,
 )
 from raftkv.actors.system.link import handshake
 from raftkv.actors.system.link.frames import (
@@ -252,7 +255,7 @@ class Messages(Target):
                 ending += "?"
                 continue
             try:
-                player.gets(message)
+                player.gets(*_as_node_passes_on(message))
             except AssertionError:
                 # A leader that contradicts itself breaks Raft, so the node stops. One message alone cannot do that.
                 if not (appends and isinstance(message, AppendEntries) and "AssertionError(" in str(player.failure)):
@@ -264,13 +267,22 @@ class Messages(Target):
         assert player.failure is None, player.failure
         return f"{player.role} {ending}"
 
-    def _player(self, number: int) -> Player:
+    @staticmethod
+    def _player(number: int) -> Player:
         role = ROLES[number % len(ROLES)]
         entries = () if role == "bootstrap" else ENTRIES
         replica = Replica("n1", "n1-1", 1, current_term=2 if entries else 0, entries=entries, free_bytes=ROOM)
         player = Player(role, replica, names=("n1", "n2", "n3"))
         player.starts()
         return player
+
+
+def _as_node_passes_on(message: PeerMessage) -> tuple[object, ...]:
+    """Return what Node gives a role when this message arrives: nothing, for messages that it handles itself."""
+    if isinstance(message, Forward):
+        reply_to = ReplyTo(ActorAddress(message.sender), (message.boot, message.number))
+        return (PendingRequest(message.request, reply_to, message.request.timeout_ms),)
+    return (message,) if message.for_role else ()
 
 
 class Socket(asyncio.Transport):

@@ -301,4 +301,4 @@ def test_the_command_line_works_without_the_simulator() -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
 
     assert done.stdout.splitlines()[1:] == ["0 2"]
-    assert done.stderr == "raftkv: the simulator is not installed here: run this in a checkout of raftkv\n"
+    assert done.stderr == "raftkv: No such command 'simulate'.\n"
