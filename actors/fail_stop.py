@@ -85,6 +85,8 @@ class FailStopActor(Actor):
             self.send(reply_to.address, ForwardReply(self.node_id, boot, number, answer))
 
     def failed(self, message: Any, error: Exception) -> None:
-        """Stop the node, which has a bug."""
+        """Stop the node, which has a bug; before there is an environment, let the actor system report it."""
+        if not hasattr(self, "environment"):
+            raise error
         line = f"bug in {self.label}: {error!r} on {message!r:.500}"
         self.environment.fail(EXIT_BUG, f"{line}\n{traceback.format_exc()}")

@@ -131,8 +131,17 @@ class NodeProcess:
 
     def _boot(self) -> None:
         settings = self._settings
+        environment = Environment(
+            directory=settings.data_dir,
+            disk=self._disk,
+            clock=SystemClock(),
+            rng=self._rng,
+            timing=settings.timing,
+            limits=settings.limits,
+            fail=self._fail_stop.fail,
+        )
         observer = self._system.createActor(Observer)
-        self._system.tell(observer, Observe(self._on_event))
+        self._system.tell(observer, Observe(self._on_event, environment))
         self._system.tell(
             self._node,
             Boot(
@@ -142,15 +151,7 @@ class NodeProcess:
                 peer_address=lambda peer: remote_address(peer, NODE),
                 observer=observer,
                 http=str(settings.advertise_http),
-                environment=Environment(
-                    directory=settings.data_dir,
-                    disk=self._disk,
-                    clock=SystemClock(),
-                    rng=self._rng,
-                    timing=settings.timing,
-                    limits=settings.limits,
-                    fail=self._fail_stop.fail,
-                ),
+                environment=environment,
             ),
         )
         self._booted = True

@@ -182,8 +182,17 @@ class Machine:
         loop.on_task_failed = self._task_failed
         node = system.createActor(cluster.node_class, globalName=NODE)
         self.node = SimulatedNode(self, system, node)
+        environment = Environment(
+            directory=DIRECTORY,
+            disk=self.disk,
+            clock=self.clock,
+            rng=self.node.rng,
+            timing=cluster.timing,
+            limits=cluster.limits,
+            fail=self._stop_itself,
+        )
         observer = system.createActor(Observer)
-        system.tell(observer, Observe(self._on_event))
+        system.tell(observer, Observe(self._on_event, environment))
         initial_cluster = tuple((name, f"{name}:5001") for name in cluster.machines)
         boot = Boot(
             node_id=self.name,
@@ -192,15 +201,7 @@ class Machine:
             peer_address=lambda peer: remote_address(peer, NODE),
             observer=observer,
             http=f"{self.name}:4001",
-            environment=Environment(
-                directory=DIRECTORY,
-                disk=self.disk,
-                clock=self.clock,
-                rng=self.node.rng,
-                timing=cluster.timing,
-                limits=cluster.limits,
-                fail=self._stop_itself,
-            ),
+            environment=environment,
         )
         self.node.tell(boot)
         cluster.network.update_connections()

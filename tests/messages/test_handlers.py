@@ -24,6 +24,7 @@ from raftkv.actors.messages.requests import (
     Status,
 )
 from raftkv.actors.node import ROLES, Node
+from raftkv.actors.observer import Observer
 from raftkv.actors.store import Store
 from tests.roles.rehearsal import start_message
 from tests.support.stage import Stage
@@ -46,7 +47,7 @@ PARTS = (AskReadIndex, PeerStatus, ReplyTo)
 """Parts of other messages."""
 ANSWERS = (Applied, Done, ReadIndex, ReadResult, Refused, Status)
 """Answers, which go to whatever has asked: the gateway, or the node that has forwarded a request."""
-OTHERS: tuple[type[FailStopActor], ...] = (Node, Store, Journal)
+OTHERS: tuple[type[FailStopActor], ...] = (Node, Store, Journal, Observer)
 
 
 def handles(actor: type[FailStopActor], message: type) -> bool:
@@ -66,7 +67,7 @@ def test_every_message_has_a_handler(message: type[Message]) -> None:
 
 def test_every_handler_is_for_a_message_that_exists() -> None:
     """A handler whose message was renamed would never be called."""
-    names = {message.__name__ for message in MESSAGES} | {Assume.__name__, "PrepareSpare"}
+    names = {message.__name__ for message in MESSAGES} | {Assume.__name__, "Observe", "PrepareSpare"}
     thespian = {"ActorExitRequest", "ChildActorExited", "PoisonMessage", "WakeupMessage"}
 
     for actor in (*OTHERS, *ROLES):
