@@ -37,7 +37,7 @@ class Addresses(NamedTuple):
 Describe = Callable[[], Mapping[NodeId, Addresses]]
 
 
-class Operation:
+class ReadPage:
     """The action of a request for one of these pages."""
 
     takes_body = False
@@ -76,7 +76,7 @@ class Operations:
             "/cluster": (self._cluster, ()),
         }
 
-    def action(self, method: str, path: str, query: str) -> Operation:
+    def action(self, method: str, path: str, query: str) -> ReadPage:
         """Return what a request for ``path`` asks for; raises ``HttpError``: 404, 405, or 400 for the query."""
         if len(path) > 2:
             path = path.removesuffix("/")
@@ -87,7 +87,7 @@ class Operations:
         if method not in ("GET", "HEAD"):
             raise HttpError(ErrorKind.METHOD_NOT_ALLOWED, method[:32], headers=(("Allow", ALLOWED),))
         page, known = self._pages[path]
-        return Operation(page, parse_query(query, known))
+        return ReadPage(page, parse_query(query, known))
 
     async def _hint(self, _: Parameters) -> object:
         return {

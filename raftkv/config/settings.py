@@ -26,7 +26,7 @@ from raftkv.config.option import (
     wrong,
 )
 from raftkv.config.values import (
-    Endpoint,
+    HostPort,
     format_size,
     parse_choice,
     parse_cluster,
@@ -104,10 +104,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     id: NodeId
-    http: Endpoint
-    raft: Endpoint
-    advertise_http: Endpoint
-    cluster: tuple[tuple[NodeId, Endpoint], ...]
+    http: HostPort
+    raft: HostPort
+    advertise_http: HostPort
+    cluster: tuple[tuple[NodeId, HostPort], ...]
     data_dir: str
     secret: Secret | None = None
     timing: Timing = Timing()
@@ -211,10 +211,10 @@ def check_shared(texts: Mapping[str, str]) -> None:
 def _check_addresses(context: click.Context) -> None:
     """Check that the cluster contains this node, at the address where it listens or that it advertises."""
     node_id: NodeId = context.params["id"]
-    http: Endpoint = context.params["http"]
-    raft: Endpoint = context.params["raft"]
-    advertised: Endpoint | None = context.params["advertise_raft"]
-    cluster: dict[NodeId, Endpoint] = dict(context.params["cluster"])
+    http: HostPort = context.params["http"]
+    raft: HostPort = context.params["raft"]
+    advertised: HostPort | None = context.params["advertise_raft"]
+    cluster: dict[NodeId, HostPort] = dict(context.params["cluster"])
     if http == raft:
         taken_by = origin(context, "raft")
         raise wrong(context, "http", f"{http} is the address of {taken_by} too; give each a port of its own")

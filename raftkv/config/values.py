@@ -13,7 +13,7 @@ from typing import NamedTuple
 from raftkv.raft.names import NAME_LENGTH
 
 
-class Endpoint(NamedTuple):
+class HostPort(NamedTuple):
     """An address to listen at or to connect to."""
 
     host: str
@@ -37,15 +37,15 @@ class Endpoint(NamedTuple):
 _ENDPOINT = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+(?:%[\w.-]+)?)\]|(?P<host>[\w.-]+)):(?P<port>[0-9]{1,5})", re.ASCII)
 
 
-def parse_endpoint(text: str) -> Endpoint:
+def parse_endpoint(text: str) -> HostPort:
     """Parse ``host:port``; port 0 lets the system choose one."""
     match = _ENDPOINT.fullmatch(text)
     if match is None or int(match["port"]) > 65535:
         raise ValueError(f"{text!r} is not HOST:PORT, such as 127.0.0.1:4001 or [::1]:4001")
-    return Endpoint(match["six"] or match["host"], int(match["port"]))
+    return HostPort(match["six"] or match["host"], int(match["port"]))
 
 
-def parse_fixed_port(text: str) -> Endpoint:
+def parse_fixed_port(text: str) -> HostPort:
     """Parse a ``host:port`` whose port other nodes must know."""
     endpoint = parse_endpoint(text)
     if endpoint.port == 0:
@@ -53,7 +53,7 @@ def parse_fixed_port(text: str) -> Endpoint:
     return endpoint
 
 
-def parse_reachable(text: str) -> Endpoint:
+def parse_reachable(text: str) -> HostPort:
     """Parse a ``host:port`` to which others connect."""
     endpoint = parse_fixed_port(text)
     if endpoint.is_wildcard:
@@ -61,9 +61,9 @@ def parse_reachable(text: str) -> Endpoint:
     return endpoint
 
 
-def parse_cluster(text: str) -> tuple[tuple[str, Endpoint], ...]:
+def parse_cluster(text: str) -> tuple[tuple[str, HostPort], ...]:
     """Parse ``n1=host:port,n2=host:port,…``: the nodes in the order of their ids."""
-    nodes: dict[str, Endpoint] = {}
+    nodes: dict[str, HostPort] = {}
     example = "give all nodes, such as n1=127.0.0.1:5001,n2=127.0.0.1:5002"
     for part in filter(None, (part.strip() for part in text.split(","))):
         name, equals, address = part.partition("=")

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from raftkv.config.option import PREFIX, SettingsError
-from raftkv.config.values import Endpoint
+from raftkv.config.values import HostPort
 from raftkv.raft.entry import NodeId
 
 HOST = "127.0.0.1"
@@ -26,8 +26,8 @@ class LocalNode(msgspec.Struct, frozen=True):
     """One node of the cluster; ``directory`` holds its data, settings and log."""
 
     id: NodeId
-    http: Endpoint
-    raft: Endpoint
+    http: HostPort
+    raft: HostPort
     directory: Path
 
     @property
@@ -53,8 +53,8 @@ class LocalLayout(msgspec.Struct, frozen=True, rename="kebab"):
         return tuple(
             LocalNode(
                 f"n{number + 1}",
-                Endpoint(HOST, self.base_port + number),
-                Endpoint(HOST, self.base_raft_port + number),
+                HostPort(HOST, self.base_port + number),
+                HostPort(HOST, self.base_raft_port + number),
                 directory / f"n{number + 1}",
             )
             for number in range(self.nodes)
@@ -154,7 +154,7 @@ def _replace(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def busy_port(nodes: tuple[LocalNode, ...]) -> Endpoint | None:
+def busy_port(nodes: tuple[LocalNode, ...]) -> HostPort | None:
     """Return the first address at which another process listens."""
     for endpoint in [node.http for node in nodes] + [node.raft for node in nodes]:
         with socket.socket() as trial:

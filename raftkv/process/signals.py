@@ -10,7 +10,7 @@ import resource
 import signal
 import socket
 
-from raftkv.config.values import Endpoint
+from raftkv.config.values import HostPort
 from raftkv.exit_status import EXIT_UNFINISHED
 from raftkv.process.fail_stop import FailStop
 from raftkv.process.supervisor import SupervisorPipe
@@ -58,7 +58,7 @@ def allow_many_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (65536 if hard == resource.RLIM_INFINITY else hard, hard))
 
 
-def check_free(name: str, endpoint: Endpoint) -> None:
+def check_free(name: str, endpoint: HostPort) -> None:
     """Raise ``StartError`` if this process cannot listen at ``endpoint``, the value of the setting ``name``."""
     try:
         found = socket.getaddrinfo(*endpoint, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -72,7 +72,7 @@ def check_free(name: str, endpoint: Endpoint) -> None:
         raise cannot_listen(name, endpoint, error) from None
 
 
-def cannot_listen(name: str, endpoint: Endpoint, error: OSError) -> StartError:
+def cannot_listen(name: str, endpoint: HostPort, error: OSError) -> StartError:
     """Return the error for a failure to listen at ``endpoint``."""
     why = "another process listens there" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
     return StartError(f"cannot listen at {endpoint} (--{name}): {why}")

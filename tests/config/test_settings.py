@@ -9,11 +9,11 @@ import pytest
 
 from raftkv.config.option import SettingsError
 from raftkv.config.settings import OPTIONS, Limits, Secret, Settings, Timing
-from raftkv.config.values import Endpoint, format_size, parse_cluster, parse_endpoint, parse_size
+from raftkv.config.values import HostPort, format_size, parse_cluster, parse_endpoint, parse_size
 from tests.support.settings import settings_of_all, settings_of_node
 
 CLUSTER = "n1=127.0.0.1:5001,n2=127.0.0.1:5002,n3=127.0.0.1:5003"
-PEERS = tuple((f"n{number}", Endpoint("127.0.0.1", 5000 + number)) for number in (1, 2, 3))
+PEERS = tuple((f"n{number}", HostPort("127.0.0.1", 5000 + number)) for number in (1, 2, 3))
 
 
 def flags(**changes: str | None) -> dict[str, str | None]:
@@ -44,9 +44,9 @@ def test_a_setting_that_is_not_given_has_its_default() -> None:
     assert settings_of_node(flags(), {}) == (
         Settings(
             id="n1",
-            http=Endpoint("127.0.0.1", 4001),
-            raft=Endpoint("127.0.0.1", 5001),
-            advertise_http=Endpoint("127.0.0.1", 4001),
+            http=HostPort("127.0.0.1", 4001),
+            raft=HostPort("127.0.0.1", 5001),
+            advertise_http=HostPort("127.0.0.1", 4001),
             cluster=PEERS,
             data_dir="data",
             secret=None,
@@ -89,9 +89,9 @@ def test_every_setting_can_be_given_as_a_flag_a_variable_and_in_a_file(tmp_path:
     }
     expected = Settings(
         id="n2",
-        http=Endpoint("127.0.0.1", 4102),
-        raft=Endpoint("0.0.0.0", 5002),
-        advertise_http=Endpoint("kv.example", 80),
+        http=HostPort("127.0.0.1", 4102),
+        raft=HostPort("0.0.0.0", 5002),
+        advertise_http=HostPort("kv.example", 80),
         cluster=PEERS,
         data_dir="elsewhere",
         secret=Secret(b"s3cret"),
@@ -128,7 +128,7 @@ def test_a_file_may_contain_numbers_and_the_cluster_as_a_table(tmp_path: Path) -
 
     found, _ = settings_of_node(flags(cluster=None), {}, str(file))
 
-    assert found.cluster == (("n1", Endpoint("127.0.0.1", 5001)), ("n2", Endpoint("b", 2)))
+    assert found.cluster == (("n1", HostPort("127.0.0.1", 5001)), ("n2", HostPort("b", 2)))
     assert (found.timing, found.limits.value_bytes) == (Timing(100, 300, 600), 1000)
 
 
@@ -284,13 +284,13 @@ def test_a_contradiction_names_the_origin_of_both_values() -> None:
 def test_a_node_that_listens_on_every_interface_is_reached_at_its_listed_address() -> None:
     found = settings(raft="0.0.0.0:5001", cluster="n1=kv1:5001", http="0.0.0.0:4001")
 
-    assert (found.raft, found.cluster) == (Endpoint("0.0.0.0", 5001), (("n1", Endpoint("kv1", 5001)),))
+    assert (found.raft, found.cluster) == (HostPort("0.0.0.0", 5001), (("n1", HostPort("kv1", 5001)),))
 
 
 def test_a_node_may_listen_at_another_address_than_it_advertises() -> None:
     found = settings(raft="0.0.0.0:6000", cluster="n1=kv1:5001", advertise_raft="kv1:5001")
 
-    assert (found.raft, found.cluster) == (Endpoint("0.0.0.0", 6000), (("n1", Endpoint("kv1", 5001)),))
+    assert (found.raft, found.cluster) == (HostPort("0.0.0.0", 6000), (("n1", HostPort("kv1", 5001)),))
 
 
 def test_the_order_of_the_list_does_not_matter() -> None:
@@ -347,13 +347,13 @@ def test_settings_shared_by_all_nodes_are_checked_and_kept_as_texts() -> None:
 @pytest.mark.parametrize(
     ("text", "endpoint"),
     [
-        ("127.0.0.1:0", Endpoint("127.0.0.1", 0)),
-        ("node-1.example:65535", Endpoint("node-1.example", 65535)),
-        ("[::1]:80", Endpoint("::1", 80)),
-        ("[fe80::1%eth0]:80", Endpoint("fe80::1%eth0", 80)),
+        ("127.0.0.1:0", HostPort("127.0.0.1", 0)),
+        ("node-1.example:65535", HostPort("node-1.example", 65535)),
+        ("[::1]:80", HostPort("::1", 80)),
+        ("[fe80::1%eth0]:80", HostPort("fe80::1%eth0", 80)),
     ],
 )
-def test_an_endpoint_is_a_host_and_a_port(text: str, endpoint: Endpoint) -> None:
+def test_an_endpoint_is_a_host_and_a_port(text: str, endpoint: HostPort) -> None:
     assert (parse_endpoint(text), str(endpoint)) == (endpoint, text)
 
 
@@ -374,7 +374,7 @@ def test_a_size_has_a_unit_or_none(text: str, size: int) -> None:
 
 
 def test_a_list_of_nodes_is_sorted_by_id() -> None:
-    assert parse_cluster("b=h:2, a=h:1,") == (("a", Endpoint("h", 1)), ("b", Endpoint("h", 2)))
+    assert parse_cluster("b=h:2, a=h:1,") == (("a", HostPort("h", 1)), ("b", HostPort("h", 2)))
 
 
 def test_settings_are_immutable() -> None:

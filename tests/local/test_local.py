@@ -9,7 +9,7 @@ import pytest
 
 from raftkv.config.option import SettingsError
 from raftkv.config.settings import Secret, Settings, Timing
-from raftkv.config.values import Endpoint
+from raftkv.config.values import HostPort
 from raftkv.local.cluster import last_line
 from raftkv.local.files import (
     LocalLayout,
@@ -193,14 +193,14 @@ def test_each_node_gets_settings_that_start_it(tmp_path: Path) -> None:
     found = [settings_of_node({}, {}, str(node.config)) for node in nodes]
 
     secret = Secret((tmp_path / "secret").read_bytes().strip())
-    cluster = (("n1", Endpoint("127.0.0.1", 5001)), ("n2", Endpoint("127.0.0.1", 5002)))
+    cluster = (("n1", HostPort("127.0.0.1", 5001)), ("n2", HostPort("127.0.0.1", 5002)))
     assert found == [
         (
             Settings(
                 id=f"n{number}",
-                http=Endpoint("127.0.0.1", 4000 + number),
-                raft=Endpoint("127.0.0.1", 5000 + number),
-                advertise_http=Endpoint("127.0.0.1", 4000 + number),
+                http=HostPort("127.0.0.1", 4000 + number),
+                raft=HostPort("127.0.0.1", 5000 + number),
+                advertise_http=HostPort("127.0.0.1", 4000 + number),
                 cluster=cluster,
                 data_dir=str(tmp_path / f"n{number}" / "data"),
                 secret=secret,
@@ -234,7 +234,7 @@ def test_a_directory_that_cannot_be_written_is_reported_in_one_line(tmp_path: Pa
 
 def test_a_settings_file_can_contain_any_directory(tmp_path: Path) -> None:
     directory = tmp_path / 'a "quoted" \\ näme\x7f'
-    node = LocalNode("n1", Endpoint("127.0.0.1", 4001), Endpoint("127.0.0.1", 5001), directory)
+    node = LocalNode("n1", HostPort("127.0.0.1", 4001), HostPort("127.0.0.1", 5001), directory)
     file = tmp_path / "serve.toml"
     secret = tmp_path / "secret"
     secret.write_text("s")
@@ -257,8 +257,8 @@ def test_the_restart_command_unsets_variables_that_would_change_the_node() -> No
 def test_a_port_in_use_is_found(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        nodes = (LocalNode("n1", Endpoint("127.0.0.1", 0), Endpoint("127.0.0.1", port), tmp_path),)
-        assert busy_port(nodes) == Endpoint("127.0.0.1", port)
+        nodes = (LocalNode("n1", HostPort("127.0.0.1", 0), HostPort("127.0.0.1", port), tmp_path),)
+        assert busy_port(nodes) == HostPort("127.0.0.1", port)
     assert busy_port(nodes) is None
 
 

@@ -16,7 +16,7 @@ from raftkv.actors.messages.node import AdvertiseAddress
 from raftkv.actors.messages.raft import RequestVoteReply
 from raftkv.actors.system.base.addresses import remote_address
 from raftkv.config.settings import Settings
-from raftkv.config.values import Endpoint
+from raftkv.config.values import HostPort
 from raftkv.journal.data_directory import open_data_directory
 from raftkv.journal.os_disk import OsDisk
 from raftkv.process.fail_stop import FailStop
@@ -37,7 +37,7 @@ class Two:
         first = free_ports(4)
         self._directory = directory
         self._http, self._raft = (
-            {f"n{n + 1}": Endpoint("127.0.0.1", at + n) for n in range(2)} for at in (first, first + 2)
+            {f"n{n + 1}": HostPort("127.0.0.1", at + n) for n in range(2)} for at in (first, first + 2)
         )
 
     def settings(self, node_id: str) -> Settings:
