@@ -31,7 +31,7 @@ from raftkv.config.values import (
     parse_choice,
     parse_cluster,
     parse_count,
-    parse_endpoint,
+    parse_host_port,
     parse_fixed_port,
     parse_name,
     parse_number,
@@ -132,7 +132,7 @@ def _options_of(struct: type[Timing] | type[Limits]) -> Iterator[Option]:
 
 _ID = ValueType("ID", parse_name)
 _DIRECTORY, _FILE = ValueType("DIR", parse_path), ValueType("FILE", parse_path)
-_LISTEN = ValueType("HOST:PORT", parse_endpoint)
+_LISTEN = ValueType("HOST:PORT", parse_host_port)
 _LISTEN_FOR_PEERS = ValueType("HOST:PORT", parse_fixed_port)
 _REACHABLE = ValueType("HOST:PORT", parse_reachable)
 _CLUSTER = ValueType("ID=HOST:PORT,…", parse_cluster)

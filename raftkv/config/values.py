@@ -37,7 +37,7 @@ class HostPort(NamedTuple):
 _ENDPOINT = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+(?:%[\w.-]+)?)\]|(?P<host>[\w.-]+)):(?P<port>[0-9]{1,5})", re.ASCII)
 
 
-def parse_endpoint(text: str) -> HostPort:
+def parse_host_port(text: str) -> HostPort:
     """Parse ``host:port``; port 0 lets the system choose one."""
     match = _ENDPOINT.fullmatch(text)
     if match is None or int(match["port"]) > 65535:
@@ -47,7 +47,7 @@ def parse_endpoint(text: str) -> HostPort:
 
 def parse_fixed_port(text: str) -> HostPort:
     """Parse a ``host:port`` whose port other nodes must know."""
-    endpoint = parse_endpoint(text)
+    endpoint = parse_host_port(text)
     if endpoint.port == 0:
         raise ValueError(f"{text!r} has port 0, but the other nodes must know the port; give one from 1 to 65535")
     return endpoint

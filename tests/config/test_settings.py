@@ -9,7 +9,7 @@ import pytest
 
 from raftkv.config.option import SettingsError
 from raftkv.config.settings import OPTIONS, Limits, Secret, Settings, Timing
-from raftkv.config.values import HostPort, format_size, parse_cluster, parse_endpoint, parse_size
+from raftkv.config.values import HostPort, format_size, parse_cluster, parse_host_port, parse_size
 from tests.support.settings import settings_of_all, settings_of_node
 
 CLUSTER = "n1=127.0.0.1:5001,n2=127.0.0.1:5002,n3=127.0.0.1:5003"
@@ -354,7 +354,7 @@ def test_settings_shared_by_all_nodes_are_checked_and_kept_as_texts() -> None:
     ],
 )
 def test_an_endpoint_is_a_host_and_a_port(text: str, endpoint: HostPort) -> None:
-    assert (parse_endpoint(text), str(endpoint)) == (endpoint, text)
+    assert (parse_host_port(text), str(endpoint)) == (endpoint, text)
 
 
 @pytest.mark.parametrize(
@@ -362,7 +362,7 @@ def test_an_endpoint_is_a_host_and_a_port(text: str, endpoint: HostPort) -> None
 )
 def test_any_other_text_is_not_an_endpoint(text: str) -> None:
     with pytest.raises(ValueError, match="is not HOST:PORT"):
-        parse_endpoint(text)
+        parse_host_port(text)
 
 
 @pytest.mark.parametrize(
