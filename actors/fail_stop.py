@@ -65,8 +65,13 @@ class FailStopActor(Actor):
     def unhandled(self, message: Any) -> None:
         """Drop a message without a handler, if that is intended."""
         kind = type(message)
-        ours = issubclass(kind, Message | WireMessage) and kind not in self.ignores
-        assert not ours, f"no handler for {kind.__name__} in {self.label}"
+        missed = issubclass(kind, Message | WireMessage) and not self.is_ignored(kind)
+        assert not missed, f"no handler for {kind.__name__} in {self.label}"
+
+    @classmethod
+    def is_ignored(cls, kind: type[Message | WireMessage]) -> bool:
+        """Whether messages of this class may arrive and mean nothing here."""
+        return kind in cls.ignores
 
     def on_Start(self, message: Start) -> None:
         """Learn the addresses of the node's other actors, and the environment."""
@@ -79,10 +84,10 @@ class FailStopActor(Actor):
         if reply_to.forward is None:
             self.send(reply_to.address, answer)
         else:
-            boot, number = reply_to.forward
+            boot_id, number = reply_to.forward
             # Of what a peer can ask for, nothing is answered by a Status.
             assert not isinstance(answer, Status), answer
-            self.send(reply_to.address, ForwardReply(self.node_id, boot, number, answer))
+            self.send(reply_to.address, ForwardReply(self.node_id, boot_id, number, answer))
 
     def failed(self, message: Any, error: Exception) -> None:
         """Stop the node, which has a bug; before there is an environment, let the actor system report it."""

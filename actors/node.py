@@ -66,12 +66,12 @@ class Node(FailStopActor):
         self.early: list[Any] = []
         """What came before there was a replica."""
 
-    def unhandled(self, message: Any) -> None:
-        """Pass a message on that is for the role."""
+    def handle(self, message: Any) -> None:
+        """Pass a message on that is for the role, or handle it here."""
         if getattr(message, "for_role", False):
             self.pass_on(message)
         else:
-            super().unhandled(message)
+            super().handle(message)
 
     # --- starting
 
@@ -188,7 +188,7 @@ class Node(FailStopActor):
 
     def on_Forward(self, message: Forward) -> None:
         """Take a request that a peer forwards; the answer goes back to the peer's Node."""
-        reply_to = ReplyTo(self.boot.peer_address(message.sender), (message.boot, message.number))
+        reply_to = ReplyTo(self.boot.peer_address(message.sender), (message.boot_id, message.number))
         deadline_ms = self.environment.clock.now_ms() + message.request.timeout_ms
         self.pass_on(PendingRequest(message.request, reply_to, deadline_ms))
 

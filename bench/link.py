@@ -31,7 +31,7 @@ from raftkv.store.commands import Put, encode_commands
 
 CODEC = Codec(encode_peer, decode_peer, is_control, lambda message: message.sender)
 REPLY = AppendEntriesReply(sender="n1", term=7, success=True, match_index=123456, read_round=99)
-FORWARD = Forward(sender="n1", boot=1, number=2, request=Propose((Put("some-key", b"some value"),), 1000.0))
+FORWARD = Forward(sender="n1", boot_id=1, number=2, request=Propose((Put("some-key", b"some value"),), 1000.0))
 ENTRIES = AppendEntries(
     "n1", 7, 1, 7, tuple(Entry(i, 7, 2, encode_commands((Put("k", bytes(1 << 16)),))) for i in range(2, 6)), 0
 )

@@ -1,4 +1,7 @@
-"""Messages between the actors of one node. All are frozen data but ``Assume``, which hands the one replica over."""
+"""Messages between the actors of one node, and the one that Node itself sends to other nodes: ``AdvertiseAddress``.
+
+All are frozen data but ``Assume``, which hands the one replica over.
+"""
 
 from __future__ import annotations
 
@@ -168,6 +171,8 @@ class NotSent(Message, frozen=True):
 
 class Flush(Message, frozen=True):
     """An actor's message to itself: everything that was in its mailbox before has been handled."""
+
+    ignored_by: ClassVar[frozenset[RoleName]] = frozenset({"bootstrap", "follower", "candidate"})
 
 
 class Assume:

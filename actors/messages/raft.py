@@ -5,12 +5,14 @@ Any of them may be lost, repeated, reordered or very late.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import msgspec
 
-from raftkv.actors.messages.base import Index, Name, PeerMessage, Term
+from raftkv.actors.messages.base import Index, Name, PeerMessage, RoleName, Term
 from raftkv.raft.configuration import decode_configuration
 from raftkv.raft.entry import Entry, Kind
-from raftkv.raft.progress import UNKNOWN_FREE_BYTES
+from raftkv.raft.progress import AMPLE_FREE_BYTES
 from raftkv.store.commands import decode_commands
 
 _KINDS = frozenset(Kind)
@@ -36,6 +38,8 @@ class RequestVoteReply(PeerMessage, frozen=True, tag=2):
     vote_granted: bool
     pre_vote: bool = False
 
+    ignored_by: ClassVar[frozenset[RoleName]] = frozenset({"bootstrap"})
+
 
 class AppendEntries(PeerMessage, frozen=True, tag=3):
     """Entries that follow ``prev_log_index``, or none: a heartbeat.
@@ -49,6 +53,8 @@ class AppendEntries(PeerMessage, frozen=True, tag=3):
     entries: tuple[Entry, ...]
     leader_commit: Index
     read_round: int = 0
+
+    ignored_by: ClassVar[frozenset[RoleName]] = frozenset({"bootstrap"})
 
     def is_control(self) -> bool:
         """Heartbeats overtake entries."""
@@ -87,7 +93,9 @@ class AppendEntriesReply(PeerMessage, frozen=True, tag=4):
     conflict_term: Term = 0
     conflict_index: Index = 0
     no_room: bool = False
-    free_bytes: int = UNKNOWN_FREE_BYTES
+    free_bytes: int = AMPLE_FREE_BYTES
+
+    ignored_by: ClassVar[frozenset[RoleName]] = frozenset({"bootstrap"})
 
 
 class TimeoutNow(PeerMessage, frozen=True, tag=5):
@@ -95,16 +103,19 @@ class TimeoutNow(PeerMessage, frozen=True, tag=5):
 
     term: Term
 
+    ignored_by: ClassVar[frozenset[RoleName]] = frozenset({"bootstrap", "leader"})
+
 
 class BootstrapHello(PeerMessage, frozen=True, tag=48):
-    """A node without a configuration tells the others of its start list who it is and whom it has met.
+    """A node without a configuration introduces itself to the others of its initial cluster.
 
-    ``initial_cluster`` is a hash of the list it was started with; ``met`` are (id, incarnation) pairs, in order, its
-    own among them. ``founding`` is the data of entry 1 where the sender has one. With ``answer`` it wants one back.
+    ``initial_cluster_hash`` is the hash of the list that it was started with. ``met`` are the (id, incarnation) pairs
+    of all nodes that it has met, in order, itself included. ``founding`` is the data of entry 1, if the sender has it.
+    With ``answer`` the sender wants a hello back.
     """
 
     incarnation: Name
-    initial_cluster: str
+    initial_cluster_hash: str
     met: tuple[tuple[Name, Name], ...]
     founding: bytes = b""
     answer: bool = False

@@ -1,6 +1,6 @@
 """Requests of clients and their answers, inside a node and passed on from one node to another.
 
-A request is never sent to another node twice; its answer is matched by the (boot, number) of the node that asks.
+A request is never sent to another node twice; its answer is matched by the (boot_id, number) of the node that asks.
 """
 
 from __future__ import annotations
@@ -70,11 +70,13 @@ class AskReadIndex(WireMessage, frozen=True, tag=33):
 class Forward(PeerMessage, frozen=True, tag=34):
     """A follower passes a request on to the leader's node: one hop, never more."""
 
-    boot: int
+    boot_id: int
     number: int
     request: Propose | AskReadIndex
 
     for_role: ClassVar[bool] = False
+
+    may_repeat: ClassVar[bool] = False
 
     def is_control(self) -> bool:
         """Requests are bulky."""
@@ -84,9 +86,11 @@ class Forward(PeerMessage, frozen=True, tag=34):
 class ForwardReply(PeerMessage, frozen=True, tag=35):
     """The answer to a ``Forward``."""
 
-    boot: int
+    boot_id: int
     number: int
     reply: Reply
+
+    may_repeat: ClassVar[bool] = False
 
     def is_control(self) -> bool:
         """Answers are bulky."""
@@ -145,7 +149,7 @@ class Status(Message, frozen=True):
 
 
 class ReplyTo(Message, frozen=True):
-    """Who waits for an answer: an actor of this node, or, with ``forward`` (boot, number), a request of a peer."""
+    """Who waits for an answer: an actor of this node, or, with ``forward`` (boot_id, number), a request of a peer."""
 
     address: Any
     forward: tuple[int, int] | None = None

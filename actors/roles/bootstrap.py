@@ -13,13 +13,8 @@ from typing import Any
 
 import msgspec
 
-from raftkv.actors.messages.node import Flush
 from raftkv.actors.messages.raft import (
-    AppendEntries,
-    AppendEntriesReply,
     BootstrapHello,
-    RequestVoteReply,
-    TimeoutNow,
 )
 from raftkv.actors.roles.role import Role
 from raftkv.raft.configuration import (
@@ -41,7 +36,6 @@ class Bootstrap(Role):
     """Holds the replica until there is a configuration."""
 
     role = "bootstrap"
-    ignores = frozenset({AppendEntries, AppendEntriesReply, Flush, RequestVoteReply, TimeoutNow})
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,7 +61,7 @@ class Bootstrap(Role):
 
     def wake(self, now_ms: float) -> None:
         """Send hellos again: messages may be lost, and nodes come late."""
-        self.requests.expire(now_ms)
+        self.service.expire(now_ms)
         self._send_hello(self.others, answer=True)
         self._rest()
 
@@ -92,7 +86,7 @@ class Bootstrap(Role):
             return
         if message.sender not in self.others:
             return
-        if message.initial_cluster != self.start.initial_cluster_hash:
+        if message.initial_cluster_hash != self.start.initial_cluster_hash:
             self.obstacles[message.sender] = f"{message.sender} was started with another --cluster list"
             return
         # Incarnations have an order, so that every node's idea of another one only ever moves forward: a message of an

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from raftkv.actors.messages.node import Flush
 from raftkv.actors.messages.raft import AppendEntries, AppendEntriesReply, RequestVote, RequestVoteReply, TimeoutNow
 from raftkv.actors.roles.role import Role
 from raftkv.raft.entry import NodeId
@@ -18,7 +17,6 @@ class Candidate(Role):
     """Holds the replica during an election."""
 
     role = "candidate"
-    ignores = frozenset({Flush})
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,7 +41,7 @@ class Candidate(Role):
 
     def wake(self, now_ms: float) -> None:
         """Start over when no node was elected in time (3.4)."""
-        self.requests.expire(now_ms)
+        self.service.expire(now_ms)
         if now_ms < self.election_ms:
             self._rest(now_ms)
         elif self.replica.resigned or self.disk_is_stalled(now_ms):
@@ -105,7 +103,7 @@ class Candidate(Role):
             self.votes.add(message.sender)
             self.count_votes()
         elif not (message.vote_granted and message.pre_vote):
-            self.steps_down_for(message)
+            self.follow_later_term(message)
 
     def count_votes(self) -> None:
         """Go on to the election, or to leadership, with a majority."""
@@ -122,9 +120,9 @@ class Candidate(Role):
         """Follow the node that was elected in our term or a later one; tell a former leader our term (3.4)."""
         if message.term < self.replica.current_term:
             self.reject(message)
-        elif not self.steps_down_for(message):
+        elif not self.follow_later_term(message):
             self.become("follower", f"{message.sender} was elected", message)
 
     def on_AppendEntriesReply(self, message: AppendEntriesReply) -> None:
         """Follow the later term of an answer to the leader that this node was."""
-        self.steps_down_for(message)
+        self.follow_later_term(message)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from raftkv.actors.messages.node import Flush
 from raftkv.actors.messages.raft import (
     AppendEntries,
     AppendEntriesReply,
@@ -18,14 +17,13 @@ from raftkv.actors.messages.raft import (
 )
 from raftkv.actors.roles.role import Role
 from raftkv.raft.entry import Entry, Kind
-from raftkv.raft.progress import UNKNOWN_FREE_BYTES
+from raftkv.raft.progress import AMPLE_FREE_BYTES
 
 
 class Follower(Role):
     """Holds the replica while another node leads, or none does."""
 
     role = "follower"
-    ignores = frozenset({Flush})
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,7 +49,7 @@ class Follower(Role):
         """Campaign when the election timeout has passed."""
         timing = self.environment.timing
         late = now_ms - self.due_ms > timing.heartbeat_ms
-        self.requests.expire(now_ms)
+        self.service.expire(now_ms)
         if now_ms >= self.election_ms:
             if late and not self.rearmed:
                 # We were stalled ourselves: the leader's heartbeats may be waiting behind this wake-up. But only
@@ -102,7 +100,7 @@ class Follower(Role):
         self.commit_to(min(message.leader_commit, replica.leader_matched_index))
         self.confirm(message, match_index)
         if replica.min_stale_read_index is None and not message.entries:
-            self.requests.ask_min_stale_read_index(message.sender)
+            self.service.ask_min_stale_read_index(message.sender)
 
     def _heard(self, leader: str) -> None:
         replica = self.replica
@@ -112,7 +110,7 @@ class Follower(Role):
         if replica.leader_id != leader:
             replica.leader_id = leader
             self.announce(f"{leader} leads in term {replica.current_term}")
-            self.requests.release_held()
+            self.service.release_held()
 
     def append(self, entries: tuple[Entry, ...]) -> bool:
         """Add the entries that we do not have; return False, with nothing changed, when the disk has no room."""
@@ -159,7 +157,7 @@ class Follower(Role):
             # and reports no more than what is durable already.
             durable = min(replica.leader_matched_index, saves.durable_index)
             free_bytes = saves.reported_free_bytes
-            if free_bytes != UNKNOWN_FREE_BYTES:
+            if free_bytes != AMPLE_FREE_BYTES:
                 # The leader offers nothing to a node without room, so no save would ever report that there is some.
                 self.ask_for_free_bytes()
             reply = AppendEntriesReply(node_id, term, True, durable, message.read_round, free_bytes=free_bytes)

@@ -42,7 +42,6 @@ class Leader(Role):
     """Holds the replica while a majority follows."""
 
     role = "leader"
-    ignores = frozenset({TimeoutNow})
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,7 +75,7 @@ class Leader(Role):
         self.append_noop()
         self._flush()
         self._beat(now_ms)
-        self.requests.release_held()
+        self.service.release_held()
 
     def append_noop(self) -> None:
         """Begin the term with an entry of its own."""
@@ -103,7 +102,7 @@ class Leader(Role):
         if now_ms - self.due_ms > timing.heartbeat_ms:
             # We were stalled ourselves: answers may be waiting behind this wake-up.
             self.quorum_ms = max(self.quorum_ms, now_ms + timing.heartbeat_ms)
-        self.requests.expire(now_ms)
+        self.service.expire(now_ms)
         self._expire_reads(now_ms)
         if now_ms >= self.quorum_ms:
             self.quorum_ms = now_ms + timing.heartbeat_ms
@@ -132,7 +131,7 @@ class Leader(Role):
         """Append commands, or let a read join the next round."""
         request = pending.request
         if self.transfer.target is not None and pending.reply_to.forward is None:
-            self.requests.hold(pending)
+            self.service.hold(pending)
         elif self.transfer.target is not None:
             self.reply(pending.reply_to, Refused("not_leader", f"leadership goes to {self.transfer.target}"))
         elif isinstance(request, Propose):
@@ -213,7 +212,7 @@ class Leader(Role):
 
     def on_AppendEntriesReply(self, message: AppendEntriesReply) -> None:
         """Learn what a peer has, commit what a majority has, and send the peer more."""
-        if self.steps_down_for(message):
+        if self.follow_later_term(message):
             return
         peer = message.sender
         if peer not in self.replication.progress or message.term < self.replica.current_term:
@@ -223,7 +222,7 @@ class Leader(Role):
             return
         if self.replication.take_reply(message, self.now()):
             self.advance_commit()
-        self.replication.replicate_on(peer)
+        self.replication.replicate_more(peer)
         self._confirm_round()
         if self.transfer.target == peer:
             self._finish_transfer()
@@ -248,7 +247,7 @@ class Leader(Role):
             # From here on the commit index covers everything that any earlier leader has acknowledged.
             if replica.min_stale_read_index is None:
                 replica.min_stale_read_index = index
-            self.requests.release_held()
+            self.service.release_held()
             self.begin_round()
 
     # --- reads
@@ -280,7 +279,7 @@ class Leader(Role):
     def serve_read(self, pending: PendingRequest, read_index: int) -> None:
         """Answer a confirmed read from our own store, or tell a follower what to wait for."""
         if isinstance(pending.request, Read):
-            self.requests.read_at(pending, pending.request, read_index)
+            self.service.read_at(pending, pending.request, read_index)
         else:
             self.reply(pending.reply_to, ReadIndex(read_index))
 
@@ -316,7 +315,7 @@ class Leader(Role):
     def _give_up_transfer(self) -> None:
         """Go on leading; a node that wanted to stop need not wait any longer."""
         self._end_transfer()
-        self.requests.release_held()
+        self.service.release_held()
 
     def _end_transfer(self) -> None:
         for pending in self.transfer.end():
@@ -328,13 +327,13 @@ class Leader(Role):
         """Step down for a leader of a later term; there is no other in ours."""
         if message.term < self.replica.current_term:
             self.reject(message)
-        elif not self.steps_down_for(message):
+        elif not self.follow_later_term(message):
             logger.critical("%s claims to lead in our own term %d", message.sender, message.term)
 
     def on_RequestVoteReply(self, message: RequestVoteReply) -> None:
         """Follow the later term of a vote that came after the election."""
         if not (message.pre_vote and message.vote_granted):
-            self.steps_down_for(message)
+            self.follow_later_term(message)
 
     def on_PeerUp(self, message: PeerUp) -> None:
         """Find out at once what the peer has."""

@@ -45,7 +45,7 @@ class Replication:
         for peer in self.progress:
             self._replicate(peer)
 
-    def replicate_on(self, peer: NodeId) -> None:
+    def replicate_more(self, peer: NodeId) -> None:
         """Send a peer more of what it lacks, unless its log is being probed."""
         if self.progress[peer].state is ProgressState.REPLICATE:
             self._replicate(peer)
@@ -92,7 +92,7 @@ class Replication:
                 progress.progress_ms = now_ms
             progress.resume()
             self._send_heartbeat(peer)
-            self.replicate_on(peer)
+            self.replicate_more(peer)
 
     # --- hearing
 
@@ -105,7 +105,7 @@ class Replication:
         if message.success:
             return progress.matched(message.match_index, now_ms)
         if message.no_room:
-            progress.full(now_ms)
+            progress.disk_full(now_ms)
         elif progress.rejected(message.match_index, self._next_after_conflict(message)):
             self._send_heartbeat(peer)
             progress.pause()

@@ -168,14 +168,14 @@ class RequestService:
     def _send(self, pending: PendingRequest, leader: NodeId, request: Propose | AskReadIndex) -> int:
         host = self._host
         number = host.replica.requests.forward(pending, leader)
-        host.send(host.peer(leader), Forward(host.replica.node_id, host.replica.boot, number, request))
+        host.send(host.peer(leader), Forward(host.replica.node_id, host.replica.boot_id, number, request))
         return number
 
     def answered(self, message: ForwardReply) -> None:
         """Pass on the leader's answer to a forwarded request."""
         host = self._host
         replica = host.replica
-        if message.boot != replica.boot:
+        if message.boot_id != replica.boot_id:
             return
         pending = replica.requests.take_answered(message.number, message.sender)
         if pending is None:

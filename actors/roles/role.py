@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from thespian.actors import ActorAddress, ActorSystemMessage, WakeupMessage
 
 from raftkv.actors.fail_stop import FailStopActor
-from raftkv.actors.messages.base import RoleName
+from raftkv.actors.messages.base import Message, RoleName, WireMessage
 from raftkv.actors.messages.node import (
     AppliedUpTo,
     Apply,
@@ -82,7 +82,7 @@ class Role(FailStopActor):
         super().__init__()
         self.replica: Replica
         self.has_replica = False
-        self.requests = RequestService(self)
+        self.service = RequestService(self)
         self.due_ms = 0.0
         """When the latest wake-up that was asked for is due."""
         self._wake_number = 0
@@ -90,6 +90,11 @@ class Role(FailStopActor):
         self._peer_addresses: dict[NodeId, ActorAddress] = {}
 
     # --- receiving
+
+    @classmethod
+    def is_ignored(cls, kind: type[Message | WireMessage]) -> bool:
+        """Whether messages of this class mean nothing to this role, as their class says."""
+        return cls.role in kind.ignored_by
 
     def handle(self, message: Any) -> None:
         """Handle a message with the replica, or return it to Node without."""
@@ -246,7 +251,7 @@ class Role(FailStopActor):
 
     # --- terms and votes
 
-    def steps_down_for(self, message: Any) -> bool:
+    def follow_later_term(self, message: Any) -> bool:
         """Follow a message of a later term; return True when it was handed to the follower with the replica."""
         if message.term <= self.replica.current_term:
             return False
@@ -272,7 +277,7 @@ class Role(FailStopActor):
             return
         if message.term > replica.current_term and self.hears_leader() and not message.transfer:
             return
-        if self.steps_down_for(message):
+        if self.follow_later_term(message):
             return
         granted = (
             message.term == replica.current_term
@@ -364,11 +369,11 @@ class Role(FailStopActor):
 
     def on_PendingRequest(self, pending: PendingRequest) -> None:
         """Serve a request, or forward it, or hold it."""
-        self.requests.take(pending)
+        self.service.take(pending)
 
     def serve(self, pending: PendingRequest) -> None:
         """Serve a request that needs a leader: forward it to the leader, as long as that is another node."""
-        self.requests.forward(pending)
+        self.service.forward(pending)
 
     def resign(self, pending: PendingRequest) -> None:
         """Prepare to be stopped."""
@@ -380,7 +385,7 @@ class Role(FailStopActor):
 
     def on_ForwardReply(self, message: ForwardReply) -> None:
         """Pass on the leader's answer."""
-        self.requests.answered(message)
+        self.service.answered(message)
 
     # --- peers
 
@@ -391,17 +396,19 @@ class Role(FailStopActor):
     def on_PeerDown(self, message: PeerDown) -> None:
         """Take note that messages to this peer may be lost: clients must not wait for them in vain."""
         self.replica.connected.discard(message.peer)
-        self.requests.connection_lost(message.peer)
+        self.service.connection_lost(message.peer)
 
     def on_NotSent(self, message: NotSent) -> None:
         """Take back a request that never left this node."""
-        self.requests.not_sent(message)
+        self.service.not_sent(message)
 
     def on_BootstrapHello(self, message: BootstrapHello) -> None:
         """Show a node that has no configuration yet how the cluster was founded."""
         replica = self.replica
         if message.answer and message.sender in replica.configuration.ids and replica.durable_index >= 1:
-            hello = BootstrapHello(replica.node_id, replica.incarnation, message.initial_cluster, (), replica.founding)
+            hello = BootstrapHello(
+                replica.node_id, replica.incarnation, message.initial_cluster_hash, (), replica.founding
+            )
             self.send(self.peer(message.sender), hello)
 
     # --- status

@@ -185,7 +185,7 @@ class NodeProcess:
             node_id=settings.id,
             incarnation=self._directory.identity.incarnation,
             secret=settings.secret.value if settings.secret else b"",
-            initial_cluster=initial_cluster_hash(self._initial_cluster),
+            initial_cluster_hash=initial_cluster_hash(self._initial_cluster),
             listen_host=settings.raft.host,
             listen_port=settings.raft.port,
         )

@@ -1,7 +1,8 @@
 """Requests of clients that wait: for a leader, for an answer of the leader, or for an entry to be applied.
 
-They belong to the replica and not to a role, because they outlive changes of role: stepping down answers nobody, since
-an entry of the old leader may still be committed. Requests and addresses are opaque here; the roles decide on answers.
+They belong to the replica and not to a role, because they outlive changes of role: a leader that steps down does not
+answer a write that it has appended, since the entry may still be committed. Reads that wait for its leadership to be
+confirmed (``ReadRounds``) end with it, and are not here. Requests and addresses are opaque; roles decide on answers.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Forwarded:
 
 
 class PendingRequests:
-    """All requests that a node has taken and not answered, each in exactly one place, each with a deadline.
+    """The requests that outlive a change of role, each in exactly one place, each with a deadline.
 
     ``held`` wait for a leader, in order of arrival. ``forwarded`` are at the leader's node, by the number that its
     answer will carry; numbers count from 1 and are never used again. Waiters are kept by the index of their entry.

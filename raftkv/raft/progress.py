@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections import deque
 from enum import StrEnum
 
-UNKNOWN_FREE_BYTES = 2**62
-"""What a node reports as its free disk space while there is plenty."""
+AMPLE_FREE_BYTES = 2**62
+"""What a node reports as its free disk space while it has more than could matter."""
 
 NO_ROOM_PAUSE_MS = 1000.0
 """How long a leader offers no entries to a peer whose disk was full."""
@@ -50,7 +50,7 @@ class Progress:
         """When a message in flight was last confirmed, or the first of them was sent."""
         self.read_round = 0
         """The latest round of heartbeats that this peer has answered."""
-        self.free_bytes = UNKNOWN_FREE_BYTES
+        self.free_bytes = AMPLE_FREE_BYTES
         """Bytes of entries for which the peer's disk has room, as last reported."""
         self.full_until_ms = 0.0
         """Until when no entries are sent, since the peer's disk was full."""
@@ -115,7 +115,7 @@ class Progress:
         self.probe(max(self.match_index + 1, min(next_index, prev_log_index)))
         return True
 
-    def full(self, now_ms: float) -> None:
+    def disk_full(self, now_ms: float) -> None:
         """Record that the peer's disk had no room for what was sent."""
         self.probe()
         self.full_until_ms = now_ms + NO_ROOM_PAUSE_MS

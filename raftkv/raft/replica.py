@@ -27,7 +27,7 @@ class Replica:
         self,
         node_id: NodeId,
         incarnation: str,
-        boot: int,
+        boot_id: int,
         *,
         current_term: int = 0,
         voted_for: NodeId | None = None,
@@ -36,7 +36,7 @@ class Replica:
     ) -> None:
         self.node_id = node_id
         self.incarnation = incarnation
-        self.boot = boot
+        self.boot_id = boot_id
         """Drawn at each start, so that answers to requests from before a restart are recognized."""
 
         # Persistent state.

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from raftkv.raft.progress import UNKNOWN_FREE_BYTES
+from raftkv.raft.progress import AMPLE_FREE_BYTES
 
-PLENTY_OF_FREE_BYTES = 1 << 30
+AMPLE_FROM_BYTES = 1 << 30
 """A node with as much room as this reports no number, so that its answers do not change with every write."""
 
 
@@ -39,8 +39,17 @@ class SaveQueue:
     lowers it, and with it what the saves under way will raise it to. Numbers of saves count from 1 without gaps.
     """
 
-    __slots__ = ("_last_number", "_replies", "_unsaved_bytes", "durable_index", "durable_term", "free_bytes",
-                 "free_bytes_asked_ms", "hard_state_dirty", "pending")  # fmt: skip
+    __slots__ = (
+        "_last_number",
+        "_unsaved_bytes",
+        "_waiting",
+        "durable_index",
+        "durable_term",
+        "free_bytes",
+        "free_bytes_asked_ms",
+        "hard_state_dirty",
+        "pending",
+    )  # fmt: skip
 
     def __init__(self, *, durable_index: int = 0, durable_term: int = 0, free_bytes: int = 0) -> None:
         self.durable_index = durable_index
@@ -55,7 +64,7 @@ class SaveQueue:
         self._last_number = 0
         self._unsaved_bytes = 0
         """Bytes of entries in the log that no save was asked for yet."""
-        self._replies: deque[tuple[int, Any, Any]] = deque()
+        self._waiting: deque[tuple[int, Any, Any]] = deque()
 
     @property
     def available_bytes(self) -> int:
@@ -66,7 +75,7 @@ class SaveQueue:
     def reported_free_bytes(self) -> int:
         """The room that the leader is told of: a number only where it may begin to matter."""
         available = self.available_bytes
-        return max(0, available) if available < PLENTY_OF_FREE_BYTES else UNKNOWN_FREE_BYTES
+        return max(0, available) if available < AMPLE_FROM_BYTES else AMPLE_FREE_BYTES
 
     @property
     def oldest_ms(self) -> float | None:
@@ -103,11 +112,11 @@ class SaveQueue:
         assert not self.hard_state_dirty, "a message that waits for a save that was not asked for"
         if not self.pending:
             return False
-        self._replies.append((self.pending[-1].number, address, message))
+        self._waiting.append((self.pending[-1].number, address, message))
         return True
 
     def take_ready(self, number: int) -> Iterator[tuple[Any, Any]]:
         """Yield and forget the (address, message) pairs that waited for saves up to ``number``, in order."""
-        while self._replies and self._replies[0][0] <= number:
-            _, address, message = self._replies.popleft()
+        while self._waiting and self._waiting[0][0] <= number:
+            _, address, message = self._waiting.popleft()
             yield address, message

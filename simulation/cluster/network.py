@@ -13,20 +13,10 @@ from random import Random
 from typing import Any, Protocol
 
 from raftkv.actors.messages.node import (
-    AdvertiseAddress,
     NotSent,
     PeerDown,
     PeerUp,
 )
-from raftkv.actors.messages.raft import (
-    AppendEntries,
-    AppendEntriesReply,
-    BootstrapHello,
-    RequestVote,
-    RequestVoteReply,
-    TimeoutNow,
-)
-from raftkv.actors.messages.requests import Forward, ForwardReply
 from raftkv.actors.messages.wire import decode_peer, encode_peer, is_control
 from raftkv.actors.system.virtual.scheduler import Scheduler
 
@@ -41,19 +31,6 @@ OLDEST_MS = 60_000.0
 
 BUFFERED_MS = 2.0
 """How long a message may be in a machine before it leaves it: a power failure loses it."""
-
-REPEATS: dict[type, bool] = {
-    RequestVote: True,
-    RequestVoteReply: True,
-    AppendEntries: True,
-    AppendEntriesReply: True,
-    TimeoutNow: True,
-    BootstrapHello: True,
-    AdvertiseAddress: True,
-    Forward: False,
-    ForwardReply: False,
-}
-"""For every type in ``PeerMessage``: whether the network may repeat it. A repeated write would be applied twice."""
 
 Pair = tuple[str, str]
 
@@ -167,7 +144,7 @@ class Network:
         self._scheduler.at(
             due_ms, self._arrive, pair, self._process_number(target), name, sender, data, self._scheduler.now_ms
         )
-        if self.repeat and random.random() < self.repeat and REPEATS[type(message)]:
+        if self.repeat and random.random() < self.repeat and message.may_repeat:
             self.counts["repeated"] += 1
             late_ms = random.uniform(0.0, OLDEST_MS if random.random() < self.repeat_late else 20.0)
             self._scheduler.at(due_ms + late_ms, self._arrive, pair, None, name, sender, data, self._scheduler.now_ms)

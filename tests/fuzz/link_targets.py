@@ -157,7 +157,9 @@ class Handshakes(Target):
             acceptor.gets(Proof(handshake._proof(SECRET, "dialler", hello, challenge)))
         except Refusal as refusal:
             return self._ending(refusal)
-        assert acceptor.peer == PeerIdentity(hello.node_id, hello.incarnation, hello.cluster_id, hello.initial_cluster)
+        assert acceptor.peer == PeerIdentity(
+            hello.node_id, hello.incarnation, hello.cluster_id, hello.initial_cluster_hash
+        )
         assert (hello.target, hello.node_id in ("n2", "n3")) == ("n1", True)
         assert hello.cluster_id in ("", "c0ffee")
         return "admitted"
@@ -280,7 +282,7 @@ class Messages(Target):
 def _as_node_passes_on(message: PeerMessage) -> tuple[object, ...]:
     """Return what Node gives a role when this message arrives: nothing, for messages that it handles itself."""
     if isinstance(message, Forward):
-        reply_to = ReplyTo(ActorAddress(message.sender), (message.boot, message.number))
+        reply_to = ReplyTo(ActorAddress(message.sender), (message.boot_id, message.number))
         return (PendingRequest(message.request, reply_to, message.request.timeout_ms),)
     return (message,) if message.for_role else ()
 

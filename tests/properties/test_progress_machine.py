@@ -78,7 +78,7 @@ class LeaderAndPeer(RuleBasedStateMachine):
     @rule()
     def fill_the_peer_s_disk(self) -> None:
         """It says so in an answer, and is left alone for a while."""
-        self.progress.full(self.now_ms)
+        self.progress.disk_full(self.now_ms)
 
     @precondition(lambda self: self.network)
     @rule(choice=ANY, again=st.booleans(), hint=ANY)

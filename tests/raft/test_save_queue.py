@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from raftkv.raft.progress import UNKNOWN_FREE_BYTES
-from raftkv.raft.save_queue import PLENTY_OF_FREE_BYTES, SaveQueue
+from raftkv.raft.progress import AMPLE_FREE_BYTES
+from raftkv.raft.save_queue import AMPLE_FROM_BYTES, SaveQueue
 
 
 def test_a_message_waits_for_all_saves_that_were_asked_for_before_it() -> None:
@@ -65,7 +65,7 @@ def test_entries_take_their_room_when_they_are_appended() -> None:
 
 @pytest.mark.parametrize(
     ("free_bytes", "reported"),
-    [(PLENTY_OF_FREE_BYTES, UNKNOWN_FREE_BYTES), (PLENTY_OF_FREE_BYTES - 1, PLENTY_OF_FREE_BYTES - 1), (-5, 0)],
+    [(AMPLE_FROM_BYTES, AMPLE_FREE_BYTES), (AMPLE_FROM_BYTES - 1, AMPLE_FROM_BYTES - 1), (-5, 0)],
 )
 def test_room_is_reported_only_where_it_may_begin_to_matter(free_bytes: int, reported: int) -> None:
     assert SaveQueue(free_bytes=free_bytes).reported_free_bytes == reported

@@ -215,7 +215,7 @@ class NeverCampaigns(Follower):
 class IgnoresLaterTerms(Leader):
     """A leader does not step down when it is told of a later term."""
 
-    def steps_down_for(self, message: Any) -> bool:
+    def follow_later_term(self, message: Any) -> bool:
         return False
 
 
@@ -454,7 +454,7 @@ class HopsOn(Role):
         leader = self.replica.leader_id
         if asked.reply_to.forward is not None and leader and isinstance(asked.request, Propose):
             number = self.replica.requests.forward(asked, leader)
-            forwarded = Forward(self.replica.node_id, self.replica.boot, number, asked.request)
+            forwarded = Forward(self.replica.node_id, self.replica.boot_id, number, asked.request)
             self.send(self.peer(leader), forwarded)
         else:
             super().serve(asked)

@@ -222,7 +222,7 @@ def _replica(term: int, entries: tuple[Entry, ...], voted_for: str | None, commi
     return replica
 
 
-def founder(names: tuple[str, ...] = NAMES, *, incarnation: str = "n1-1") -> Player:
+def bootstrapping(names: tuple[str, ...] = NAMES, *, incarnation: str = "n1-1") -> Player:
     """Return a node without data that has been started with a list of these nodes."""
     player = Player("bootstrap", Replica("n1", incarnation, 77, free_bytes=ROOM), names=names)
     player.starts()

@@ -21,9 +21,9 @@ from tests.roles.rehearsal import (
     Becomes,
     Player,
     append,
+    bootstrapping,
     entry,
     follower,
-    founder,
     founding_entry,
     granted,
     introduce,
@@ -36,7 +36,7 @@ EVERYONE = ("n1-1", "n2-1", "n3-1")
 
 
 def reason(player: Player) -> str:
-    """Return what a founder says it waits for."""
+    """Return what a bootstrapping node says it waits for."""
     said: str = player.roles["bootstrap"].reason_for_no_leader()
     return said
 
@@ -44,18 +44,18 @@ def reason(player: Player) -> str:
 # --- one node
 
 
-def test_a_founder_introduces_itself_to_all_of_its_list_and_goes_on_doing_so() -> None:
+def test_a_bootstrapping_node_introduces_itself_to_all_of_its_list_and_goes_on_doing_so() -> None:
     """Messages may be lost, and nodes come late."""
-    newcomer = founder()
+    newcomer = bootstrapping()
     own = introduce("n1")
 
     assert newcomer.waits_ms(101) == [("n2", own), ("n3", own)]
     assert newcomer.waits_ms(101) == [("n2", own), ("n3", own)]
 
 
-def test_a_founder_answers_an_introduction_with_whom_it_has_met() -> None:
+def test_a_bootstrapping_node_answers_an_introduction_with_whom_it_has_met() -> None:
     """An answer wants no answer, or two nodes would never stop."""
-    newcomer = founder()
+    newcomer = bootstrapping()
 
     assert newcomer.gets(introduce("n2")) == [("n2", introduce("n1", "n2-1", asks=False))]
     assert newcomer.gets(introduce("n3", asks=False)) == []
@@ -64,7 +64,7 @@ def test_a_founder_answers_an_introduction_with_whom_it_has_met() -> None:
 
 def test_the_cluster_is_founded_when_everyone_has_met_everyone() -> None:
     """Entry 1 names all nodes and their incarnations, in the order of their ids."""
-    newcomer = founder()
+    newcomer = bootstrapping()
 
     assert newcomer.gets(introduce("n3", *EVERYONE, asks=False)) == []
     assert newcomer.gets(introduce("n2", *EVERYONE, asks=False)) == [
@@ -77,7 +77,7 @@ def test_the_cluster_is_founded_when_everyone_has_met_everyone() -> None:
 
 def test_having_met_everyone_is_not_enough() -> None:
     """The others must have met each other too, or they could found another cluster."""
-    newcomer = founder()
+    newcomer = bootstrapping()
     newcomer.gets(introduce("n2", "n1-1"), introduce("n3", *EVERYONE))
 
     assert newcomer.role == "bootstrap"
@@ -86,7 +86,7 @@ def test_having_met_everyone_is_not_enough() -> None:
 
 def test_the_others_must_have_met_the_same_incarnations() -> None:
     """n3 is wiped between the introductions: n2 has met the old one, we have met the new one."""
-    newcomer = founder()
+    newcomer = bootstrapping()
     newcomer.gets(introduce("n2", *EVERYONE), introduce("n3", "n1-1", "n2-1", incarnation="n3-2"))
     assert newcomer.role == "bootstrap"
 
@@ -97,7 +97,7 @@ def test_the_others_must_have_met_the_same_incarnations() -> None:
 
 def test_the_others_must_have_met_this_very_incarnation() -> None:
     """This node was wiped: what the others say of its former self does not count."""
-    wiped = founder(incarnation="n1-2")
+    wiped = bootstrapping(incarnation="n1-2")
 
     wiped.gets(introduce("n2", *EVERYONE), introduce("n3", *EVERYONE))
     assert wiped.role == "bootstrap"
@@ -108,7 +108,7 @@ def test_the_others_must_have_met_this_very_incarnation() -> None:
 
 def test_replayed_introductions_of_an_incarnation_that_is_gone_are_ignored() -> None:
     """Very old messages are normal."""
-    newcomer = founder()
+    newcomer = bootstrapping()
     old = introduce("n3", *EVERYONE)
     newcomer.gets(introduce("n2", *EVERYONE), introduce("n3", "n1-1"))
     newcomer.gets(introduce("n3", "n1-1", incarnation="n3-2"))
@@ -120,7 +120,7 @@ def test_replayed_introductions_of_an_incarnation_that_is_gone_are_ignored() -> 
 
 def test_a_stranger_is_not_met() -> None:
     """Only nodes of the list count."""
-    newcomer = founder()
+    newcomer = bootstrapping()
 
     assert newcomer.gets(introduce("n9", *EVERYONE)) == []
     assert reason(newcomer) == "waiting for n2, n3: the cluster begins when all its nodes have met"
@@ -128,7 +128,7 @@ def test_a_stranger_is_not_met() -> None:
 
 def test_a_node_with_another_list_is_not_met_and_named() -> None:
     """Someone has to correct one of the two."""
-    newcomer = founder()
+    newcomer = bootstrapping()
 
     assert newcomer.gets(introduce("n2", *EVERYONE, list_hash="another list")) == []
     newcomer.gets(introduce("n3", *EVERYONE))
@@ -138,7 +138,7 @@ def test_a_node_with_another_list_is_not_met_and_named() -> None:
 
 def test_a_node_alone_in_its_list_founds_at_once() -> None:
     """It has met everyone; a moment later it leads."""
-    alone = founder(("n1",))
+    alone = bootstrapping(("n1",))
     assert alone.role == "follower"
 
     alone.waits_ms(301)
@@ -148,7 +148,7 @@ def test_a_node_alone_in_its_list_founds_at_once() -> None:
 
 def test_entry_1_is_saved_together_with_its_term() -> None:
     """A node that stops in between must not have one without the other."""
-    newcomer = founder()
+    newcomer = bootstrapping()
     newcomer.disk_waits = True
     newcomer.gets(introduce("n2", *EVERYONE))
 
@@ -171,15 +171,15 @@ def test_entry_1_is_saved_together_with_its_term() -> None:
 )
 def test_a_node_without_a_configuration_neither_votes_nor_appends_nor_campaigns(message: object) -> None:
     """It may have forgotten what it promised in an earlier life."""
-    newcomer = founder()
+    newcomer = bootstrapping()
 
     assert newcomer.gets(message) == []
     assert (newcomer.role, newcomer.replica.current_term, newcomer.replica.log.last_index) == ("bootstrap", 0, 0)
 
 
-def test_a_founder_never_campaigns() -> None:
+def test_a_bootstrapping_node_never_campaigns() -> None:
     """However long it waits."""
-    shown = founder().waits_ms(5000)
+    shown = bootstrapping().waits_ms(5000)
 
     assert {type(message) for _, message in shown} == {BootstrapHello}
 
@@ -203,7 +203,7 @@ def test_a_member_tells_strangers_nothing() -> None:
 
 def test_a_member_does_not_tell_of_a_founding_that_is_not_on_its_disk() -> None:
     """It could be another one after a crash."""
-    newcomer = founder()
+    newcomer = bootstrapping()
     newcomer.disk_waits = True
     newcomer.gets(introduce("n2", *EVERYONE), introduce("n3", *EVERYONE))
     assert newcomer.role == "follower"
@@ -215,7 +215,7 @@ def test_a_member_does_not_tell_of_a_founding_that_is_not_on_its_disk() -> None:
 
 def test_the_incarnation_that_is_named_in_entry_1_adopts_it() -> None:
     """It was there when the cluster was founded, and only missed that."""
-    newcomer = founder()
+    newcomer = bootstrapping()
 
     shown = newcomer.gets(introduce("n2", founding=founding_entry().data, asks=False))
 
@@ -225,7 +225,7 @@ def test_the_incarnation_that_is_named_in_entry_1_adopts_it() -> None:
 
 def test_another_incarnation_stays_out_and_says_why() -> None:
     """Its disk was wiped: it has forgotten its votes and what it acknowledged (pitfall 39)."""
-    wiped = founder(incarnation="n1-2")
+    wiped = bootstrapping(incarnation="n1-2")
     cluster = cluster_id(decode_configuration(founding_entry().data))
 
     assert wiped.gets(introduce("n2", founding=founding_entry().data, asks=False)) == []
@@ -238,7 +238,7 @@ def test_another_incarnation_stays_out_and_says_why() -> None:
 
 def test_a_node_that_entry_1_does_not_name_stays_out_and_says_why() -> None:
     """It came to somebody else's cluster."""
-    newcomer = founder()
+    newcomer = bootstrapping()
     founding = founding_configuration([Member("n2", "n2:5001", "n2-1"), Member("n3", "n3:5001", "n3-1")])
 
     assert newcomer.gets(introduce("n2", founding=founding.encode(), asks=False)) == []
@@ -247,7 +247,7 @@ def test_a_node_that_entry_1_does_not_name_stays_out_and_says_why() -> None:
 
 def test_a_founding_that_can_t_be_read_is_not_adopted() -> None:
     """A later release may have another form."""
-    newcomer = founder()
+    newcomer = bootstrapping()
 
     assert newcomer.gets(introduce("n2", founding=b"?", asks=False)) == []
     assert reason(newcomer) == "n2 describes its cluster in a form that can't be read"
@@ -255,7 +255,7 @@ def test_a_founding_that_can_t_be_read_is_not_adopted() -> None:
 
 def test_a_founding_that_no_founding_makes_is_not_adopted() -> None:
     """All who found a cluster vote in it: a list that says otherwise was made by something else."""
-    newcomer = founder()
+    newcomer = bootstrapping()
     strange = Configuration(decode_configuration(founding_entry().data).members, frozenset({"n1"}))
 
     assert newcomer.gets(introduce("n2", founding=strange.encode(), asks=False)) == []
@@ -264,7 +264,7 @@ def test_a_founding_that_no_founding_makes_is_not_adopted() -> None:
 
 def test_a_founding_is_adopted_once() -> None:
     """All members answer an introduction."""
-    newcomer = founder()
+    newcomer = bootstrapping()
     told = [introduce(peer, founding=founding_entry().data, asks=False) for peer in ("n2", "n3")]
 
     assert len(only(Save, newcomer.gets(*told))) == 1

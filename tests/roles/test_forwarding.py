@@ -29,10 +29,10 @@ from tests.roles.rehearsal import (
     Player,
     append,
     ask_read_index,
+    bootstrapping,
     candidate,
     follower,
     follower_of,
-    founder,
     granted,
     matched,
     noop,
@@ -72,7 +72,7 @@ def test_a_request_that_is_passed_on_carries_the_time_that_is_left() -> None:
 
 @pytest.mark.parametrize("request_of_a_peer", [write(reply_to="n3", forward=(5, 1)), ask_read_index("n3", 1)])
 @pytest.mark.parametrize(
-    ("node", "leader_known"), [(lambda: follower_of("n2"), "n2"), (follower, ""), (candidate, ""), (founder, "")]
+    ("node", "leader_known"), [(lambda: follower_of("n2"), "n2"), (follower, ""), (candidate, ""), (bootstrapping, "")]
 )
 def test_a_request_goes_one_hop_and_never_more(node: Any, leader_known: str, request_of_a_peer: Any) -> None:
     """It is neither passed on a second time nor held: two nodes could send it back and forth."""
@@ -107,7 +107,7 @@ def test_a_refusal_of_the_leader_is_passed_on() -> None:
     assert helper.gets(ForwardReply("n2", 77, 1, full)) == [("client", full)]
 
 
-def test_an_answer_finds_its_asker_through_a_change_of_role() -> None:
+def test_an_answer_finds_its_client_through_a_change_of_role() -> None:
     """What was passed on is remembered in the replica."""
     helper = follower_of("n2")
     helper.gets(write())
@@ -122,7 +122,7 @@ def test_an_answer_finds_its_asker_through_a_change_of_role() -> None:
 # --- held during elections
 
 
-@pytest.mark.parametrize("node", [follower, candidate, founder])
+@pytest.mark.parametrize("node", [follower, candidate, bootstrapping])
 def test_requests_wait_while_there_is_no_leader(node: Any) -> None:
     """During an election requests wait instead of failing."""
     waiting = node()
@@ -288,7 +288,7 @@ def test_a_leader_that_does_not_answer_in_time_leaves_a_write_unknown() -> None:
 
 @pytest.mark.parametrize("event", ["lost", "late", "refused"])
 def test_an_answer_that_comes_after_all_is_for_nobody(event: str) -> None:
-    """Each asker is answered once."""
+    """Each client is answered once."""
     helper = follower_of("n2")
     ((_, forward),) = helper.gets(write(until=100.0))
     if event == "lost":
@@ -312,7 +312,7 @@ def test_numbers_of_requests_are_never_used_again() -> None:
 
 
 def _roles() -> list[Player]:
-    return [follower(), candidate(), settled_leader(), founder()]
+    return [follower(), candidate(), settled_leader(), bootstrapping()]
 
 
 def test_nothing_that_was_passed_on_is_kept_for_ever() -> None:

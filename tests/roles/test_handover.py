@@ -158,7 +158,7 @@ def test_the_cause_is_handled_by_the_new_role_before_anything_else() -> None:
 
     shown = backstage.settle()
 
-    assert only(Forward, shown) == [("n2", Forward("n1", backstage.replica.boot, 1, WRITE))]
+    assert only(Forward, shown) == [("n2", Forward("n1", backstage.replica.boot_id, 1, WRITE))]
     assert backstage.holder == "follower"
 
 
@@ -469,7 +469,7 @@ def test_no_order_of_messages_within_a_node_loses_anything(seed: int) -> None:
     random = Random(seed)
     backstage = leading_node()
     saved = 2
-    boot = backstage.replica.boot
+    boot = backstage.replica.boot_id
     asked = 0
     answered: list[str] = []
     forwarded: list[int] = []
@@ -499,7 +499,7 @@ def test_no_order_of_messages_within_a_node_loses_anything(seed: int) -> None:
         choice = random.random()
         if choice < 0.4:
             asked += 1
-            note(backstage.post(Propose((put(asked, 1),), 300.0), sender=f"asker {asked}"))
+            note(backstage.post(Propose((put(asked, 1),), 300.0), sender=f"client {asked}"))
         elif choice < 0.5:
             note(backstage.post(RequestVote("n3", term() + 1, 99, 99, transfer=True)))
         elif choice < 0.6 and backstage.holder:
@@ -519,4 +519,4 @@ def test_no_order_of_messages_within_a_node_loses_anything(seed: int) -> None:
         step()
 
     assert backstage.failures == [], f"seed {seed}"
-    assert sorted(answered) == sorted(f"asker {number}" for number in range(1, asked + 1)), f"seed {seed}"
+    assert sorted(answered) == sorted(f"client {number}" for number in range(1, asked + 1)), f"seed {seed}"

@@ -83,7 +83,7 @@ def test_a_node_with_data_begins_as_a_follower() -> None:
     assert (replica.log.last_index, replica.durable_index, replica.commit_index) == (3, 3, 0)
 
 
-def test_a_node_without_data_begins_as_a_founder() -> None:
+def test_a_node_without_data_begins_as_bootstrap() -> None:
     """It has no configuration, so it neither votes nor campaigns."""
     backstage = Backstage()
     backstage.recovers(term=0, entries=())
@@ -116,12 +116,12 @@ def test_data_of_another_cluster_are_not_used() -> None:
 def test_the_number_of_a_life_is_drawn_at_each_start() -> None:
     """So that answers to requests of an earlier life are known as such."""
     backstage = started()
-    first = backstage.replica.boot
+    first = backstage.replica.boot_id
     backstage.post(Recovered(1, None, log(), ROOM))
     backstage.handle("n1")
 
     (assume,) = mail(backstage)
-    assert assume.replica.boot != first
+    assert assume.replica.boot_id != first
 
 
 def test_the_start_list_is_one_thing_in_any_order() -> None:
@@ -182,7 +182,7 @@ def test_messages_of_raft_that_come_early_are_dropped() -> None:
 # --- passing on
 
 
-def test_a_request_gets_its_asker_and_its_deadline_here() -> None:
+def test_a_request_gets_its_client_and_its_deadline_here() -> None:
     """From here on it has a deadline on this node's clock."""
     backstage = started()
     backstage.stage.clock.ms = 500.0

@@ -18,10 +18,10 @@ from raftkv.actors.messages.wire import decode_peer, encode_peer
 from raftkv.store.commands import Put, invalid
 from tests.roles.rehearsal import (
     append,
+    bootstrapping,
     entry,
     follower,
     follower_of,
-    founder,
     founding_entry,
     introduce,
     leader,
@@ -72,7 +72,7 @@ def test_an_old_introduction_does_not_bring_back_a_node_that_was_wiped() -> None
     It is taken for the newer one, n3-2 is taken for the past for ever, and the cluster is never founded; where the
     others met both in the right order, even two foundings are possible.
     """
-    lonely = founder()
+    lonely = bootstrapping()
     lonely.gets(introduce("n3", "n1-1", incarnation="n3-2"))
     lonely.gets(introduce("n3", "n1-1", incarnation="n3-1"))
 
@@ -86,7 +86,7 @@ def test_a_node_does_not_adopt_a_founding_with_other_nodes_than_its_list() -> No
 
     It adopts entry 1 and fails with a KeyError as soon as it campaigns; Node would refuse these data at a start.
     """
-    confused = founder(("n1", "n2"))
+    confused = bootstrapping(("n1", "n2"))
 
     confused.gets(introduce("n2", founding=founding_entry().data, asks=False))
 
@@ -150,9 +150,9 @@ def test_a_round_that_was_never_sent_is_not_confirmed() -> None:
     assert only(ReadAt, chief.gets(read())) == []
 
 
-def test_a_founder_forgets_why_it_was_left_out_once_that_is_no_longer_so() -> None:
+def test_a_bootstrapping_node_forgets_why_it_was_left_out_once_that_is_no_longer_so() -> None:
     """n2 was started with another list by mistake, and then with the right one; now only n3 is missing."""
-    waiting = founder()
+    waiting = bootstrapping()
     waiting.gets(introduce("n2", list_hash="another list"))
     waiting.gets(introduce("n2", "n1-1"))
 
@@ -184,7 +184,7 @@ def test_a_request_of_a_peer_has_an_end() -> None:
         decode_peer(encode_peer(endless))
 
 
-def test_an_answer_of_the_wrong_kind_does_not_leave_its_asker_without_any() -> None:
+def test_an_answer_of_the_wrong_kind_does_not_leave_its_client_without_any() -> None:
     """Only a peer that breaks the protocol sends one; the request is forgotten then, and must be answered."""
     helper = follower_of("n2")
     helper.gets(write(reply_to="writer"))

@@ -196,8 +196,8 @@ def test_all_that_arrives_in_a_turn_is_one_save_and_one_message_per_peer() -> No
     assert len(shown[0][1].entries) == 3
 
 
-def test_the_asker_is_named_to_the_store_when_its_entry_is_committed() -> None:
-    """One reply to each asker, and by the store: it knows the result."""
+def test_the_client_is_named_to_the_store_when_its_entry_is_committed() -> None:
+    """One reply to each client, and by the store: it knows the result."""
     chief = settled_leader()
     asked = write()
     chief.gets(asked)

@@ -1,4 +1,4 @@
-"""The store: committed entries in order, one answer to each asker, and queries that wait for their read index."""
+"""The store: committed entries in order, one answer to each client, and queries that wait for their read index."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_no_ops_and_configurations_change_nothing_and_use_up_no_revision() -> No
     assert keeper.store.keyspace.revision == 1
 
 
-def test_each_asker_gets_the_results_of_its_own_entry() -> None:
+def test_each_client_gets_the_results_of_its_own_entry() -> None:
     """One answer to each, with the keyspace's revision after that entry and not after the last."""
     keeper = Keeper()
     peer = ReplyTo(ActorAddress("n2"), (5, 8))
@@ -105,7 +105,7 @@ def test_each_asker_gets_the_results_of_its_own_entry() -> None:
     ]
 
 
-def test_two_askers_of_one_entry_are_both_answered() -> None:
+def test_two_clients_of_one_entry_are_both_answered() -> None:
     """Whoever waits for an entry is told, however many they are."""
     keeper = Keeper()
 

@@ -30,11 +30,11 @@ from tests.roles.rehearsal import (
     Player,
     append,
     ask_read_index,
+    bootstrapping,
     candidate,
     entry,
     follower,
     follower_of,
-    founder,
     granted,
     leader,
     log,
@@ -112,7 +112,7 @@ def test_without_anyone_to_take_over_the_request_is_answered_at_once() -> None:
     assert leader(entries=log(names=("n1",))).gets(resign()) == [DONE]
 
 
-@pytest.mark.parametrize("node", [follower, candidate, founder, lambda: follower_of("n2")])
+@pytest.mark.parametrize("node", [follower, candidate, bootstrapping, lambda: follower_of("n2")])
 def test_a_node_that_does_not_lead_retires_at_once(node: Any) -> None:
     """It has nothing to hand over."""
     player = node()

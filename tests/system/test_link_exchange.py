@@ -241,10 +241,10 @@ async def test_start_raises_if_the_port_is_in_use() -> None:
 
 @on_a_loop
 async def test_each_node_learns_the_identity_of_the_other() -> None:
-    n1, n2 = Node("n1", cluster_id="c", initial_cluster="l1"), Node("n2", initial_cluster="l2")
+    n1, n2 = Node("n1", cluster_id="c", initial_cluster_hash="l1"), Node("n2", initial_cluster_hash="l2")
     async with cluster(n1, n2):
-        assert n2.link.identity("n1") == identity("n1", "c")._replace(initial_cluster="l1")
-        assert n1.link.identity("n2") == identity("n2")._replace(initial_cluster="l2")
+        assert n2.link.identity("n1") == identity("n1", "c")._replace(initial_cluster_hash="l1")
+        assert n1.link.identity("n2") == identity("n2")._replace(initial_cluster_hash="l2")
         assert n1.link.identity("n3") is None
 
 

@@ -79,12 +79,12 @@ class Refusal(Exception):
 
 
 class PeerIdentity(NamedTuple):
-    """A node's identity; ``cluster_id`` is empty while it has none. ``initial_cluster`` is informative."""
+    """A node's identity; ``cluster_id`` is empty while it has none. ``initial_cluster_hash`` is informative."""
 
     node_id: str
     incarnation: str
     cluster_id: str
-    initial_cluster: str = ""
+    initial_cluster_hash: str = ""
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True, tag=1):
@@ -93,7 +93,7 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag=1):
     node_id: Id
     incarnation: Text
     cluster_id: Text
-    initial_cluster: Text
+    initial_cluster_hash: Text
     target: Id
     nonce: Hash
 
@@ -104,7 +104,7 @@ class Challenge(msgspec.Struct, frozen=True, array_like=True, tag=2):
     node_id: Id
     incarnation: Text
     cluster_id: Text
-    initial_cluster: Text
+    initial_cluster_hash: Text
     nonce: Hash
     proof: Hash
 
@@ -178,7 +178,7 @@ class Dialler:
         self._us = us
         self._secret = secret
         self._hello = Hello(
-            us.node_id, us.incarnation, us.cluster_id, us.initial_cluster, target, secrets.token_bytes(32)
+            us.node_id, us.incarnation, us.cluster_id, us.initial_cluster_hash, target, secrets.token_bytes(32)
         )
         self._challenge: Challenge | None = None
         self.peer: PeerIdentity | None = None
@@ -236,7 +236,7 @@ class Acceptor:
     def _challenge(self, hello: Hello) -> Challenge:
         us = self._us
         unproven = Challenge(
-            us.node_id, us.incarnation, us.cluster_id, us.initial_cluster, secrets.token_bytes(32), bytes(32)
+            us.node_id, us.incarnation, us.cluster_id, us.initial_cluster_hash, secrets.token_bytes(32), bytes(32)
         )
         return msgspec.structs.replace(unproven, proof=_proof(self._secret, "acceptor", hello, unproven))
 
@@ -269,7 +269,7 @@ def _proof(secret: bytes, role: str, hello: Hello, challenge: Challenge) -> byte
 
 
 def _identity(record: Hello | Challenge) -> PeerIdentity:
-    return PeerIdentity(record.node_id, record.incarnation, record.cluster_id, record.initial_cluster)
+    return PeerIdentity(record.node_id, record.incarnation, record.cluster_id, record.initial_cluster_hash)
 
 
 def _refusal(rejected: Rejected) -> Refusal:

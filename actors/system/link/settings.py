@@ -43,7 +43,7 @@ class LinkSettings(msgspec.Struct, frozen=True, kw_only=True):
     node_id: str
     incarnation: str
     secret: bytes
-    initial_cluster: str = ""
+    initial_cluster_hash: str = ""
     listen_host: str = "127.0.0.1"
     listen_port: int = 0
     frame_bytes: int = 256 << 10
@@ -64,10 +64,10 @@ class LinkSettings(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         """Raise ``ValueError`` for limits that contradict each other and names that do not fit into a handshake."""
         if not self.node_id or any(
-            len(name.encode()) > ID_BYTES for name in (self.node_id, self.incarnation, self.initial_cluster)
+            len(name.encode()) > ID_BYTES for name in (self.node_id, self.incarnation, self.initial_cluster_hash)
         ):
             raise ValueError(
-                f"node_id, incarnation and initial_cluster take at most {ID_BYTES} bytes each, node_id at least one"
+                f"node_id, incarnation and initial_cluster_hash take at most {ID_BYTES} bytes each, node_id one or more"
             )
         if not 0 < self.frame_bytes <= self.message_bytes <= self.bulk_bytes - MESSAGE_OVERHEAD:
             raise ValueError("frame_bytes must be above 0 and at most message_bytes, which must fit into bulk_bytes")
@@ -141,4 +141,6 @@ class Context:
     def identity(self) -> PeerIdentity:
         """Return this node's identity now: it may have joined a cluster since the last call."""
         settings = self.settings
-        return PeerIdentity(settings.node_id, settings.incarnation, self.cluster_id() or "", settings.initial_cluster)
+        return PeerIdentity(
+            settings.node_id, settings.incarnation, self.cluster_id() or "", settings.initial_cluster_hash
+        )
