@@ -1,7 +1,7 @@
 """The base of a node's own actors: handlers found by name, and fail-stop.
 
-A handler that raises has hit a bug. The actor's state may then be half changed, so it must not handle another message,
-nor the same one again (as Thespian would have it): the node stops instead, and what is on disk is all that counts.
+A handler that raises has hit a bug. The actor's state may be half changed, so it must not handle another message,
+nor the same one again (Thespian would retry it). The node stops instead, and a restart recovers from disk.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class FailStopActor(Actor):
             self.send(reply_to.address, answer)
         else:
             boot_id, number = reply_to.forward
-            # Of what a peer can ask for, nothing is answered by a Status.
+            # No request that a peer can send is answered by a Status.
             assert not isinstance(answer, Status), answer
             self.send(reply_to.address, ForwardReply(self.node_id, boot_id, number, answer))
 

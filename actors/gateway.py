@@ -115,7 +115,7 @@ class Gateway:
         loop: asyncio.AbstractEventLoop | None = None,
         answer_grace_s: float = ANSWER_GRACE_S,
     ) -> None:
-        """Wait ``answer_grace_s`` longer than the node may take: its own answer, which says why, should come first."""
+        """Wait ``answer_grace_s`` longer than the node may take, so that its own answer, with a reason, comes first."""
         self.term = 0
         self.leader: NodeId | None = None
         self._ask = ask
@@ -235,7 +235,7 @@ class Gateway:
         while True:
             batch.drop_cancelled()
             left_s = batch.deadline_s - loop.time()
-            # The ask takes a little longer than the node may: the node's own answer, which says why, should come first.
+            # Wait a little longer than the node may take, so that the node's own answer, with a reason, comes first.
             reply = (
                 await self._asked(message(left_s * 1000.0), left_s + self._answer_grace_s) if batch.waiting else None
             )

@@ -38,7 +38,7 @@ class Journal(FailStopActor):
     """Writes what it is sent in ``Save`` and answers ``Saved``, in order.
 
     It waits for the disk, so it runs in a thread of its own where the system base has them. A handler that fails
-    is never called again with the same message: the bytes of a failed write are not known to be anywhere.
+    is never called again with the same message: after a failed write, it is unknown which bytes are on disk.
     """
 
     label = "journal"
@@ -90,7 +90,7 @@ class Journal(FailStopActor):
         self._prepare_spare_soon()
 
     def on_Save(self, message: Save) -> None:
-        """Let a save wait for the others that are in the mailbox already."""
+        """Queue a save, to share a batch with those that are already in the mailbox."""
         assert message.number == self._last_number + 1, f"save {message.number} came after {self._last_number}"
         self._last_number = message.number
         if self._waiting is None:
@@ -135,6 +135,6 @@ class Journal(FailStopActor):
 
 
 def _described(error: OSError) -> str:
-    """Return an ``OSError`` as people say it."""
+    """Return the text of an ``OSError``, with the file that it concerns."""
     what = error.strerror or repr(error)
     return f"{what}: {error.filename}" if error.filename else what

@@ -1,7 +1,7 @@
 """Node: the parent of a node's actors, and the only address that peers, front end, journal and store know.
 
-It knows which role holds the replica and passes messages on to that one. So a change of role is invisible from outside,
-and nothing has to be told to anybody. When an actor of the node is lost, Node stops the process.
+It knows which role holds the replica and passes messages on to it. So a change of role is invisible from outside,
+and no other actor has to be notified. If an actor of the node ends, Node stops the process.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ class Node(FailStopActor):
             self.pass_on(waiting)
 
     def _why_not_ours(self, replica: Replica) -> str | None:
-        """Say why these data can't be those of the cluster we were started for; None when they are."""
+        """Return why this data is not that of the cluster in ``--cluster``; None if it is."""
         configuration = replica.configuration
         if set(configuration.ids) == set(dict(self.boot.initial_cluster)):
             return None
@@ -150,7 +150,7 @@ class Node(FailStopActor):
     # --- passing on
 
     def on_Assume(self, message: Assume) -> None:
-        """Hand the replica to another role; what comes from now on goes there."""
+        """Hand the replica to another role, which gets all later messages."""
         self.active = self.roles[message.role]
         self.send(self.active, message)
 
@@ -183,7 +183,7 @@ class Node(FailStopActor):
         self._take_request(message, message.timeout_ms)
 
     def on_AskStatus(self, message: AskStatus) -> None:
-        """Take a question that is answered at once."""
+        """Handle a request that is answered at once."""
         self._take_request(message, 0.0)
 
     def on_Forward(self, message: Forward) -> None:
@@ -217,7 +217,7 @@ class Node(FailStopActor):
             self.environment.fail(EXIT_BUG, f"an actor of node {self.node_id} has ended: {message.childAddress}")
 
     def on_ActorExitRequest(self, message: ActorExitRequest) -> None:
-        """Let the children end with us."""
+        """End the children together with Node."""
         self.stopping = True
 
     def on_PoisonMessage(self, message: PoisonMessage) -> None:

@@ -77,7 +77,7 @@ class Store(FailStopActor):
             self.wakeupAfter(timedelta(milliseconds=EXPIRE_MS))
 
     def on_WakeupMessage(self, message: WakeupMessage) -> None:
-        """Tell those whose time is over."""
+        """Refuse the queries whose deadline has passed."""
         self.wakeup_is_due = False
         now_ms = self.environment.clock.now_ms()
         late = [query for query in self.waiting if query.deadline_ms <= now_ms]

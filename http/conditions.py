@@ -1,7 +1,7 @@
 """``If-Match`` and ``If-None-Match`` on a write: the modify revision that the key must have (RFC 9110, 13.1).
 
 An ``ETag`` is a key's modify revision in quotes. Everything else in these headers is refused, although the standard
-allows treating it as a condition that does not hold: the client means something by it, and would never learn that it
+allows treating it as a condition that does not hold: otherwise the client would never learn that its condition
 has no effect.
 """
 

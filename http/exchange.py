@@ -114,7 +114,7 @@ class Exchange:
         try:
             length = _checked_length(start_line, headers)
         except HttpError as error:
-            # Nobody can tell where this request ends: the connection closes after the answer.
+            # It is impossible to tell where this request ends, so the connection closes after the answer.
             self._send(error.answer())
             return
         try:

@@ -48,7 +48,7 @@ class Keys:
         seconds = timeout_s(parse_query(query, _WRITE_PARAMETERS), DEFAULT_TIMEOUT_S) if query else DEFAULT_TIMEOUT_S
         demanded = condition(method, headers) if "If-Match" in headers or "If-None-Match" in headers else None
         if "Idempotency-Key" in headers:
-            # Without the header's promise the client might change something twice.
+            # Ignoring the header could make a change twice that the client wants once.
             raise HttpError(ErrorKind.NOT_SUPPORTED, "Idempotency-Key")
         if method == "DELETE":
             return DeleteKey(self.gateway, key, seconds, demanded)

@@ -186,7 +186,7 @@ def _peer(peer: PeerStatus) -> dict[str, object]:
         "id": peer.id,
         "address": peer.address,
         "connected": peer.connected,
-        "last_heard_ms": peer.last_heard_ms,
+        "last_heard_ms": None if peer.last_heard_ms is None else round(peer.last_heard_ms, 3),
         "match_index": peer.match_index,
         "next_index": peer.next_index,
         "state": peer.state,

@@ -45,7 +45,7 @@ class Stream(IOStream):
         super().set_nodelay(True)
 
     def set_nodelay(self, value: bool) -> None:
-        """Leave it on: every answer is one write, and Tornado would switch it on and off for each."""
+        """Leave TCP_NODELAY on: every answer is one write, and Tornado would switch it on and off for each."""
 
     def linger(self, lingers: bool = True) -> None:
         """Go on reading for a while when closed, and discard what comes, so that the client can read the answer."""

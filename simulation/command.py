@@ -195,7 +195,8 @@ def _run_many(options: SimulateOptions, say: Say) -> int:
         interrupted = True
         say(f"interrupted\n{summary.of_sweep(tally)}")
     _report_failures(tally, options.shrink and not interrupted, say)
-    say(f"for docs/simulation-ledger.md:\n{summary.ledger_line(tally)}")
+    if tally.seeds:
+        say(f"for docs/simulation-ledger.md:\n{summary.ledger_line(tally)}")
     if tally.failures:
         return 1
     return 130 if interrupted else 0

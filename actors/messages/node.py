@@ -14,6 +14,7 @@ from thespian.actors import ActorAddress
 from raftkv.actors.messages.base import Message, PeerMessage, RoleName
 from raftkv.actors.messages.requests import ReplyTo
 from raftkv.environment import Environment
+from raftkv.raft.configuration import Member
 from raftkv.raft.entry import Entry, NodeId
 from raftkv.store.commands import Query
 
@@ -30,7 +31,10 @@ class AdvertiseAddress(PeerMessage, frozen=True, tag=49):
 
 
 class RoleChanged(Message, frozen=True):
-    """Sent to the observer at each change of role, term or leader; ``reason`` is a sentence for people."""
+    """Sent to the observer at each change of role, term or leader; ``reason`` is a sentence for people.
+
+    ``members`` are those of the configuration in force.
+    """
 
     id: NodeId
     role: RoleName
@@ -38,6 +42,7 @@ class RoleChanged(Message, frozen=True):
     leader: NodeId | None
     reason: str
     cluster_id: str | None = None
+    members: tuple[Member, ...] = ()
 
 
 class Boot(Message, frozen=True, gc=True):

@@ -19,9 +19,9 @@ _KINDS = frozenset(Kind)
 
 
 class RequestVote(PeerMessage, frozen=True, tag=1):
-    """Ask for a vote; with ``pre_vote``, only whether one would be given in ``term``, which nobody has begun.
+    """Ask for a vote; with ``pre_vote``, only whether one would be granted in ``term``, which has not begun.
 
-    ``transfer``: the leader itself asked for this election, so having heard of it is no reason to refuse.
+    ``transfer``: the leader itself asked for this election, so a voter that still hears it does not refuse.
     """
 
     term: Term

@@ -48,14 +48,14 @@ class ReadIndex(WireMessage, frozen=True, tag=19):
 
 
 class Done(WireMessage, frozen=True, tag=20):
-    """What was asked for has been done."""
+    """The request was carried out."""
 
 
 Reply = Applied | ReadResult | ReadIndex | Done | Refused
 
 
 class Propose(WireMessage, frozen=True, tag=32):
-    """Append these commands as one entry and answer ``Applied``; worth doing for ``timeout_ms`` only."""
+    """Append these commands as one entry and answer ``Applied``; expires after ``timeout_ms``."""
 
     commands: tuple[Command, ...]
     timeout_ms: TimeoutMs
@@ -116,7 +116,7 @@ class Resign(Message, frozen=True):
 
 
 class PeerStatus(Message, frozen=True):
-    """How one peer stands: ``last_heard_ms`` is how long ago (None: never, or not known to a follower).
+    """The state of one peer; ``last_heard_ms`` is the time since its last answer (None at followers, or if never).
 
     ``match_index``, ``next_index`` and ``state`` are known to a leader only.
     """
@@ -131,7 +131,7 @@ class PeerStatus(Message, frozen=True):
 
 
 class Status(Message, frozen=True):
-    """What a node knows of itself. ``reason`` says why there is no leader where there is none."""
+    """A node's view of itself. ``reason`` says why there is no leader; None while there is one."""
 
     id: NodeId
     role: str
@@ -156,7 +156,7 @@ class ReplyTo(Message, frozen=True):
 
 
 class PendingRequest(Message, frozen=True):
-    """A request inside the node: the request, who asked, and until when (on this node's clock) it is worth doing."""
+    """A request inside the node, with the address for the answer and a deadline on this node's clock."""
 
     request: Propose | Read | AskReadIndex | AskStatus | Resign
     reply_to: ReplyTo

@@ -52,7 +52,7 @@ class Bootstrap(Role):
         return sorted(node_id for node_id, _ in self.start.initial_cluster if node_id != self.start.node_id)
 
     def assumed(self, cause: Any) -> None:
-        """Begin with oneself; a node alone in its list founds at once."""
+        """Start with this node alone; a cluster of one node is founded at once."""
         self.met = {self.replica.node_id: self.replica.incarnation}
         self._send_hello(self.others, answer=True)
         self.found_if_all_met()
@@ -130,7 +130,7 @@ class Bootstrap(Role):
             self.adopt(message.founding, f"{message.sender} knows how the cluster was founded")
 
     def _why_not_of(self, configuration: Configuration, sender: NodeId) -> str | None:
-        """Say why we can't be a member of a cluster that was founded so; None when we are."""
+        """Return why this node is not a member of the cluster with this entry 1; None if it is."""
         replica = self.replica
         if configuration != founding_configuration(configuration.members):
             return f"{sender} describes a cluster that can't have been founded so"
@@ -165,4 +165,4 @@ class Bootstrap(Role):
         missing = sorted(set(self.others) - set(self.met))
         if missing:
             return f"waiting for {', '.join(missing)}: the cluster begins when all its nodes have met"
-        return "all nodes are here and get to know each other"
+        return "all nodes are connected and exchange their lists"

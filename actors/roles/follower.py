@@ -57,7 +57,7 @@ class Follower(Role):
                 self.rearmed = True
                 self._restart_timer()
             elif self.may_campaign(now_ms):
-                self.become("candidate", "no leader was heard of for an election timeout")
+                self.become("candidate", "heard no leader for an election timeout")
                 return
             else:
                 self.replica.leader_id = None
@@ -80,7 +80,7 @@ class Follower(Role):
     # --- replication
 
     def on_AppendEntries(self, message: AppendEntries) -> None:
-        """Follow the leader of our term, and make our log like its (3.5)."""
+        """Follow the leader of our term, and make our log match the leader's (3.5)."""
         replica = self.replica
         if message.term < replica.current_term:
             self.reject(message)
@@ -94,7 +94,7 @@ class Follower(Role):
         if not self.append(message.entries):
             self.reject(message, no_room=True)
             return
-        # Behind the last entry that this term's leader has sent, our log may differ from its, however long ours is.
+        # After the last entry that this term's leader has sent, our log may differ from the leader's.
         match_index = message.prev_log_index + len(message.entries)
         replica.leader_matched_index = max(replica.leader_matched_index, match_index)
         self.commit_to(min(message.leader_commit, replica.leader_matched_index))
@@ -153,12 +153,12 @@ class Follower(Role):
             reply = AppendEntriesReply(node_id, term, True, match_index, message.read_round, free_bytes=free_bytes)
             self.send_when_saved(leader, reply)
         else:
-            # Answered late, a heartbeat would make a slow disk look like a dead node. So the answer does not wait,
+            # A late answer to a heartbeat would make a slow disk look like a dead node. So the answer does not wait,
             # and reports no more than what is durable already.
             durable = min(replica.leader_matched_index, saves.durable_index)
             free_bytes = saves.reported_free_bytes
             if free_bytes != AMPLE_FREE_BYTES:
-                # The leader offers nothing to a node without room, so no save would ever report that there is some.
+                # The leader sends no entries to a node without room, so no save would ever report new room.
                 self.ask_for_free_bytes()
             reply = AppendEntriesReply(node_id, term, True, durable, message.read_round, free_bytes=free_bytes)
             self.send_when_term_saved(leader, reply)

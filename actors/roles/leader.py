@@ -82,7 +82,7 @@ class Leader(Role):
         self._append(Kind.NOOP, b"")
 
     def leaving(self) -> None:
-        """Let go of what only a leader can do; what was appended may still be committed, so it stays unanswered."""
+        """Give up a leader's duties. Appended entries may still be committed, so their clients stay unanswered."""
         replica = self.replica
         if self.unflushed:
             self.save()
@@ -149,7 +149,7 @@ class Leader(Role):
         data = encode_commands(request.commands)
         needed = self._bytes_needed(len(data) + ENTRY_OVERHEAD, request.commands)
         if self.uncommitted_bytes + len(data) > limits.uncommitted_bytes:
-            why = f"{self.uncommitted_bytes} bytes wait to be committed, {limits.uncommitted_bytes} may"
+            why = f"{self.uncommitted_bytes} bytes wait to be committed; the limit is {limits.uncommitted_bytes}"
             self.reply(pending.reply_to, Refused("overloaded", why))
         elif not self._has_room(needed):
             if needed > self.replica.saves.available_bytes:
@@ -313,7 +313,7 @@ class Leader(Role):
             self.send_when_saved(self.peer(target), TimeoutNow(replica.node_id, replica.current_term))
 
     def _give_up_transfer(self) -> None:
-        """Go on leading; a node that wanted to stop need not wait any longer."""
+        """Continue to lead; a node that is stopping need not wait any longer."""
         self._end_transfer()
         self.service.release_held()
 
@@ -341,7 +341,7 @@ class Leader(Role):
         self.replication.connected(message.peer)
 
     def on_PeerDown(self, message: PeerDown) -> None:
-        """Take it that nothing is on its way to this peer any more."""
+        """Assume that every message in flight to this peer is lost."""
         super().on_PeerDown(message)
         self.replication.lost(message.peer)
 

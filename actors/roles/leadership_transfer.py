@@ -1,4 +1,4 @@
-"""Handing leadership over (dissertation, 3.10): to which peer, until when, and who waits for it.
+"""Leadership transfer (dissertation, 3.10): its target, its deadline, and the requests that wait for it.
 
 The leader stops taking requests, brings the target up to date, and sends it ``TimeoutNow``; the target campaigns
 without pre-votes. If it is not elected in time, the leader goes on leading.

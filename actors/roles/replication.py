@@ -112,7 +112,7 @@ class Replication:
         return False
 
     def _next_after_conflict(self, message: AppendEntriesReply) -> int:
-        """Return where to go on: behind our last entry of the conflicting term, or before the peer's first (3.5)."""
+        """Return the next index to try: after our last entry of the conflicting term, or the peer's first one (3.5)."""
         if message.conflict_term:
             ours = self._replica.log.last_of_term(message.conflict_term, message.match_index + 1)
             if ours:
@@ -127,7 +127,7 @@ class Replication:
             progress.pause()
 
     def lost(self, peer: NodeId) -> None:
-        """Take it that nothing more arrives of what was sent to this peer; the next heartbeat probes it."""
+        """Assume that everything in flight to this peer is lost; the next heartbeat probes it."""
         if (progress := self.progress.get(peer)) is not None:
             progress.probe()
             progress.pause()

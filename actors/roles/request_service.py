@@ -1,4 +1,4 @@
-"""What every role does for requests: serve, forward to the leader, hold until there is one, and give up in time.
+"""What every role does with requests: serve, forward to the leader, hold until there is one, and time out.
 
 A request is done at most once. It is forwarded one hop and never sent twice; when its fate is unknown (the connection
 to the leader ended, or the deadline passed), the client learns exactly that.

@@ -1,4 +1,4 @@
-"""What all roles share: the baton, durable before said, terms, votes and applying.
+"""What all roles share: the baton, durable before sent, terms, votes and applying.
 
 A role either holds the replica or does not. Without it, a role returns every message to Node, which passes it to the
 role that holds the replica; only its own wake-ups and flushes, which belong to an earlier tenure, are dropped. A change
@@ -116,7 +116,7 @@ class Role(FailStopActor):
             self.send(self.start.node, message)
 
     def woken(self, message: WakeupMessage) -> None:
-        """Take the wake-up that was asked for last, no earlier one: wake-ups can't be cancelled."""
+        """Act on the latest wake-up only: wake-ups cannot be cancelled, so earlier ones still arrive."""
         if self.has_replica and message.payload == self._wake_number:
             self.wake(self.now())
             self.save_hard_state()
@@ -163,12 +163,16 @@ class Role(FailStopActor):
         replica = self.replica
         if self._announced != (replica.current_term, replica.leader_id):
             self._announced = (replica.current_term, replica.leader_id)
-            self.send(
-                self.start.node,
-                RoleChanged(
-                    replica.node_id, self.role, replica.current_term, replica.leader_id, reason, replica.cluster_id
-                ),
+            changed = RoleChanged(
+                id=replica.node_id,
+                role=self.role,
+                term=replica.current_term,
+                leader=replica.leader_id,
+                reason=reason,
+                cluster_id=replica.cluster_id,
+                members=replica.configuration.members,
             )
+            self.send(self.start.node, changed)
 
     # --- time
 
@@ -177,7 +181,7 @@ class Role(FailStopActor):
         return self.environment.clock.now_ms()
 
     def wake_at(self, when_ms: float) -> None:
-        """Ask to be woken then, and at no time that was asked for before."""
+        """Schedule the next wake-up, which replaces any earlier one."""
         self._wake_number += 1
         self.due_ms = when_ms
         # Periods are whole microseconds: rounded down, one could end before the moment it was meant for.
@@ -191,7 +195,7 @@ class Role(FailStopActor):
         timing = self.environment.timing
         return self.environment.rng.uniform(timing.election_min_ms, timing.election_max_ms)
 
-    # --- durable before said
+    # --- durable before sent
 
     def save(self, entries: tuple[Entry, ...] = ()) -> int:
         """Ask the journal to save term, vote and ``entries``, which are in the log already; return its number."""
@@ -212,7 +216,7 @@ class Role(FailStopActor):
             self.send(address, message)
 
     def send_when_term_saved(self, address: Any, message: Any) -> None:
-        """Send a message that reveals nothing of ours but the term; it waits only while that is not on disk."""
+        """Send a message that reveals only our term, once the term is on disk."""
         saves = self.replica.saves
         if not saves.hard_state_dirty and saves.durable_term == self.replica.current_term:
             self.send(address, message)
@@ -345,7 +349,7 @@ class Role(FailStopActor):
             self.send(self.start.store, Apply(first, entries, tuple(self.waiters_of(entries))))
 
     def waiters_of(self, entries: Iterable[Entry]) -> Iterable[tuple[int, ReplyTo]]:
-        """Yield (index, reply_to) of the clients that wait for these entries; refuse those whose entry is another."""
+        """Yield (index, reply_to) of the clients that wait for these entries; refuse those whose entry was replaced."""
         for entry in entries:
             for waiter in self.replica.requests.take_waiters(entry.index):
                 # Only now is it certain: another entry is committed in the place of the client's. That an entry was
@@ -359,7 +363,7 @@ class Role(FailStopActor):
         """Go on applying."""
         replica = self.replica
         assert message.index <= replica.applying_index, (message.index, replica.applying_index)
-        # One that went to an earlier role comes back through Node, and may arrive after the next one.
+        # A report sent to an earlier role returns through Node, and may arrive after the next report.
         replica.last_applied = max(replica.last_applied, message.index)
         while replica.inflight_applies and replica.inflight_applies[0] <= replica.last_applied:
             replica.inflight_applies.popleft()

@@ -144,7 +144,7 @@ def parse_number(low: float, high: float) -> Callable[[str], float]:
         except ValueError:
             number = math.nan
         if not low <= number <= high:
-            raise ValueError(f"{text!r} is not a number from {low:g} to {high:g}")
+            raise ValueError(f"{text!r} is not a number from {low:.15g} to {high:.15g}")
         return number
 
     return parse

@@ -133,7 +133,7 @@ class Wal:
         self._disk.sync_directory(self._directory)
 
     def _cut_off_torn_batch(self, file: File) -> None:
-        """Overwrite it with zeros, so that no part of it follows the batch that is written in its place."""
+        """Overwrite the torn batch with zeros, so that no part of it follows the batch written in its place."""
         tail = self._tail
         if tail.content_end > tail.end:
             _log.warning(

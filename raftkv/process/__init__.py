@@ -1,6 +1,6 @@
 """The process of one node: everything that touches sockets, signals, threads, the clock and the output.
 
-Nothing in this folder is pure, so the rooms below do not import it: an actor gets a clock, a disk, a random generator
+Nothing here is pure, so the packages below do not import it: an actor gets a clock, a disk, a random generator
 and a way to fail through its first message.
 
 The process starts its parts in the order in which each can rely on the ones before it, and stops them in reverse

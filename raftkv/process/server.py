@@ -46,7 +46,7 @@ from raftkv.process.clock import SystemClock
 from raftkv.process.fail_stop import FailStop
 from raftkv.process.signals import cannot_listen
 from raftkv.process.supervisor import Leaderless, Listening, RoleReport, SupervisorPipe
-from raftkv.raft.configuration import initial_cluster_hash
+from raftkv.raft.configuration import Member, initial_cluster_hash
 from raftkv.raft.entry import NodeId
 
 logger = logging.getLogger("raftkv.node")
@@ -97,6 +97,8 @@ class NodeProcess:
         self._cluster_id: str | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._initial_cluster = tuple((node_id, str(endpoint)) for node_id, endpoint in settings.cluster)
+        self._raft: dict[NodeId, str] = dict(self._initial_cluster)
+        """The Raft addresses of all nodes."""
         self._link = self._make_link()
         self._system = start_on_loop(node_id=settings.id, transport=self._link, shutdown_timeout_s=END_ACTORS_S)
         self._node: ActorAddress = self._system.createActor(Node, globalName=NODE)
@@ -252,11 +254,19 @@ class NodeProcess:
         self._gateway.on_role_changed(event)
         self._supervisor.report(RoleReport(event.id, event.role, event.term, event.leader, event.reason))
         self._cluster_id = event.cluster_id
+        self._connect_to(event.members)
         if not self._recovered.is_set():
             self._recovered.set()
             # The recovered data stays in memory: collections that scan it again and again would delay the loop.
             gc.collect()
             gc.freeze()
+
+    def _connect_to(self, members: tuple[Member, ...]) -> None:
+        """Keep a connection to every member; an address given by ``--cluster`` is later than the one in the log."""
+        for member in members:
+            if member.id not in self._raft:
+                self._raft[member.id] = member.address
+                self._link.add_peer(member.id, member.address)
 
     async def _report_leaderless(self) -> None:
         """Report why there is no leader: soon, again when the reason changes, and every ``REPEAT_S``."""
@@ -282,7 +292,7 @@ class NodeProcess:
 
     def _describe(self) -> dict[NodeId, Addresses]:
         """Return the Raft addresses of the nodes, and their HTTP addresses as far as they have announced them."""
-        return {node_id: Addresses(raft, self._http.get(node_id)) for node_id, raft in self._initial_cluster}
+        return {node_id: Addresses(raft, self._http.get(node_id)) for node_id, raft in self._raft.items()}
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -1,4 +1,4 @@
-"""What the Raft log is made of."""
+"""The entries of the Raft log."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Rounds of heartbeats by which a leader confirms reads: which reads wait, and for which round (dissertation, 6.4).
 
-A round speaks only for the reads that had come when it was sent: one that comes later may be about something that
+A round confirms only the reads that had arrived when it was sent: a later read may have to see something that
 another leader has committed since. So a read waits for a round that has not been sent yet, and while one is under way
 all that come share the next.
 """

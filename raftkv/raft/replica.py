@@ -102,7 +102,8 @@ class Replica:
 
     def vote_for(self, candidate: NodeId) -> None:
         """Give this term's one vote (3.4)."""
-        assert self.voted_for in (None, candidate), (self.voted_for, candidate, self.current_term)
+        voted_for = self.voted_for
+        assert voted_for in (None, candidate), f"voted for {voted_for} in term {self.current_term}, now for {candidate}"
         if self.voted_for is None:
             self.voted_for = candidate
             self.saves.hard_state_dirty = True

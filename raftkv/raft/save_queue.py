@@ -1,6 +1,6 @@
 """Saves on their way to the journal, and the messages that must not be sent before they are durable.
 
-"Durable before said": no message may leave a node with a term, a vote or an entry that a crash could still take back.
+"Durable before sent": no message may leave a node with a term, a vote or an entry that a crash could still undo.
 Saves are numbered and the journal finishes them in order, so a message that depends on the current state waits for the
 latest save. It is kept complete, as it was decided, and sent unchanged by whichever role holds the replica then.
 """
@@ -73,7 +73,7 @@ class SaveQueue:
 
     @property
     def reported_free_bytes(self) -> int:
-        """The room that the leader is told of: a number only where it may begin to matter."""
+        """The free space reported to the leader; ``UNKNOWN_FREE_BYTES`` while there is plenty."""
         available = self.available_bytes
         return max(0, available) if available < AMPLE_FROM_BYTES else AMPLE_FREE_BYTES
 

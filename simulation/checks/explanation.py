@@ -80,7 +80,7 @@ def _lines(operations: Iterable[Operation]) -> str:
 
 
 def _reasons(found: Verdict, operations: Sequence[Operation]) -> list[str]:
-    """Say, for each key that the first culprit saw, why it can't have; as far as one key alone shows it."""
+    """Explain, for each key that the first culprit saw, why it cannot have seen that, if one key suffices."""
     culprit = found.unexplained[0]
     reasons = []
     for key, seen in culprit.sees:

@@ -23,7 +23,7 @@ from raftkv.simulation.checks.committed import AppliedCommand
 from raftkv.simulation.checks.effect import Effects
 from raftkv.simulation.checks.hints import Hints
 from raftkv.simulation.checks.linearizability import LIMIT, Call, Value, linearize
-from raftkv.simulation.checks.operation import NEVER, NOT_REPORTED, Anomaly, Moment, shown
+from raftkv.simulation.checks.operation import JUDGED, NEVER, NOT_REPORTED, Anomaly, Moment, shown
 from raftkv.simulation.checks.operation import Operation as Operation
 from raftkv.store.commands import Get, Item
 
@@ -54,7 +54,10 @@ class History:
         self._recorded = 0
 
     def begin(self, client: str, node: str, at_ms: float, request: Propose | Read) -> Operation:
-        """Note that a client sends a request to a node."""
+        """Note that a client sends a request to a node; raises ``ValueError`` for a command that no check knows."""
+        for command in request.commands if isinstance(request, Propose) else ():
+            if type(command) not in JUDGED:
+                raise ValueError(f"no check for {type(command).__name__}")
         operation = Operation(len(self.operations), client, node, request, self._moment(at_ms))
         self.operations.append(operation)
         return operation

@@ -15,7 +15,17 @@ from raftkv.actors.messages.requests import (
     Refused,
 )
 from raftkv.simulation.cluster.describe import condition
-from raftkv.store.commands import NOT_THERE, Command, DeleteDone, Put, PutIf, Result, Unmatched
+from raftkv.store.commands import (
+    NOT_THERE,
+    Command,
+    Delete,
+    DeleteDone,
+    DeleteIf,
+    Put,
+    PutIf,
+    Result,
+    Unmatched,
+)
 
 NOT_REPORTED = -1
 """Stands for an index, term, revision or version that the answer did not contain."""
@@ -24,6 +34,9 @@ SHOWN_BYTES = 40
 """How many characters of a value are shown."""
 
 Completion = Literal["ok", "failed", "unknown"]
+
+JUDGED: frozenset[type[Command]] = frozenset({Put, Delete, PutIf, DeleteIf})
+"""The commands whose effects and sights the checks of a history know; others must not pass unjudged."""
 
 
 class Moment(NamedTuple):

@@ -15,6 +15,7 @@ from raftkv.actors.messages.node import (
     Start,
 )
 from raftkv.actors.messages.requests import ReplyTo
+from raftkv.environment import Environment
 from raftkv.raft.entry import Entry, Kind
 from raftkv.store.commands import NOT_THERE, THERE, Command, Delete, DeleteIf, Get, Put, PutIf, decode_commands
 
@@ -66,7 +67,7 @@ def _value(value: Any) -> str:
     if isinstance(value, Get):
         return f"Get {value.key[:SHOWN]}"
     if isinstance(value, ReplyTo):
-        return "asker" if value.forward is None else f"asker{value.forward}"
+        return "client" if value.forward is None else f"client{value.forward}"
     if isinstance(value, msgspec.Struct):
         fields = msgspec.structs.fields(value)
         shown = [f"{field.name}={_value(getattr(value, field.name))}" for field in fields if _is_set(value, field)]
@@ -91,4 +92,6 @@ def _values(values: Sequence[Any]) -> str:
 
 
 def _is_set(value: Any, field: Any) -> bool:
-    return bool(getattr(value, field.name) != field.default)
+    shown = getattr(value, field.name)
+    # Every first message has the environment, which says nothing about the message.
+    return bool(shown != field.default) and not isinstance(shown, Environment)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import msgspec
@@ -333,6 +334,24 @@ def test_the_defaults_of_the_command_line_are_those_of_the_types() -> None:
     assert (found.timing, found.limits) == (Timing(), Limits())
     options = {option.name for option in OPTIONS}
     assert {name.replace("_", "-") for name in Limits.__struct_fields__ + Timing.__struct_fields__} <= options
+
+
+NOT_FIELDS = {"timing": "a factor of the times", "advertise-raft": "checked against --cluster",
+              "cluster-secret-file": "read into `secret`"}  # fmt: skip
+
+
+def test_every_setting_reaches_a_field_that_something_reads() -> None:
+    """A setting that is declared and has no effect would be accepted in silence."""
+    root = Path(__file__).resolve().parents[2]
+    users = [path for folder in ("raftkv/process", "actors", "http") for path in (root / folder).rglob("*.py")]
+    read = {
+        node.attr for path in users for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)
+    }
+    fields = {*Settings.__struct_fields__, *Limits.__struct_fields__, *Timing.__struct_fields__}
+    for option in OPTIONS:
+        if option.name not in NOT_FIELDS:
+            assert option.field in fields, f"--{option.name} reaches no field of Settings, Timing or Limits"
+            assert option.field in read, f"nothing reads {option.field}"
 
 
 def test_settings_shared_by_all_nodes_are_checked_and_kept_as_texts() -> None:

@@ -51,7 +51,7 @@ def everywhere(mistake: type[Role], *but: type[Role]) -> tuple[type[Role], ...]:
 
 
 class SaysBeforeItIsSaved(Role):
-    """Term and vote are said before they are on disk."""
+    """Term and vote are sent before they are on disk."""
 
     def send_when_saved(self, address: Any, message: Any) -> None:
         self.save_hard_state()
@@ -178,7 +178,7 @@ class VotesTwice(Role):
 
 
 class CampaignsWithoutAsking(Candidate):
-    """No pre-vote: whoever was cut off comes back in a later term."""
+    """No pre-vote: a node that was cut off returns in a later term."""
 
     def ask_pre_votes(self) -> None:
         self.campaign(transfer=False)
@@ -192,7 +192,7 @@ class HearsNoLeader(Role):
 
 
 class StaysInOfficeAlone(Leader):
-    """The leader does not notice that nobody answers."""
+    """The leader does not notice that no peer answers."""
 
     def majority_answers(self, now_ms: float) -> bool:
         return True
@@ -206,21 +206,21 @@ class AlwaysWaitsTheSame(Role):
 
 
 class NeverCampaigns(Follower):
-    """After a restart nobody begins."""
+    """After a restart no node campaigns."""
 
     def may_campaign(self, now_ms: float) -> bool:
         return False
 
 
 class IgnoresLaterTerms(Leader):
-    """A leader does not step down when it is told of a later term."""
+    """A leader does not step down when it learns of a later term."""
 
     def follow_later_term(self, message: Any) -> bool:
         return False
 
 
 class OldTimeoutNow(Follower):
-    """A request of a leader of the past to campaign is heeded."""
+    """A node obeys a `TimeoutNow` of a former leader."""
 
     def on_TimeoutNow(self, message: TimeoutNow) -> None:
         super().on_TimeoutNow(TimeoutNow(message.sender, self.replica.current_term))
@@ -246,7 +246,7 @@ class BeginsWithoutNoOp(Leader):
 
 
 class CutsOffOnAnyAppend(Follower):
-    """Whatever stands behind the entries of a request is removed."""
+    """All entries after those of a request are removed."""
 
     def append(self, entries: tuple[Entry, ...]) -> bool:
         replica = self.replica
@@ -350,7 +350,7 @@ class AppliesTwice(Store):
 
 
 class AppliedInOrderOnly(Role):
-    """The store's word must not be overtaken at a change of role."""
+    """An `AppliedUpTo` that arrives late, after a change of role, is an error."""
 
     def on_AppliedUpTo(self, message: AppliedUpTo) -> None:
         assert self.replica.last_applied <= message.index
@@ -423,7 +423,7 @@ class StaleReadsFromAnyCommit(Follower):
 
 
 class StepsDownWithAnAnswer(Leader):
-    """Who waits for a write is told that it was not done when the leader steps down."""
+    """When a leader steps down, it answers waiting writes with "not done"."""
 
     def leaving(self) -> None:
         for reply_to in self.replica.requests.take_expired_waiters(float("inf")):
@@ -461,7 +461,7 @@ class HopsOn(Role):
 
 
 class AnswersByIndexAlone(Role):
-    """Whoever waits at an index is answered when anything is committed there."""
+    """A client waiting at an index is answered when any entry commits there."""
 
     def waiters_of(self, entries: Any) -> Any:
         for entry in entries:

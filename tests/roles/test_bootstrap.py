@@ -81,7 +81,7 @@ def test_having_met_everyone_is_not_enough() -> None:
     newcomer.gets(introduce("n2", "n1-1"), introduce("n3", *EVERYONE))
 
     assert newcomer.role == "bootstrap"
-    assert reason(newcomer) == "all nodes are here and get to know each other"
+    assert reason(newcomer) == "all nodes are connected and exchange their lists"
 
 
 def test_the_others_must_have_met_the_same_incarnations() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from math import inf
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -23,7 +23,7 @@ from raftkv.actors.messages.requests import (
     Refused,
 )
 from raftkv.simulation.checks.history import History, Operation
-from raftkv.simulation.checks.operation import NOT_REPORTED
+from raftkv.simulation.checks.operation import JUDGED, NOT_REPORTED
 from raftkv.store.commands import (
     NOT_THERE,
     THERE,
@@ -893,3 +893,18 @@ def test_the_same_history_has_the_same_verdict_in_every_process() -> None:
     }
     assert len(printed) == 1
     assert "not linearizable" in printed.pop()
+
+
+def test_every_command_has_a_check() -> None:
+    """What checks do not know would pass unjudged, or be taken for a deletion."""
+    missing = [command.__name__ for command in get_args(Command) if command not in JUDGED]
+    assert not missing, f"no check for {', '.join(missing)}: see Effects and positions in simulation/checks"
+
+
+def test_a_command_without_a_check_can_not_be_sent_by_a_client() -> None:
+    with pytest.raises(ValueError, match="no check for NotACommand"):
+        History().begin("c1", "n1", 0.0, Propose((NotACommand(),), 1.0))  # type: ignore[arg-type]
+
+
+class NotACommand:
+    """Stands for a command that was added to the keyspace alone."""

@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -24,7 +24,7 @@ from raftkv.simulation.cluster.cluster import SimulatedNode
 from raftkv.simulation.faults.faults import CLASSES, KINDS
 from raftkv.simulation.run import Run, RunPlan, RunResult, plan
 from raftkv.simulation.sweep import MIXED, NONE, classes_of
-from raftkv.store.commands import DeleteIf, PutIf
+from raftkv.store.commands import Command, DeleteIf, PutIf
 from tests.simulation.mistaken import KIND, bad_plan, run_forgetful
 
 WANTED = ("not there", "there", "a revision")
@@ -130,6 +130,19 @@ def test_clients_write_with_conditions_that_hold_and_with_some_that_do_not() -> 
     deletes = {("DeleteIf", wanted, result) for wanted in WANTED[1:] for result in ("DeleteDone", "Unmatched")}
     assert came == puts | deletes
     assert twice > 0
+
+
+def test_clients_send_every_command() -> None:
+    """One that they never send would never be tried under faults."""
+    sent: set[type] = set()
+    for seed in range(12):
+        run = Run(plan(seed, events=2000))
+        run.run()
+        for operation in run.history.operations:
+            sent |= {type(each) for each in getattr(operation.request, "commands", ())}
+    missing = [command.__name__ for command in get_args(Command) if command not in sent]
+
+    assert not missing, f"simulated clients never send {', '.join(missing)}: see Mix in simulation/clients.py"
 
 
 class LosesSome(Leader):
