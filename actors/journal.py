@@ -60,15 +60,20 @@ class Journal(FailStopActor):
 
     def failed(self, message: Any, error: Exception) -> None:
         """Stop the node. A save that is not certain to be on disk must not be answered."""
-        self._stop()
+        self._stopped = True
+        status, line = EXIT_BUG, ""
         if isinstance(error, DamagedJournal | DataDirectoryError):
-            self.environment.fail(EXIT_UNUSABLE, str(error))
+            status, line = EXIT_UNUSABLE, str(error)
         elif isinstance(error, OSError):
-            self.environment.fail(EXIT_BUG, f"the journal stops after {_described(error)}")
+            line = f"the journal stops after {_described(error)}"
         else:
             # The message may hold megabytes of values.
-            line = f"bug in {self.label}: {error!r} on {type(message).__name__}"
-            self.environment.fail(EXIT_BUG, f"{line}\n{traceback.format_exc()}")
+            line = f"bug in {self.label}: {error!r} on {type(message).__name__}\n{traceback.format_exc()}"
+        try:
+            self.environment.fail(status, line)
+        finally:
+            # Not before: closing the files of a disk that has failed may fail too, and the node would live on.
+            self._stop()
 
     def on_Start(self, message: Start) -> None:
         """Read what is on disk, and report it."""

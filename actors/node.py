@@ -42,6 +42,7 @@ from raftkv.actors.roles.role import Role
 from raftkv.actors.store import Store
 from raftkv.exit_status import EXIT_BUG, EXIT_UNUSABLE
 from raftkv.raft.configuration import initial_cluster_hash
+from raftkv.raft.entry import NodeId
 from raftkv.raft.replica import Replica
 
 ROLES: tuple[type[Role], ...] = (Bootstrap, Follower, Candidate, Leader)
@@ -63,6 +64,8 @@ class Node(FailStopActor):
         self.roles: dict[RoleName, ActorAddress] = {}
         self.active: ActorAddress | None = None
         self.stopping = False
+        self.peers: frozenset[NodeId] = frozenset()
+        """The other members; before there is a configuration, the others of the initial cluster."""
         self.early: list[Any] = []
         """What came before there was a replica."""
 
@@ -80,6 +83,7 @@ class Node(FailStopActor):
         self.boot = boot
         self.node_id = boot.node_id
         self.environment = boot.environment
+        self.peers = frozenset(dict(boot.initial_cluster)) - {boot.node_id}
         journal = self.createActor(self.journal_class)
         store = self.createActor(self.store_class)
         self.roles = {role.role: self.createActor(role) for role in self.role_classes}
@@ -108,7 +112,8 @@ class Node(FailStopActor):
             free_bytes=message.free_bytes,
         )
         is_new = not replica.configuration.members
-        if not is_new and (why := self._why_not_ours(replica)):
+        why = self._why_not_ours(replica)
+        if why is not None:
             self.environment.fail(EXIT_UNUSABLE, why)
         elif is_new:
             self.on_Assume(Assume(replica, "bootstrap", "started without data"))
@@ -121,6 +126,9 @@ class Node(FailStopActor):
     def _why_not_ours(self, replica: Replica) -> str | None:
         """Return why this data is not that of the cluster in ``--cluster``; None if it is."""
         configuration = replica.configuration
+        if not configuration.members:
+            held = replica.log.last_index
+            return f"data directory {self.environment.directory} holds {held} entries but no members" if held else None
         if set(configuration.ids) == set(dict(self.boot.initial_cluster)):
             return None
         theirs, ours = ", ".join(configuration.ids), ", ".join(sorted(dict(self.boot.initial_cluster)))
@@ -188,17 +196,22 @@ class Node(FailStopActor):
 
     def on_Forward(self, message: Forward) -> None:
         """Take a request that a peer forwards; the answer goes back to the peer's Node."""
+        if message.sender not in self.peers:
+            return
         reply_to = ReplyTo(self.boot.peer_address(message.sender), (message.boot_id, message.number))
         deadline_ms = self.environment.clock.now_ms() + message.request.timeout_ms
         self.pass_on(PendingRequest(message.request, reply_to, deadline_ms))
 
     def on_PeerUp(self, message: PeerUp) -> None:
         """Tell a peer that has connected where clients reach us, and the role that it is here."""
-        self.send(self.boot.peer_address(message.peer), AdvertiseAddress(self.boot.node_id, self.boot.http))
+        if message.peer in self.peers:
+            self.send(self.boot.peer_address(message.peer), AdvertiseAddress(self.boot.node_id, self.boot.http))
         self.pass_on(message)
 
     def on_RoleChanged(self, message: RoleChanged) -> None:
-        """Report a change of role, term or leader."""
+        """Report a change of role, term or leader, and take note of the members."""
+        if message.members:
+            self.peers = frozenset(member.id for member in message.members) - {self.node_id}
         self._report(message)
 
     def on_AdvertiseAddress(self, message: AdvertiseAddress) -> None:

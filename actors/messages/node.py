@@ -193,3 +193,7 @@ class Assume:
         self.role: RoleName = role
         self.reason = reason
         self.cause = cause
+
+    def __repr__(self) -> str:
+        """Return what a report of a bug needs: not the replica, which is large."""
+        return f"Assume({self.role!r}, {self.reason!r}, {self.cause!r})"

@@ -1,23 +1,35 @@
 """How messages between nodes become bytes and come back.
 
-Everything that comes from another node is checked here, once: whatever ``decode_peer`` returns can be handled, appended
-and applied without stopping this node.
+Everything that comes from another node is checked here, once: whatever ``decode_peer`` returns has the form of a
+message that a node of ours would send, and its entries can be applied. Whether it is true, only the sender knows: a
+peer with the cluster's secret is trusted not to contradict what is committed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator
 from typing import Union
 
 import msgspec
 
-# Importing a module of messages is what makes its messages known here.
-import raftkv.actors.messages.node
-import raftkv.actors.messages.raft
-import raftkv.actors.messages.requests  # noqa: F401
+import raftkv.actors.messages
 from raftkv.actors.messages.base import PeerMessage
 
-PEER_MESSAGES: tuple[type[PeerMessage], ...] = tuple(PeerMessage.__subclasses__())
+
+def _subclasses(kind: type[PeerMessage]) -> Iterator[type[PeerMessage]]:
+    for subclass in kind.__subclasses__():
+        yield subclass
+        yield from _subclasses(subclass)
+
+
+# A message is known here when its module has been imported; which modules a program imports otherwise must not matter.
+for _module in pkgutil.iter_modules(raftkv.actors.messages.__path__, f"{raftkv.actors.messages.__name__}."):
+    if _module.name != __name__:
+        importlib.import_module(_module.name)
+
+PEER_MESSAGES: tuple[type[PeerMessage], ...] = tuple(_subclasses(PeerMessage))
 """Every message that may come from another node."""
 
 _decoder: msgspec.msgpack.Decoder[PeerMessage] = msgspec.msgpack.Decoder(Union[PEER_MESSAGES])  # noqa: UP007

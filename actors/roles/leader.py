@@ -91,6 +91,8 @@ class Leader(Role):
         for pending in self.rounds.take_all():
             self.reply(pending.reply_to, Refused("retry", "leadership was lost before the read was confirmed"))
         self._end_transfer()
+        # It refers to the replica, which is another role's from now on.
+        del self.replication
 
     def hears_leader(self) -> bool:
         """A leader counts itself as the live leader (4.2.3)."""

@@ -2,8 +2,9 @@
 
 The leader's log is the truth of its term: a peer's log is probed until it agrees somewhere, and then made equal from
 there on (dissertation, 3.5), with messages sent ahead of their answers (10.2.1). Heartbeats go in a lane of their own
-and overtake entries, so a heartbeat refers to what is known to match, never to entries still on their way. Entries
-count as replicated when the peer reports them durable.
+and overtake entries, so to a peer that replicates a heartbeat refers to what is known to match, never to entries still
+on their way; to one that is being probed it is the probe. Entries count as replicated when the peer reports them
+durable.
 """
 
 from __future__ import annotations

@@ -98,16 +98,12 @@ class Role(FailStopActor):
 
     def handle(self, message: Any) -> None:
         """Handle a message with the replica, or return it to Node without."""
-        if isinstance(message, WakeupMessage):
-            self.woken(message)
-        elif isinstance(message, Start | Assume):
-            super().handle(message)
-        elif isinstance(message, ActorSystemMessage):
-            pass
-        elif self.has_replica:
+        if self.has_replica:
             super().handle(message)
             self.save_hard_state()
-        else:
+        elif isinstance(message, Start | Assume):
+            super().handle(message)
+        elif not isinstance(message, ActorSystemMessage):
             self.handle_without_replica(message)
 
     def handle_without_replica(self, message: Any) -> None:
@@ -115,11 +111,10 @@ class Role(FailStopActor):
         if not isinstance(message, Flush):
             self.send(self.start.node, message)
 
-    def woken(self, message: WakeupMessage) -> None:
+    def on_WakeupMessage(self, message: WakeupMessage) -> None:
         """Act on the latest wake-up only: wake-ups cannot be cancelled, so earlier ones still arrive."""
-        if self.has_replica and message.payload == self._wake_number:
+        if message.payload == self._wake_number:
             self.wake(self.now())
-            self.save_hard_state()
 
     def peer(self, node_id: NodeId) -> ActorAddress:
         """Return the address of another node's Node actor."""

@@ -57,18 +57,27 @@ class Log:
 
     def term(self, index: int) -> int:
         """Return the term of the entry at ``index``, which must be in the log or be the snapshot's last."""
-        if index == self.snapshot_index:
+        place = index - self.snapshot_index - 1
+        if place == -1:
             return self.snapshot_term
-        return self.entry(index).term
+        assert 0 <= place < len(self._entries), f"no entry {index} in {self!r}"
+        return self._entries[place].term
 
     def entry(self, index: int) -> Entry:
         """Return the entry at ``index``, which must be in the log."""
-        assert self.snapshot_index < index <= self.last_index, f"no entry {index} in {self!r}"
-        return self._entries[index - self.snapshot_index - 1]
+        place = index - self.snapshot_index - 1
+        assert 0 <= place < len(self._entries), f"no entry {index} in {self!r}"
+        return self._entries[place]
 
     def matches(self, index: int, term: int) -> bool:
-        """Whether the entry at ``index`` has ``term`` here too (AppendEntries' consistency check, 3.5)."""
-        return index <= self.last_index and self.term(index) == term
+        """Whether the entry at ``index`` has ``term`` here too (AppendEntries' consistency check, 3.5).
+
+        What the snapshot stands for is committed, so every leader has the same there.
+        """
+        place = index - self.snapshot_index - 1
+        if place < 0:
+            return place < -1 or term == self.snapshot_term
+        return place < len(self._entries) and self._entries[place].term == term
 
     def is_up_to_date(self, last_log_index: int, last_log_term: int) -> bool:
         """Whether a log that ends so is at least as up to date as this one: the term decides first (3.6.1)."""
@@ -76,9 +85,11 @@ class Log:
 
     def append(self, entries: Sequence[Entry]) -> None:
         """Add entries that follow the last one."""
+        next_index, term = self.last_index + 1, self.last_term
         for entry in entries:
-            assert entry.index == self.last_index + 1, f"entry {entry.index} after {self.last_index}"
-            assert entry.term >= self.last_term, f"term {entry.term} after {self.last_term} at {entry.index}"
+            assert entry.index == next_index, f"entry {entry.index} after {next_index - 1}"
+            assert entry.term >= term, f"term {entry.term} after {term} at {entry.index}"
+            next_index, term = next_index + 1, entry.term
             self._entries.append(entry)
             if entry.kind == Kind.CONFIGURATION:
                 self._configurations.append((entry.index, decode_configuration(entry.data)))
@@ -92,22 +103,26 @@ class Log:
 
     def between(self, first: int, last: int, limit_bytes: int) -> tuple[Entry, ...]:
         """Return the entries from ``first`` to ``last``, as many as ``limit_bytes`` allow and at least one."""
+        entries = self._entries
         begin = end = first - self.snapshot_index - 1
+        assert begin >= 0, f"no entry {first} in {self!r}"
+        stop = last - self.snapshot_index
         size = 0
-        while end < last - self.snapshot_index:
-            size += self._entries[end].size
+        while end < stop:
+            size += entries[end].size
             if size > limit_bytes and end > begin:
                 break
             end += 1
-        return tuple(self._entries[begin:end])
+        return tuple(entries[begin:end])
 
     def span(self, first: int, last: int) -> list[Entry]:
         """Return the entries from ``first`` to ``last``."""
+        assert first > self.snapshot_index, f"no entry {first} in {self!r}"
         return self._entries[first - self.snapshot_index - 1 : last - self.snapshot_index]
 
     def first_of_term(self, index: int) -> int:
-        """Return the first index in the log whose entry has the same term as the one at ``index``."""
-        return self.snapshot_index + bisect_left(self._entries, self.term(index), key=_term) + 1
+        """Return the first index in the log whose entry has the same term as the one at ``index``, which is in it."""
+        return self.snapshot_index + bisect_left(self._entries, self.entry(index).term, key=_term) + 1
 
     def last_of_term(self, term: int, before: int) -> int:
         """Return the last index below ``before`` whose entry has ``term``; 0 when there is none."""
@@ -116,6 +131,7 @@ class Log:
 
     def bytes_after(self, index: int) -> int:
         """Return the size of all entries after ``index``."""
+        assert index >= self.snapshot_index, f"no entries after {index} in {self!r}"
         return sum(entry.size for entry in self._entries[index - self.snapshot_index :])
 
     def __repr__(self) -> str:

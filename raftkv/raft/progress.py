@@ -31,7 +31,7 @@ class Progress:
     """Replication to one peer.
 
     ``match_index`` is durable on the peer's disk and never falls in a term; ``match_index < next_index`` always holds.
-    While probing, at most one message with entries is in flight; while replicating, ``next_index`` is behind the last
+    While probing, entries are sent once per answer or heartbeat; while replicating, ``next_index`` is behind the last
     entry sent.
     """
 

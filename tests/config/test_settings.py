@@ -344,6 +344,7 @@ def test_every_setting_reaches_a_field_that_something_reads() -> None:
     """A setting that is declared and has no effect would be accepted in silence."""
     root = Path(__file__).resolve().parents[2]
     users = [path for folder in ("raftkv/process", "actors", "http") for path in (root / folder).rglob("*.py")]
+    users.append(root / "raftkv" / "cli.py")
     read = {
         node.attr for path in users for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)
     }

@@ -21,7 +21,7 @@ from raftkv.actors.messages.node import (
     Start,
 )
 from raftkv.config.settings import Limits, Timing
-from raftkv.environment import Disk, Environment
+from raftkv.environment import Disk, Environment, File
 from raftkv.journal.data_directory import journal_directory, open_data_directory
 from raftkv.journal.os_disk import OsDisk
 from raftkv.journal.wal import Wal
@@ -306,6 +306,56 @@ def test_a_disk_that_cannot_be_read_stops_the_node(system: ActorSystem, disk: Si
     stage = Stage(system, broken)
     assert stage.tell() == []
     assert stage.failures == [(70, f"the journal stops after Input/output error: {FIRST_SEGMENT}")]
+
+
+class Uncloseable:
+    """A file that fails when it is synced and closed, once its disk has failed; as on a network file system."""
+
+    def __init__(self, file: File, disk: FailingDisk) -> None:
+        self._file = file
+        self._disk = disk
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def sync(self) -> None:
+        self._disk.check()
+        self._file.sync()
+
+    def close(self) -> None:
+        self._file.close()
+        self._disk.check()
+
+
+class FailingDisk:
+    """A disk of such files."""
+
+    def __init__(self, disk: SimulatedDisk) -> None:
+        self._disk = disk
+        self.has_failed = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._disk, name)
+
+    def open(self, path: str, *, create: bool = False) -> Any:
+        return Uncloseable(self._disk.open(path, create=create), self)
+
+    def check(self) -> None:
+        if self.has_failed:
+            raise OSError(errno.EIO, "Input/output error")
+
+
+def test_a_failed_disk_whose_files_cannot_be_closed_stops_the_node_all_the_same(
+    system: ActorSystem, disk: SimulatedDisk
+) -> None:
+    """The report comes before the clean-up: a node whose journal ended in silence would live on without a disk."""
+    failing = FailingDisk(disk)
+    stage = Stage(system, failing)
+    stage.tell(save(1, 1))
+    failing.has_failed = True
+
+    assert stage.tell(save(2, 2)) == []
+    assert stage.failures == [(70, "the journal stops after Input/output error")]
 
 
 def test_a_bug_stops_the_node(system: ActorSystem, disk: SimulatedDisk) -> None:

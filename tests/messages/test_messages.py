@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
+import subprocess
+import sys
+from pathlib import Path
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import raftkv.actors.messages
 from raftkv.actors.messages.base import PeerMessage
 from raftkv.actors.messages.node import AdvertiseAddress
 from raftkv.actors.messages.raft import (
@@ -114,3 +119,18 @@ def test_only_what_may_be_large_is_in_the_bulk_lane() -> None:
     bulk = {type(message).__name__ for message in MESSAGES if not is_control(message)}
     assert bulk == {"AppendEntries", "Forward", "ForwardReply"}
     assert is_control(AppendEntries("n1", 3, 3, 2, (), 4))
+
+
+def test_which_messages_are_known_does_not_depend_on_what_else_was_imported() -> None:
+    """A server that decodes fewer messages than the tests would close the connections of its peers."""
+    code = "from raftkv.actors.messages.wire import PEER_MESSAGES; print(*sorted(m.__name__ for m in PEER_MESSAGES))"
+    known = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    folder = Path(raftkv.actors.messages.__path__[0])
+    declared = [
+        node.name
+        for path in folder.glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef) and any(getattr(base, "id", "") == "PeerMessage" for base in node.bases)
+    ]
+
+    assert known == sorted(declared)

@@ -131,6 +131,14 @@ def test_what_a_snapshot_stands_for_can_not_be_cut_off_or_looked_at(terms: list[
         log.entry(start)
     with pytest.raises(AssertionError):
         log.term(start - 1)
+    with pytest.raises(AssertionError):
+        log.between(start, len(terms), 1000)
+    with pytest.raises(AssertionError):
+        log.span(start, len(terms))
+    with pytest.raises(AssertionError):
+        log.bytes_after(start - 1)
+    with pytest.raises(AssertionError):
+        log.first_of_term(start)
     log.truncate(start + 1)
     assert (log.last_index, log.last_term) == (start, terms[start - 1])
     log.append((Entry(start + 1, 9, Kind.NOOP, b""),))
@@ -147,3 +155,12 @@ def test_the_configuration_of_a_snapshot_is_in_force_until_a_later_entry_changes
     assert log.configuration == new
     log.truncate(6)
     assert log.configuration == old
+
+
+def test_what_a_snapshot_stands_for_matches_every_leader() -> None:
+    """It is committed: a late AppendEntries from before it must neither be refused nor stop the node."""
+    _, log = behind_snapshot([1, 1, 2, 3], 3)
+
+    assert log.matches(1, 1)
+    assert log.matches(3, 2)
+    assert not log.matches(3, 1)

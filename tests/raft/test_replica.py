@@ -100,3 +100,9 @@ def test_what_is_committed_is_never_cut_off() -> None:
     replica.commit_index = 1
     with pytest.raises(AssertionError, match="committed up to 1"):
         replica.truncate(1)
+
+
+def test_a_cluster_whose_founding_was_cut_off_is_not_known_any_more() -> None:
+    replica = Replica("n1", "1", 1, current_term=1, entries=(FOUNDING,))
+    replica.truncate(1)
+    assert (replica.founding, replica.cluster_id, replica.configuration.members) == (b"", None, ())

@@ -489,10 +489,8 @@ class ReturnsItsFlush(Role):
 class HeedsOldWakeUps(Role):
     """Any wake-up will do."""
 
-    def woken(self, message: Any) -> None:
-        if self.has_replica:
-            self.wake(self.now())
-            self.save_hard_state()
+    def on_WakeupMessage(self, message: Any) -> None:
+        self.wake(self.now())
 
 
 class ForgetsTheCause(Role):
