@@ -152,6 +152,8 @@ def _as_text(value: object, place: str) -> str:
     except ValueError:
         # Python reads hexadecimal numbers of any length, but refuses to write thousands of decimal digits.
         raise SettingsError(f"{place}: contains a number that is too large") from None
+    except RecursionError:
+        raise SettingsError(f"{place}: is nested too deeply") from None
     raise SettingsError(f"{place}: {shown} is neither text nor a number")
 
 

@@ -11,6 +11,7 @@ import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -44,9 +45,9 @@ class LocalNode(msgspec.Struct, frozen=True):
 class LocalLayout(msgspec.Struct, frozen=True, rename="kebab"):
     """Size and first ports of a cluster; kept in its directory, so that the next start finds the same cluster."""
 
-    nodes: int
-    base_port: int
-    base_raft_port: int
+    nodes: Annotated[int, msgspec.Meta(ge=1, le=99)]
+    base_port: Annotated[int, msgspec.Meta(ge=1, le=65535)]
+    base_raft_port: Annotated[int, msgspec.Meta(ge=1, le=65535)]
 
     def local_nodes(self, directory: Path) -> tuple[LocalNode, ...]:
         """Return the nodes, with ids n1, n2, …"""

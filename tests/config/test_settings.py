@@ -141,9 +141,11 @@ def test_a_file_may_contain_numbers_and_the_cluster_as_a_table(tmp_path: Path) -
         ("data_dir = 'x'", "data_dir in {file}: unknown setting; did you mean data-dir?"),
         ("timing = true", "timing in {file}: True is neither text nor a number"),
         ("cluster = ['n1']", "cluster in {file}: ['n1'] is neither text nor a number"),
+        ("id." + "a." * 5000 + "a = 1", "id in {file}: is nested too deeply"),
         ("timing = 'fast'", "timing in {file}: 'fast' is not a number from 0.1 to 100"),
         ("id =", "--config: {file} is not TOML: Invalid value (at end of document)"),
     ],
+    ids=lambda value: value[:30],
 )
 def test_a_complaint_about_a_file_names_key_and_file(tmp_path: Path, text: str, message: str) -> None:
     file = toml(tmp_path, text)

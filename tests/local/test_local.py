@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from pathlib import Path
 
@@ -185,6 +186,15 @@ def test_an_impossible_layout_is_refused_in_one_line(
     with pytest.raises(SettingsError) as raised:
         choose_layout(tmp_path, *asked)
     assert str(raised.value) == message.format(tmp_path)
+
+
+@pytest.mark.parametrize("damage", [{"nodes": 0}, {"nodes": -1}, {"base-port": 0}, {"base-raft-port": -5}])
+def test_a_kept_layout_that_is_impossible_is_refused_in_one_line(tmp_path: Path, damage: dict[str, int]) -> None:
+    layout = {"nodes": 3, "base-port": 4001, "base-raft-port": 5001, **damage}
+    (tmp_path / "local.json").write_text(json.dumps(layout))
+
+    with pytest.raises(SettingsError, match=r"^--data-dir: cannot read .*local\.json: Expected `int`"):
+        choose_layout(tmp_path, None, None, None)
 
 
 def test_each_node_gets_settings_that_start_it(tmp_path: Path) -> None:
