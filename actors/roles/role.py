@@ -267,7 +267,10 @@ class Role(FailStopActor):
         return replica.leader_id is not None and since < self.environment.timing.election_min_ms
 
     def on_RequestVote(self, message: RequestVote) -> None:
-        """Vote for at most one candidate in a term, and only for one whose log is at least as up to date (3.6.1)."""
+        """Vote for at most one candidate in a term, and only for one whose log is at least as up to date (3.6.1).
+
+        A later term is ignored while the leader is heard, unless that leader hands over (4.2.3).
+        """
         replica = self.replica
         if message.sender not in replica.configuration.ids:
             return

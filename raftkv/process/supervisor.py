@@ -1,8 +1,8 @@
 """The pipe between a node and its supervisor, the process that started it: reports upwards, one JSON object a line.
 
-It is one end of a socket pair. The kernel closes the other end however the supervisor ends, so a node always notices
-and stops: no node that ``raftkv local`` started outlives it, not even after ``kill -9``. Neither a pid nor a signal
-would do, because a pid can be reused and a killed supervisor sends no signal.
+The node holds one end of a socket pair, the supervisor the other. The kernel closes the supervisor's end however it
+ends, so a node always notices and stops: no node that ``raftkv local`` started outlives it, not even after ``kill
+-9``. Neither a pid nor a signal would do, because a pid can be reused and a killed supervisor sends no signal.
 """
 
 from __future__ import annotations

@@ -65,7 +65,10 @@ class Replica:
         Not to be confused with a leader's ``match_index`` of a peer, which speaks of what is on that peer's disk.
         """
         self.min_stale_read_index: int | None = None
-        """A read index confirmed since the start: stale reads show no less, or they would go back in time."""
+        """The lowest index that stale reads may show: it covers all that was acknowledged before this node's start.
+
+        None until it is known; stale reads are then served as linearizable ones.
+        """
         self.min_stale_read_request = 0
         """The number of the forwarded request that last asked a leader for it."""
         self.connected: set[NodeId] = set()

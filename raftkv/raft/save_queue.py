@@ -15,7 +15,7 @@ from typing import Any
 from raftkv.raft.progress import AMPLE_FREE_BYTES
 
 AMPLE_FROM_BYTES = 1 << 30
-"""A node with as much room as this reports no number, so that its answers do not change with every write."""
+"""From here on a node reports ``AMPLE_FREE_BYTES``, so that its answers do not change with every write."""
 
 
 @dataclass(slots=True)
@@ -73,7 +73,7 @@ class SaveQueue:
 
     @property
     def reported_free_bytes(self) -> int:
-        """The free space reported to the leader; ``UNKNOWN_FREE_BYTES`` while there is plenty."""
+        """The free space reported to the leader; ``AMPLE_FREE_BYTES`` while there is plenty."""
         available = self.available_bytes
         return max(0, available) if available < AMPLE_FROM_BYTES else AMPLE_FREE_BYTES
 

@@ -1,6 +1,6 @@
 """Commands that change the keyspace, queries that read it, and their results.
 
-A command is one class here, and everything about it is in that class:
+A command is one class here, listed in ``Command`` below; everything else about it is in that class:
 
     tag          its number on disk and on the wire; never reused
     fields       in this order on disk and on the wire

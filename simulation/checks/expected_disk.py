@@ -24,7 +24,7 @@ class Ballot(NamedTuple):
 
 
 class ExpectedDisk:
-    """The disk of one incarnation of a node, over all its restarts."""
+    """What the disk of a node must hold, over all restarts until it is wiped: one incarnation."""
 
     __slots__ = ("_last_number", "_last_term", "_last_vote", "_pending", "_saved", "ballots", "incarnation", "log",
                  "name", "reached", "seen_index", "term", "voted_for")  # fmt: skip

@@ -2,7 +2,9 @@
 
 A message that fits into one frame is one frame. A larger one is split into fragments, which are sent in the bulk lane
 one after the other; frames of the control lane may come between them. A reader holds at most one incomplete frame and
-one incomplete message, both bounded, so a peer cannot make it use more memory.
+one incomplete message, both bounded, so a peer cannot make it use more memory. The dialler sends messages and
+keepalives, the acceptor only keepalives. A message is the MessagePack array (target actor, source actor, encoded
+message); the body of a keepalive is the cluster's id.
 """
 
 from __future__ import annotations
