@@ -149,7 +149,7 @@ class Status(Message, frozen=True):
 
 
 class ReplyTo(Message, frozen=True):
-    """Who waits for an answer: an actor of this node, or, with ``forward`` (boot_id, number), a request of a peer."""
+    """Where an answer goes: to an actor of this node, or, with ``forward`` (boot_id, number), a request of a peer."""
 
     address: Any
     forward: tuple[int, int] | None = None
